@@ -1,0 +1,216 @@
+#!/usr/bin/env bash
+# Runs the tests, part by part, against the release binary.
+#
+#   tests/run.sh                 every part
+#   tests/run.sh --list          the parts' names
+#   tests/run.sh --only PART     one part (may be given again)
+#   tests/run.sh --long          longer simulations and larger fleets (FARRIER_TEST_LONG=1)
+#
+# The last line is "N passed, N failed", over all parts. A part that crashes, does not compile,
+# has no file or runs no test counts as a failure: silence is never a pass.
+set -euo pipefail
+cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.."
+
+# One line a part: NAME | NEEDS | WHAT
+#   NEEDS  comma-separated: ssh, curl, sqlite, sushy, or - (see the need_* functions)
+#   WHAT   integration tests in tests/ by name (tests/NAME.rs or tests/NAME/main.rs),
+#          or one bash function below, as fn:NAME, that runs cargo test itself
+parts='
+unit   | -          | fn:run_unit
+arch   | -          | architecture
+sim    | -          | sim
+crash  | sqlite     | crash
+store  | sqlite     | store
+bmc    | -          | bmc
+shell  | ssh        | shell
+config | -          | config
+api    | curl       | api
+demo   | curl,ssh   | demo
+sushy  | curl,sushy | sushy
+'
+
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/farrier-tests
+target=${CARGO_TARGET_DIR:-target}
+passed=0
+failed=0
+trouble=()
+
+run_unit() {
+    local rc=0
+    cargo_test --lib --bins || rc=$?
+    cargo_test --doc || rc=$?
+    return "$rc"
+}
+
+# ---- what the parts need ------------------------------------------------------------------------
+
+as_root() {
+    if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi
+}
+
+apt_install() {
+    command -v apt-get >/dev/null 2>&1 || { echo "tests/run.sh: no apt-get here; install $*" >&2; return 1; }
+    as_root apt-get update -qq >&2
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >&2
+}
+apt_need() { # apt_need PACKAGE COMMAND: installs PACKAGE unless COMMAND is there
+    command -v "$2" >/dev/null 2>&1 || [ -x "/usr/sbin/$2" ] || apt_install "$1"
+}
+
+need_build() {
+    apt_need gcc gcc
+    [ -e /usr/include/stdlib.h ] || apt_install libc6-dev
+    command -v cargo >/dev/null 2>&1 || { echo "tests/run.sh: no cargo here; install Rust 1.95 or later" >&2; return 1; }
+}
+need_ssh() {
+    apt_need openssh-client ssh
+    apt_need openssh-client ssh-keygen
+    apt_need openssh-server sshd
+}
+need_curl() { apt_need curl curl; }
+need_sqlite() { apt_need sqlite3 sqlite3; }
+
+# The sushy-tools emulator, a second opinion on Redfish that nobody here wrote. It lives in a
+# virtual environment outside the checkout, and is built again when its mark is absent.
+sushy_version=2.2.0
+sushy_venv=$cache/sushy-tools-$sushy_version
+export FARRIER_SUSHY_EMULATOR=$sushy_venv/bin/sushy-emulator
+need_sushy() {
+    local venv=$sushy_venv
+    if [ ! -e "$venv/.ready" ]; then
+        rm -rf "$venv"
+        mkdir -p "$cache"
+        apt_need python3 python3
+        # Without ensurepip a venv has no pip; Debian packs it apart.
+        python3 -c 'import ensurepip, venv' 2>/dev/null || apt_install python3-venv
+        python3 -m venv "$venv" >&2
+        "$venv/bin/pip" install --quiet --disable-pip-version-check "sushy-tools==$sushy_version" >&2
+        touch "$venv/.ready"
+    fi
+    [ -x "$FARRIER_SUSHY_EMULATOR" ]
+}
+
+# ---- running ------------------------------------------------------------------------------------
+
+out=$(mktemp -d)
+trap 'rm -rf "$out"' EXIT
+
+cargo_test() { # cargo test with the release profile, so that dependencies compile only once
+    local log rc=0
+    log=$(mktemp -p "$out")
+    cargo test --release --locked --no-fail-fast --color never "$@" 2>&1 | tee "$log" || rc=$?
+    # A test binary killed half-way prints no result line; cargo still named it as Running.
+    local started reported
+    started=$(grep -cE '^ +(Running|Doc-tests) ' "$log" || true)
+    reported=$(grep -cE '^test result: ' "$log" || true)
+    if [ "$reported" -lt "$started" ]; then
+        failed=$((failed + started - reported))
+        part_failed=$((part_failed + started - reported))
+        echo "tests/run.sh: $((started - reported)) test binary ended without a result" >&2
+    fi
+    while read -r p f; do
+        passed=$((passed + p))
+        failed=$((failed + f))
+        part_ran=$((part_ran + p + f))
+        part_failed=$((part_failed + f))
+    done < <(sed -nE 's/^test result: [a-zA-Z]+\. ([0-9]+) passed; ([0-9]+) failed;.*/\1 \2/p' "$log")
+    return "$rc"
+}
+
+count_failure() { # count_failure PART WHY: a failure no test reported
+    failed=$((failed + 1))
+    trouble+=("$1: $2")
+    echo "tests/run.sh: part $1: $2" >&2
+}
+
+run_part() { # run_part NAME NEEDS WHAT
+    local name=$1 needs=$2 what=$3 need file args=() rc=0
+    part_ran=0
+    part_failed=0
+    echo "== $name"
+    if [ "$needs" != - ]; then
+        for need in ${needs//,/ }; do
+            # `if ! need_x` would switch set -e off inside it, so it gets a shell of its own.
+            set +e
+            (set -e; "need_$need")
+            rc=$?
+            set -e
+            if [ "$rc" != 0 ]; then
+                count_failure "$name" "could not install what it needs: $need"
+                return 0
+            fi
+        done
+    fi
+    if [[ $what == fn:* ]]; then
+        "${what#fn:}" || rc=$?
+    else
+        for file in $what; do
+            if [ ! -f "tests/$file.rs" ] && [ ! -f "tests/$file/main.rs" ]; then
+                count_failure "$name" "tests/$file.rs is missing"
+                return 0
+            fi
+            args+=(--test "$file")
+        done
+        cargo_test "${args[@]}" || rc=$?
+    fi
+    if [ "$rc" != 0 ] && [ "$part_failed" = 0 ]; then
+        count_failure "$name" "crashed or did not compile (exit status $rc)"
+    elif [ "$part_ran" = 0 ]; then
+        count_failure "$name" "ran no test"
+    elif [ "$part_failed" != 0 ]; then
+        trouble+=("$name: $part_failed failed")
+    fi
+}
+
+table() { # NAME NEEDS WHAT..., blanks squeezed
+    sed -nE 's/^ *([a-z0-9_-]+) *\| *([^| ]+) *\| *(.*[^ ]) *$/\1 \2 \3/p' <<<"$parts"
+}
+
+names=$(table | cut -d' ' -f1)
+only=()
+while [ $# -gt 0 ]; do
+    case $1 in
+    --list)
+        echo "$names"
+        exit 0
+        ;;
+    --only)
+        [ $# -ge 2 ] || { echo "tests/run.sh: --only wants a part" >&2; exit 2; }
+        grep -qxF -- "$2" <<<"$names" || { echo "tests/run.sh: no part $2; see --list" >&2; exit 2; }
+        only+=("$2")
+        shift
+        ;;
+    --long) export FARRIER_TEST_LONG=1 ;;
+    *)
+        echo "usage: tests/run.sh [--list] [--only PART]... [--long]" >&2
+        exit 2
+        ;;
+    esac
+    shift
+done
+
+# Tests drive the program that ships.
+case $target in /*) ;; *) target=$PWD/$target ;; esac
+export FARRIER_BIN=$target/release/farrier
+# A snapshot that differs is a failure, not a file to write into the checkout.
+export INSTA_UPDATE=no
+set +e
+(set -e; need_build; cargo build --release --locked --bin farrier)
+built=$?
+set -e
+if [ "$built" != 0 ]; then
+    echo "FAILED the release binary does not build"
+    echo "0 passed, 1 failed"
+    exit 1
+fi
+
+while read -r name needs what; do
+    if [ ${#only[@]} -gt 0 ] && [[ " ${only[*]} " != *" $name "* ]]; then continue; fi
+    run_part "$name" "$needs" "$what" </dev/null
+done < <(table)
+
+if [ ${#trouble[@]} -gt 0 ]; then
+    printf 'FAILED %s\n' "${trouble[@]}"
+fi
+echo "$passed passed, $failed failed"
+[ "$failed" = 0 ] && [ "$passed" != 0 ]
