@@ -155,7 +155,7 @@ run_part() { # run_part NAME NEEDS WHAT
     fi
     if [ "$rc" != 0 ] && [ "$part_failed" = 0 ]; then
         count_failure "$name" "crashed or did not compile (exit status $rc)"
-    elif [ "$part_ran" = 0 ]; then
+    elif [ "$part_ran" = 0 ] && [ "$part_failed" = 0 ]; then
         count_failure "$name" "ran no test"
     elif [ "$part_failed" != 0 ]; then
         trouble+=("$name: $part_failed failed")
