@@ -1,0 +1,8 @@
+//! The director is sans-I/O: events in, commands out. The driver beside it does the I/O.
+
+pub mod director;
+pub mod event;
+pub mod headroom;
+
+pub use director::Director;
+pub use event::{Command, Event};

@@ -1,0 +1,80 @@
+//! What people and APIs may say about a machine. Append-only, acknowledged once durable.
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// Where people want a machine to rest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Desired {
+    /// A provisioned spare.
+    Ready,
+    InService,
+    Drained,
+    Retired,
+}
+
+impl Desired {
+    pub const ALL: [Desired; 4] =
+        [Desired::Ready, Desired::InService, Desired::Drained, Desired::Retired];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Desired::Ready => "ready",
+            Desired::InService => "in-service",
+            Desired::Drained => "drained",
+            Desired::Retired => "retired",
+        }
+    }
+
+    pub fn from_name(name: &str) -> Option<Desired> {
+        Desired::ALL.into_iter().find(|d| d.name() == name)
+    }
+}
+
+impl fmt::Display for Desired {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// One order from a person or an API.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "change")]
+pub enum Change {
+    /// Take over a running machine untouched: it rests where it is found.
+    Adopt,
+    /// Hand the machine to the workflow, toward `desired`.
+    Enroll {
+        /// A first deployment refuses a disk that holds data unless this is set.
+        allow_existing_data: bool,
+        desired: Desired,
+    },
+    /// Where the machine should rest from now on.
+    Desire { desired: Desired },
+    /// Maintenance: probes only, until released.
+    Hold { why: String },
+    /// End a hold.
+    Unhold { why: String },
+    /// End a quarantine: the step starts over with fresh attempts.
+    Release { why: String },
+    /// Try the current step again now.
+    Retry { why: String },
+    /// Give the machine to people. Only where the edge table has an edge to `repair`.
+    Repair { why: String },
+}
+
+impl Change {
+    pub fn name(&self) -> &'static str {
+        match self {
+            Change::Adopt => "adopt",
+            Change::Enroll { .. } => "enroll",
+            Change::Desire { .. } => "desire",
+            Change::Hold { .. } => "hold",
+            Change::Unhold { .. } => "unhold",
+            Change::Release { .. } => "release",
+            Change::Retry { .. } => "retry",
+            Change::Repair { .. } => "repair",
+        }
+    }
+}

@@ -1,0 +1,268 @@
+//! What probes read. Every field is optional where the outside world may not say.
+
+use super::fault::Fault;
+use super::identity::Identity;
+use super::time::EngineTime;
+use serde::{Deserialize, Serialize};
+
+/// One part of a probe's answer.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Read<T> {
+    #[default]
+    NotAsked,
+    Failed(Fault),
+    Seen(T),
+}
+
+impl<T> Read<T> {
+    pub fn seen(&self) -> Option<&T> {
+        match self {
+            Read::Seen(t) => Some(t),
+            _ => None,
+        }
+    }
+
+    pub fn fault(&self) -> Option<&Fault> {
+        match self {
+            Read::Failed(f) => Some(f),
+            _ => None,
+        }
+    }
+
+    pub fn was_asked(&self) -> bool {
+        !matches!(self, Read::NotAsked)
+    }
+}
+
+impl<T> From<Result<T, Fault>> for Read<T> {
+    fn from(r: Result<T, Fault>) -> Self {
+        match r {
+            Ok(t) => Read::Seen(t),
+            Err(f) => Read::Failed(f),
+        }
+    }
+}
+
+/// Which parts a probe should read: a set of bits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct ProbeSet(pub u16);
+
+impl ProbeSet {
+    pub const NONE: Self = Self(0);
+    /// Identity, power, boot override, health: one request on most BMCs.
+    pub const SYSTEM: Self = Self(1);
+    /// CPUs, memory, disks, NICs, GPUs as the BMC lists them.
+    pub const INVENTORY: Self = Self(2);
+    /// The BMC's firmware inventory.
+    pub const FIRMWARE: Self = Self(4);
+    /// The BMC's task list.
+    pub const TASKS: Self = Self(8);
+    /// The operating system over SSH.
+    pub const HOST: Self = Self(16);
+    /// The named job of the machine's current step.
+    pub const JOB: Self = Self(32);
+    /// The cluster's view of the node.
+    pub const CLUSTER: Self = Self(64);
+    /// The boot window of the machine's current run.
+    pub const BOOT: Self = Self(128);
+
+    pub fn with(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    pub fn has(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+}
+
+/// The answer to one probe. Parts that were not asked for are [`Read::NotAsked`].
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    pub at: EngineTime,
+    pub system: Read<SystemFacts>,
+    pub inventory: Read<InventoryFacts>,
+    pub firmware: Read<Vec<Component>>,
+    pub tasks: Read<Vec<Task>>,
+    pub host: Read<HostFacts>,
+    pub job: Read<JobFacts>,
+    pub cluster: Read<Membership>,
+    pub boot: Read<WindowFacts>,
+}
+
+/// Power as the BMC says it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Power {
+    On,
+    Off,
+    PoweringOn,
+    PoweringOff,
+    #[default]
+    Unknown,
+}
+
+/// One read of the computer system resource that can boot and reset (DSP0268 ComputerSystem).
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct SystemFacts {
+    pub identity: Identity,
+    pub manufacturer: Option<String>,
+    pub model: Option<String>,
+    pub power: Power,
+    /// `OK`, `Warning`, `Critical` as the BMC rolls it up.
+    pub health: Option<String>,
+    /// `BootSourceOverrideTarget`, as the BMC spells it.
+    pub boot_target: Option<String>,
+    /// `BootSourceOverrideEnabled`: `Once`, `Continuous`, `Disabled`.
+    pub boot_enabled: Option<String>,
+    /// `LastResetTime`, as text: only compared for change.
+    pub last_reset: Option<String>,
+    pub bios_version: Option<String>,
+}
+
+/// What is in the box, as the BMC lists it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct InventoryFacts {
+    pub cpus: Vec<Part>,
+    pub memory_mib: Option<u64>,
+    pub disks: Vec<Part>,
+    pub nics: Vec<Nic>,
+    pub gpus: Vec<Part>,
+    /// What could not be read or made no sense; never a reason to drop the rest.
+    pub warnings: Vec<String>,
+}
+
+/// A CPU, GPU or disk.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Part {
+    pub id: String,
+    pub model: Option<String>,
+    pub manufacturer: Option<String>,
+    pub serial: Option<String>,
+    /// Bytes, for disks.
+    pub capacity: Option<u64>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Nic {
+    pub id: String,
+    pub mac: Option<String>,
+    pub link_up: Option<bool>,
+}
+
+/// One member of the BMC's firmware inventory.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Component {
+    /// Resource id; on some BMCs it contains the version and changes after an update.
+    pub id: String,
+    pub name: Option<String>,
+    pub version: Option<String>,
+    pub updateable: Option<bool>,
+    /// Resource path, for `Targets`.
+    pub uri: Option<String>,
+}
+
+/// Where a BMC task stands (DSP0268 Task; rules R14–R16 of the field notes).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TaskState {
+    /// New, Starting, Running, Pending, Suspended, … and every unknown word.
+    InProgress,
+    /// Completed, status OK or Warning, no critical message.
+    Succeeded,
+    /// Exception, Killed, Cancelled, Interrupted, or Completed with a critical message.
+    Failed,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Task {
+    /// Path of the task resource.
+    pub uri: String,
+    pub state: TaskState,
+    /// As the BMC spelt it.
+    pub raw_state: String,
+    pub percent: Option<u8>,
+    pub message: Option<String>,
+}
+
+/// The operating system, read over pinned SSH.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct HostFacts {
+    /// DMI identity: proves the pairing BMC ↔ host.
+    pub identity: Identity,
+    pub boot_id: Option<String>,
+    pub hostname: Option<String>,
+    pub os: Option<String>,
+    pub kernel: Option<String>,
+    /// The mark that a deployment of ours left: image id.
+    pub image: Option<String>,
+    /// The mark that a deployment of ours left: the run that wrote it.
+    pub image_run: Option<String>,
+    /// `Some(true)`: a disk has a partition table or file system that no run of ours wrote.
+    pub holds_data: Option<bool>,
+    pub gpus: Vec<Part>,
+}
+
+/// A named job on a host.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct JobFacts {
+    pub name: String,
+    pub state: JobState,
+    /// Boot id of the host now.
+    pub boot_id: Option<String>,
+    /// Last lines of output, bounded.
+    pub tail: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum JobState {
+    /// No such job on the host.
+    #[default]
+    Absent,
+    Running {
+        /// Changes while the job lives (bytes of output, heartbeat): for stall detection.
+        progress: u64,
+    },
+    /// Started, yet neither running nor finished: the host rebooted or the job was killed.
+    Lost { why: String },
+    /// Ended; `result` is the job's JSON result file.
+    Finished { exit: i32, result: Option<serde_json::Value> },
+}
+
+/// The cluster's view of a machine.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Membership {
+    pub member: bool,
+    pub ready: bool,
+    pub cordoned: bool,
+    /// Workloads still on the machine.
+    pub workloads: u32,
+    /// What the provider says, for people.
+    pub detail: Option<String>,
+}
+
+/// The boot window of a run: what the host fetched and said.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WindowFacts {
+    pub open: bool,
+    /// The run the window belongs to.
+    pub run: Option<String>,
+    pub script_fetched: bool,
+    pub seed_fetched: bool,
+    pub callback: Option<Callback>,
+}
+
+/// What a deployed host said with its one-shot token.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Callback {
+    /// Installed, or refused/failed with `message`.
+    pub ok: bool,
+    pub message: Option<String>,
+    /// The host's new public SSH host key, OpenSSH form: pinned from here on.
+    pub host_key: Option<String>,
+}

@@ -1,0 +1,318 @@
+//! `fold(journal) == row`: the only code that changes a [`Machine`]. An entry that does not fit
+//! the row is an error, never a guess.
+
+use super::action::Outcome;
+use super::change::Change;
+use super::journal::{Entry, StepEnd};
+use super::machine::{
+    Act, Condition, Control, Cursor, Deployed, FaultNote, Hold, Machine, MachineId, OpenAction,
+    OpenState, Run,
+};
+use super::stage::{Stage, is_legal};
+use super::time::EngineTime;
+
+/// An entry that does not fit the row it was applied to.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("journal entry {seq} (`{entry}`) of {machine} does not fit: {why}")]
+pub struct Illegal {
+    pub machine: MachineId,
+    pub seq: u64,
+    pub entry: &'static str,
+    pub why: String,
+}
+
+/// How many closed actions of one attempt a row keeps; a step that needs more is ill-designed.
+const ACTS_KEPT: usize = 24;
+
+/// Applies one entry.
+pub fn apply(m: &mut Machine, entry: &Entry, at: EngineTime) -> Result<(), Illegal> {
+    let seq = m.seq + 1;
+    let id = m.id;
+    let refuse = |why: String| Illegal { machine: id, seq, entry: entry.name(), why };
+    match entry {
+        Entry::Registered { name } => {
+            if m.seq != 0 {
+                return Err(refuse("the machine is registered already".into()));
+            }
+            m.name = name.clone();
+            m.stage_since = at;
+        }
+        Entry::Changed { change, by, .. } => change_row(m, change, by, at).map_err(refuse)?,
+        Entry::RunBegan { workflow, reason } => {
+            if let Some(run) = &m.run {
+                return Err(refuse(format!("run {} has not ended", run.id)));
+            }
+            m.run = Some(Run {
+                id: seq,
+                workflow: workflow.clone(),
+                reason: reason.clone(),
+                since: at,
+            });
+        }
+        Entry::RunEnded { .. } => {
+            if m.run.take().is_none() {
+                return Err(refuse("there is no run".into()));
+            }
+            m.step = None;
+            m.waiting = None;
+        }
+        Entry::Entered { stage } => {
+            if !is_legal(m.stage, *stage) {
+                return Err(refuse(format!("there is no edge {} → {stage}", m.stage)));
+            }
+            if m.open.is_some() {
+                return Err(refuse("an action is open".into()));
+            }
+            m.stage = *stage;
+            m.stage_since = at;
+            m.step = None;
+            m.waiting = None;
+        }
+        Entry::StepBegan { index, key } => {
+            if m.run.is_none() {
+                return Err(refuse("there is no run".into()));
+            }
+            m.step = Some(Box::new(Cursor {
+                index: *index,
+                key: key.clone(),
+                since: at,
+                attempt: 0,
+                acts: Vec::new(),
+                holds: None,
+            }));
+            m.waiting = None;
+        }
+        Entry::StepEnded { key, end } => {
+            match &m.step {
+                Some(step) if step.key == *key => {}
+                _ => return Err(refuse(format!("step `{key}` is not the current one"))),
+            }
+            if m.open.is_some() {
+                return Err(refuse("an action is open".into()));
+            }
+            m.step = None;
+            m.waiting = None;
+            m.not_before = EngineTime::ZERO;
+            if matches!(m.condition, Condition::BackingOff) {
+                m.condition = Condition::Ok;
+            }
+            if matches!(end, StepEnd::Done { .. }) {
+                m.last_fault = None;
+            }
+        }
+        Entry::Proven { identity } => m.identity = identity.or(&m.identity),
+        Entry::HostKeyPinned { host_key } => m.host_key = Some(host_key.clone()),
+        Entry::Deployed { image, run } => {
+            m.deployed = Some(Box::new(Deployed { image: image.clone(), run: run.clone() }));
+        }
+        Entry::Intent { action, expect, baseline, holds } => {
+            if let Some(open) = &m.open {
+                return Err(refuse(format!("action {} is open", open.seq)));
+            }
+            let Some(step) = &mut m.step else {
+                return Err(refuse("there is no step".into()));
+            };
+            step.holds = step.holds.or(*holds);
+            m.waiting = None;
+            m.open = Some(Box::new(OpenAction {
+                seq,
+                action: action.clone(),
+                expect: expect.clone(),
+                baseline: baseline.clone(),
+                at,
+                state: OpenState::Intended,
+                handle: None,
+                progress: 0,
+                progress_at: at,
+            }));
+        }
+        Entry::Settled { outcome } => {
+            let Some(open) = &mut m.open else {
+                return Err(refuse("no action is open".into()));
+            };
+            match outcome {
+                Outcome::Applied { handle } => {
+                    open.state = OpenState::Applied;
+                    open.handle = handle.clone().or_else(|| open.handle.take());
+                    open.progress_at = at;
+                }
+                Outcome::Unknown { .. } => open.state = OpenState::Unknown,
+                Outcome::Refused { .. } | Outcome::Failed { .. } | Outcome::Withdrawn { .. } => {
+                    close(m, false, at);
+                }
+            }
+        }
+        Entry::Found { handle } => {
+            let Some(open) = &mut m.open else {
+                return Err(refuse("no action is open".into()));
+            };
+            open.state = OpenState::Applied;
+            open.handle = Some(handle.clone());
+            open.progress_at = at;
+        }
+        Entry::Progressed { digest } => {
+            let Some(open) = &mut m.open else {
+                return Err(refuse("no action is open".into()));
+            };
+            open.state = OpenState::Applied;
+            open.progress = *digest;
+            open.progress_at = at;
+        }
+        Entry::Closed { happened, .. } => {
+            if m.open.is_none() {
+                return Err(refuse("no action is open".into()));
+            }
+            close(m, *happened, at);
+        }
+        Entry::Faulted { fault, charged, not_before } => {
+            let count = match &m.last_fault {
+                Some(note) if note.fault.code == fault.code => note.count + 1,
+                _ => 1,
+            };
+            m.last_fault = Some(Box::new(FaultNote { fault: fault.clone(), at, count }));
+            m.not_before = *not_before;
+            if !m.is_quarantined() {
+                m.condition = Condition::BackingOff;
+            }
+            if *charged && let Some(step) = &mut m.step {
+                step.attempt = step.attempt.saturating_add(1);
+                if m.open.is_none() {
+                    step.acts.clear();
+                }
+            }
+        }
+        Entry::Lost { fault } => {
+            if m.is_quarantined() {
+                return Err(refuse("a quarantined machine stays quarantined".into()));
+            }
+            let count = m.last_fault.as_ref().map_or(1, |n| n.count + 1);
+            m.last_fault = Some(Box::new(FaultNote { fault: fault.clone(), at, count }));
+            m.condition = Condition::Unreachable { since: at };
+        }
+        Entry::Back => {
+            let Condition::Unreachable { since } = m.condition else {
+                return Err(refuse("the machine was not unreachable".into()));
+            };
+            // An outage is nobody's delay: clocks that watch the step stand still meanwhile.
+            let gap = at.since(since);
+            if let Some(step) = &mut m.step {
+                step.since = step.since + gap;
+            }
+            if let Some(open) = &mut m.open {
+                open.progress_at = at;
+            }
+            m.condition = Condition::Ok;
+            m.not_before = EngineTime::ZERO;
+        }
+        Entry::Quarantined { fault } => {
+            if m.is_quarantined() {
+                return Err(refuse("the machine is quarantined already".into()));
+            }
+            m.condition = Condition::Quarantined { since: at, fault: Box::new(fault.clone()) };
+            m.last_fault = Some(Box::new(FaultNote { fault: fault.clone(), at, count: 1 }));
+            m.waiting = None;
+            if m.open.is_none()
+                && let Some(step) = &mut m.step
+            {
+                step.holds = None;
+            }
+        }
+        Entry::Waits { what } => m.waiting = Some(what.as_str().into()),
+        Entry::Noticed { .. } => {}
+    }
+    m.seq = seq;
+    Ok(())
+}
+
+fn close(m: &mut Machine, happened: bool, at: EngineTime) {
+    if let (Some(open), Some(step)) = (m.open.take(), &mut m.step) {
+        if step.acts.len() == ACTS_KEPT {
+            step.acts.remove(0);
+        }
+        step.acts.push(Act {
+            kind: open.action.kind(),
+            about: open.action.about(),
+            at: open.at,
+            closed: at,
+            happened,
+            baseline: open.baseline,
+        });
+    }
+}
+
+fn change_row(m: &mut Machine, change: &Change, by: &str, at: EngineTime) -> Result<(), String> {
+    match change {
+        Change::Adopt => {
+            if m.control == Control::Enrolled {
+                return Err("an enrolled machine can't be adopted".into());
+            }
+            m.control = Control::Adopted;
+        }
+        Change::Enroll { allow_existing_data, desired } => {
+            m.control = Control::Enrolled;
+            m.allow_existing_data = *allow_existing_data;
+            m.desired = Some(*desired);
+        }
+        Change::Desire { desired } => {
+            if m.control == Control::Unmanaged {
+                return Err("the machine is unmanaged: adopt or enroll it first".into());
+            }
+            m.desired = Some(*desired);
+        }
+        Change::Hold { why } => {
+            m.hold = Some(Box::new(Hold { by: by.to_string(), why: why.clone(), since: at }));
+        }
+        Change::Unhold { .. } => {
+            m.hold = None;
+        }
+        Change::Release { .. } => {
+            m.condition = Condition::Ok;
+            m.not_before = EngineTime::ZERO;
+            start_over(m, at);
+        }
+        Change::Retry { .. } => {
+            m.not_before = EngineTime::ZERO;
+            if matches!(m.condition, Condition::BackingOff) {
+                m.condition = Condition::Ok;
+            }
+        }
+        Change::Repair { .. } => {
+            if !is_legal(m.stage, Stage::Repair) {
+                return Err(format!("there is no edge {} → repair", m.stage));
+            }
+            if m.open.is_some() {
+                return Err("an action is open; hold the machine and wait for it".into());
+            }
+            m.run = None;
+            m.step = None;
+            m.waiting = None;
+            m.condition = Condition::Ok;
+            m.stage = Stage::Repair;
+            m.stage_since = at;
+            m.desired = None;
+        }
+    }
+    Ok(())
+}
+
+fn start_over(m: &mut Machine, at: EngineTime) {
+    if let Some(step) = &mut m.step {
+        step.attempt = 0;
+        step.since = at;
+        if m.open.is_none() {
+            step.acts.clear();
+        }
+    }
+}
+
+/// Folds a whole journal of one machine.
+pub fn fold<'a>(
+    id: MachineId,
+    entries: impl IntoIterator<Item = (EngineTime, &'a Entry)>,
+) -> Result<Machine, Illegal> {
+    let mut m = Machine::blank(id);
+    for (at, entry) in entries {
+        apply(&mut m, entry, at)?;
+    }
+    Ok(m)
+}

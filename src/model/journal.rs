@@ -1,0 +1,151 @@
+//! The append-only journal's entries: outcomes, not plans. Unchanged probes are not written.
+
+use super::action::{Action, Baseline, Expect, Outcome};
+use super::change::Change;
+use super::fault::Fault;
+use super::identity::Identity;
+use super::limit::LimitClass;
+use super::stage::Stage;
+use super::time::EngineTime;
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+/// Version of the entry format as it is written; older ones are upcast on read.
+pub const ENTRY_VERSION: u16 = 1;
+
+/// How a step ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "end")]
+pub enum StepEnd {
+    /// Observed: what the probe showed.
+    Done {
+        evidence: String,
+    },
+    Skipped {
+        reason: String,
+    },
+}
+
+/// One thing that happened to one machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "entry")]
+pub enum Entry {
+    Registered {
+        name: Arc<str>,
+    },
+    /// A person or an API said so. `key`: its idempotency key.
+    Changed {
+        #[serde(flatten)]
+        change: Change,
+        by: String,
+        key: String,
+    },
+    RunBegan {
+        workflow: Arc<str>,
+        reason: Arc<str>,
+    },
+    RunEnded {
+        why: String,
+    },
+    Entered {
+        stage: Stage,
+    },
+    StepBegan {
+        index: u16,
+        key: Arc<str>,
+    },
+    StepEnded {
+        key: Arc<str>,
+        #[serde(flatten)]
+        end: StepEnd,
+    },
+    /// The machine behind the address is proven to be this one.
+    Proven {
+        identity: Identity,
+    },
+    HostKeyPinned {
+        host_key: Arc<str>,
+    },
+    Deployed {
+        image: String,
+        run: String,
+    },
+    /// Durable before the action starts.
+    Intent {
+        action: Action,
+        expect: Expect,
+        baseline: Baseline,
+        /// Headroom to hold until the step ends.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        holds: Option<LimitClass>,
+    },
+    /// What the edge said of the open action.
+    Settled {
+        #[serde(flatten)]
+        outcome: Outcome,
+    },
+    /// Launched work was found again by a probe.
+    Found {
+        handle: String,
+    },
+    /// Launched work moved on.
+    Progressed {
+        digest: u64,
+    },
+    /// A probe showed whether the open action took hold.
+    Closed {
+        happened: bool,
+        why: String,
+    },
+    /// An attempt failed. `charged`: it counts against the step's attempts.
+    Faulted {
+        fault: Fault,
+        charged: bool,
+        not_before: EngineTime,
+    },
+    /// The BMC stopped answering.
+    Lost {
+        fault: Fault,
+    },
+    /// The BMC answers again.
+    Back,
+    Quarantined {
+        fault: Fault,
+    },
+    Waits {
+        what: String,
+    },
+    /// Drift or a change made behind Farrier's back: what, report-only.
+    Noticed {
+        what: String,
+    },
+}
+
+impl Entry {
+    /// The word that stands in the journal's `entry` field.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Entry::Registered { .. } => "registered",
+            Entry::Changed { .. } => "changed",
+            Entry::RunBegan { .. } => "run-began",
+            Entry::RunEnded { .. } => "run-ended",
+            Entry::Entered { .. } => "entered",
+            Entry::StepBegan { .. } => "step-began",
+            Entry::StepEnded { .. } => "step-ended",
+            Entry::Proven { .. } => "proven",
+            Entry::HostKeyPinned { .. } => "host-key-pinned",
+            Entry::Deployed { .. } => "deployed",
+            Entry::Intent { .. } => "intent",
+            Entry::Settled { .. } => "settled",
+            Entry::Found { .. } => "found",
+            Entry::Progressed { .. } => "progressed",
+            Entry::Closed { .. } => "closed",
+            Entry::Faulted { .. } => "faulted",
+            Entry::Lost { .. } => "lost",
+            Entry::Back => "back",
+            Entry::Quarantined { .. } => "quarantined",
+            Entry::Waits { .. } => "waits",
+            Entry::Noticed { .. } => "noticed",
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! The lean hot row of a machine: everything a decision needs besides fresh facts. Only `fold`
+//! writes it, so the journal always explains it.
+
+use super::action::{Action, ActionKind, Baseline, Expect};
+use super::change::Desired;
+use super::fault::Fault;
+use super::identity::Identity;
+use super::limit::LimitClass;
+use super::stage::Stage;
+use super::time::EngineTime;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::sync::Arc;
+
+/// Dense number of a machine in its database.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(transparent)]
+pub struct MachineId(pub u32);
+
+impl fmt::Display for MachineId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "m{}", self.0)
+    }
+}
+
+/// Whose hands a machine is in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Control {
+    /// Probes only. Every new machine.
+    #[default]
+    Unmanaged,
+    /// Taken over as it runs, untouched.
+    Adopted,
+    /// In the hands of its workflow.
+    Enrolled,
+}
+
+impl Control {
+    pub fn name(self) -> &'static str {
+        match self {
+            Control::Unmanaged => "unmanaged",
+            Control::Adopted => "adopted",
+            Control::Enrolled => "enrolled",
+        }
+    }
+}
+
+/// Beside the stage, never a stage. A hold is kept apart ([`Machine::hold`]): a quarantined
+/// machine can be held too.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "condition")]
+pub enum Condition {
+    #[default]
+    Ok,
+    /// The last attempt failed; [`Machine::not_before`] says when the next one is.
+    BackingOff,
+    /// Nothing comes back from the BMC. Clears itself after good probes.
+    Unreachable { since: EngineTime },
+    /// A person must look. Keeps its place; safe actions go on.
+    Quarantined { since: EngineTime, fault: Box<Fault> },
+}
+
+impl Condition {
+    pub fn name(&self) -> &'static str {
+        match self {
+            Condition::Ok => "ok",
+            Condition::BackingOff => "backing-off",
+            Condition::Unreachable { .. } => "unreachable",
+            Condition::Quarantined { .. } => "quarantined",
+        }
+    }
+}
+
+/// A maintenance hold: by whom, why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hold {
+    pub by: String,
+    pub why: String,
+    pub since: EngineTime,
+}
+
+/// A trip through stages for one reason, pinned to its workflow.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Run {
+    /// The journal seq at which it began: unique per machine.
+    pub id: u64,
+    /// Hash of the normalized workflow text.
+    pub workflow: Arc<str>,
+    pub reason: Arc<str>,
+    pub since: EngineTime,
+}
+
+/// Where a run stands inside its stage.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cursor {
+    pub index: u16,
+    pub key: Arc<str>,
+    pub since: EngineTime,
+    /// Failed attempts charged so far.
+    pub attempt: u16,
+    /// What this attempt did, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub acts: Vec<Act>,
+    /// Headroom held until the step ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub holds: Option<LimitClass>,
+}
+
+/// One closed action of the current attempt.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Act {
+    pub kind: ActionKind,
+    /// What it was about: a component, a boot target, a job name.
+    pub about: String,
+    /// When its intent was committed.
+    pub at: EngineTime,
+    /// When it was closed.
+    pub closed: EngineTime,
+    pub happened: bool,
+    pub baseline: Baseline,
+}
+
+/// How far an open action has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OpenState {
+    /// The intent is durable. After a restart this means: outcome unknown.
+    Intended,
+    /// The other side took it; not yet observed.
+    Applied,
+    /// Nobody can tell yet whether it took hold.
+    Unknown,
+}
+
+/// The one action of a machine that is not yet observed finished.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenAction {
+    /// Journal seq of the intent: with the machine id, the action's name.
+    pub seq: u64,
+    pub action: Action,
+    pub expect: Expect,
+    pub baseline: Baseline,
+    pub at: EngineTime,
+    pub state: OpenState,
+    /// Where the launched work is followed (task path).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handle: Option<String>,
+    /// Digest of the last progress seen and when it changed: for stall detection.
+    #[serde(default)]
+    pub progress: u64,
+    #[serde(default)]
+    pub progress_at: EngineTime,
+}
+
+/// What Farrier itself put on the disk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Deployed {
+    pub image: String,
+    pub run: String,
+}
+
+/// A fault with when it was last seen and how often in a row.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FaultNote {
+    pub fault: Fault,
+    pub at: EngineTime,
+    pub count: u32,
+}
+
+/// The hot row.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Machine {
+    pub id: MachineId,
+    pub name: Arc<str>,
+    /// Seq of the last journal entry folded in; dense per machine.
+    pub seq: u64,
+    pub control: Control,
+    /// Given at enrolment: a first deployment may overwrite foreign data.
+    #[serde(default)]
+    pub allow_existing_data: bool,
+    pub desired: Option<Desired>,
+    pub stage: Stage,
+    pub stage_since: EngineTime,
+    pub run: Option<Run>,
+    pub step: Option<Box<Cursor>>,
+    pub condition: Condition,
+    pub hold: Option<Box<Hold>>,
+    pub open: Option<Box<OpenAction>>,
+    pub last_fault: Option<Box<FaultNote>>,
+    /// No attempt before this time.
+    pub not_before: EngineTime,
+    /// What the machine waits for, for people.
+    pub waiting: Option<Box<str>>,
+    /// Proven identity.
+    pub identity: Identity,
+    /// Pinned SSH host key.
+    pub host_key: Option<Arc<str>>,
+    pub deployed: Option<Box<Deployed>>,
+}
+
+impl Machine {
+    /// A row before its first entry.
+    pub fn blank(id: MachineId) -> Self {
+        Self {
+            id,
+            name: Arc::from(""),
+            seq: 0,
+            control: Control::Unmanaged,
+            allow_existing_data: false,
+            desired: None,
+            stage: Stage::Discover,
+            stage_since: EngineTime::ZERO,
+            run: None,
+            step: None,
+            condition: Condition::Ok,
+            hold: None,
+            open: None,
+            last_fault: None,
+            not_before: EngineTime::ZERO,
+            waiting: None,
+            identity: Identity::default(),
+            host_key: None,
+            deployed: None,
+        }
+    }
+
+    pub fn is_quarantined(&self) -> bool {
+        matches!(self.condition, Condition::Quarantined { .. })
+    }
+
+    pub fn is_unreachable(&self) -> bool {
+        matches!(self.condition, Condition::Unreachable { .. })
+    }
+
+    /// Headroom this machine holds now: from its open action and from its step.
+    pub fn held_limits(&self) -> impl Iterator<Item = LimitClass> + '_ {
+        let from_action = self.open.as_ref().and_then(|o| o.action.kind().class().limit);
+        let from_step =
+            self.step.as_ref().and_then(|s| s.holds).filter(|c| Some(*c) != from_action);
+        from_action.into_iter().chain(from_step)
+    }
+
+    /// The last act of `kind` in the current attempt.
+    pub fn last_act(&self, kind: ActionKind) -> Option<&Act> {
+        self.step.as_ref()?.acts.iter().rev().find(|a| a.kind == kind)
+    }
+
+    /// The last act of `kind` in the current attempt that was seen to take hold.
+    pub fn happened(&self, kind: ActionKind) -> Option<&Act> {
+        self.step.as_ref()?.acts.iter().rev().find(|a| a.kind == kind && a.happened)
+    }
+}

@@ -1,0 +1,28 @@
+//! Data and its fold: what a machine is, where it stands, what was done to it. No I/O, no clock.
+
+pub mod action;
+pub mod change;
+pub mod expected;
+pub mod facts;
+pub mod fault;
+pub mod fold;
+pub mod identity;
+pub mod journal;
+pub mod limit;
+pub mod machine;
+pub mod stage;
+pub mod time;
+
+pub use action::{
+    Action, ActionKind, BootTarget, Expect, HookVerb, JobScript, Outcome, PowerOp, Redo,
+};
+pub use change::{Change, Desired};
+pub use expected::{BmcEndpoint, Domain, DomainKind, Expected, HostEndpoint};
+pub use facts::{Read, Report};
+pub use fault::{Channel, Fault, FaultClass};
+pub use identity::Identity;
+pub use journal::{Entry, StepEnd};
+pub use limit::{Limit, LimitClass};
+pub use machine::{Condition, Control, Machine, MachineId, OpenAction, OpenState};
+pub use stage::Stage;
+pub use time::EngineTime;

@@ -1,0 +1,220 @@
+//! The engine's sockets to the outside world, as traits. Edges implement them; the simulator and
+//! the driver use them. Time comes in events: there is no clock port.
+
+pub mod store;
+
+use crate::model::action::{BootTarget, HookVerb, JobScript, PowerOp};
+use crate::model::facts::{
+    Component, HostFacts, InventoryFacts, JobFacts, Membership, SystemFacts, Task, WindowFacts,
+};
+use crate::model::{
+    BmcEndpoint, Change, EngineTime, Expect, Expected, Fault, HostEndpoint, MachineId, Outcome,
+};
+use async_trait::async_trait;
+use std::sync::Arc;
+
+/// A BMC and the machine it is expected to be.
+#[derive(Clone, Debug)]
+pub struct BmcTarget {
+    pub machine: MachineId,
+    pub name: Arc<str>,
+    pub endpoint: BmcEndpoint,
+    /// Proven identity: tells which of several systems behind one BMC is meant.
+    pub identity: crate::model::Identity,
+}
+
+/// A host and the key it must show.
+#[derive(Clone, Debug)]
+pub struct HostTarget {
+    pub machine: MachineId,
+    pub name: Arc<str>,
+    pub endpoint: HostEndpoint,
+    /// Pinned OpenSSH public key; without one there is no connection.
+    pub host_key: Option<Arc<str>>,
+}
+
+/// A machine as its cluster knows it.
+#[derive(Clone, Debug)]
+pub struct Node {
+    pub machine: MachineId,
+    pub name: Arc<str>,
+    /// Provider's name from the profile.
+    pub cluster: String,
+    pub host: HostTarget,
+}
+
+/// Reads of one BMC. Reads may run 2–4 at a time per BMC; the edge gates them.
+#[async_trait]
+pub trait BmcRead: Send + Sync {
+    async fn system(&self, bmc: &BmcTarget) -> Result<SystemFacts, Fault>;
+    async fn inventory(&self, bmc: &BmcTarget) -> Result<InventoryFacts, Fault>;
+    async fn firmware(&self, bmc: &BmcTarget) -> Result<Vec<Component>, Fault>;
+    /// Open and recent tasks, plus the one at `handle` where the list leaves it out.
+    async fn tasks(&self, bmc: &BmcTarget, handle: Option<&str>) -> Result<Vec<Task>, Fault>;
+}
+
+/// Every write re-reads `expect` on the same channel first and refuses on a mismatch.
+#[async_trait]
+pub trait BmcPower: Send + Sync {
+    async fn power(&self, bmc: &BmcTarget, expect: &Expect, op: PowerOp) -> Outcome;
+    async fn set_boot(&self, bmc: &BmcTarget, expect: &Expect, target: BootTarget) -> Outcome;
+}
+
+/// An image that a BMC is to fetch and install.
+#[derive(Clone, Debug)]
+pub struct UpdateOrder {
+    /// Where this BMC can fetch the file: plain, short, no query string (field notes R22).
+    pub image_url: String,
+    pub inventory_id: String,
+    pub from: String,
+    pub to: String,
+}
+
+#[async_trait]
+pub trait BmcUpdate: Send + Sync {
+    /// `Applied{handle}` carries the task's path.
+    async fn update(&self, bmc: &BmcTarget, expect: &Expect, order: &UpdateOrder) -> Outcome;
+}
+
+#[async_trait]
+pub trait BmcCare: Send + Sync {
+    async fn reset_bmc(&self, bmc: &BmcTarget, expect: &Expect) -> Outcome;
+    /// Log out and forget the session.
+    async fn end_sessions(&self, bmc: &BmcTarget) -> Outcome;
+}
+
+/// All of a BMC.
+pub trait Bmc: BmcRead + BmcPower + BmcUpdate + BmcCare {}
+impl<T: BmcRead + BmcPower + BmcUpdate + BmcCare> Bmc for T {}
+
+/// The operating system over SSH.
+#[async_trait]
+pub trait Shell: Send + Sync {
+    async fn facts(&self, host: &HostTarget) -> Result<HostFacts, Fault>;
+    async fn job(&self, host: &HostTarget, name: &str) -> Result<JobFacts, Fault>;
+    /// Starts the shipped script as job `name`; the same name is never started twice. Scripts
+    /// that destroy data compare `expect.identity` with DMI in the command that writes.
+    async fn start_job(
+        &self,
+        host: &HostTarget,
+        expect: &Expect,
+        script: JobScript,
+        name: &str,
+        timeout_ms: u64,
+    ) -> Outcome;
+}
+
+/// A cluster that machines join and leave.
+#[async_trait]
+pub trait Cluster: Send + Sync {
+    async fn membership(&self, node: &Node) -> Result<Membership, Fault>;
+    async fn act(&self, node: &Node, expect: &Expect, verb: HookVerb) -> Outcome;
+}
+
+/// What the boot server is to hand to one machine.
+#[derive(Clone, Debug)]
+pub struct WindowOrder {
+    pub machine: MachineId,
+    pub name: Arc<str>,
+    pub run: String,
+    pub image: String,
+    pub mac: Option<String>,
+    pub allow_existing_data: bool,
+}
+
+/// The boot server: answers a machine only while a run waits for it.
+#[async_trait]
+pub trait Boot: Send + Sync {
+    async fn window(&self, run: &str) -> Result<WindowFacts, Fault>;
+    async fn open(&self, order: &WindowOrder) -> Outcome;
+    async fn close(&self, run: &str) -> Outcome;
+}
+
+/// All ports of a site, as the driver holds them.
+#[derive(Clone)]
+pub struct Ports {
+    pub bmc: Arc<dyn Bmc>,
+    pub shell: Arc<dyn Shell>,
+    pub cluster: Arc<dyn Cluster>,
+    pub boot: Arc<dyn Boot>,
+}
+
+impl std::fmt::Debug for Ports {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Ports")
+    }
+}
+
+/// What edges and people send to the engine: its only way in.
+#[derive(Debug)]
+pub enum Inward {
+    /// A change of one machine; answered once durable.
+    Change {
+        machine: MachineId,
+        change: Change,
+        by: String,
+        key: String,
+        ack: tokio::sync::oneshot::Sender<Result<u64, Fault>>,
+    },
+    /// Expected machines of a (re)loaded inventory; ids are given by the store.
+    Expect { machines: Vec<(MachineId, Arc<Expected>)> },
+    /// The site's data changed.
+    Site { site: Arc<crate::steps::site::Site> },
+    /// Stop (`Some(why)`) or resume (`None`) all actions; answered once durable.
+    Stop { why: Option<String>, by: String, ack: tokio::sync::oneshot::Sender<Result<u64, Fault>> },
+    /// Look at the machine now: a host called back, a hint came in.
+    Poke { machine: MachineId },
+}
+
+/// The sending end of the engine's inbox.
+pub type Inbox = tokio::sync::mpsc::Sender<Inward>;
+
+/// A credential as an edge uses it. Never printed.
+#[derive(Clone)]
+pub struct Credential {
+    pub user: String,
+    pub password: Secret,
+}
+
+impl std::fmt::Debug for Credential {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Credential({})", self.user)
+    }
+}
+
+/// A value that never prints.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    pub fn new(value: impl Into<String>) -> Self {
+        Self(value.into())
+    }
+
+    /// The value itself; for the one call that needs it.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+/// Where edges get credentials from.
+#[async_trait]
+pub trait Vault: Send + Sync {
+    async fn credential(&self, name: &str) -> Result<Credential, Fault>;
+    /// A private SSH key in OpenSSH form.
+    async fn ssh_key(&self, name: &str) -> Result<Secret, Fault>;
+}
+
+/// When a report was made and what it holds: the facts that are kept.
+#[derive(Clone, Debug)]
+pub struct Kept {
+    pub machine: MachineId,
+    pub at: EngineTime,
+    pub report: crate::model::Report,
+}

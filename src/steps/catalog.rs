@@ -1,0 +1,124 @@
+//! The firmware catalog as data: one file a vendor family, sets that were approved as a unit.
+
+use super::version::{self, Scheme};
+use crate::model::facts::{Component, SystemFacts};
+use crate::model::time::Span;
+use regex::Regex;
+use std::collections::BTreeMap;
+
+/// All families. The first whose `match` fits a machine counts.
+#[derive(Clone, Debug, Default)]
+pub struct Catalog {
+    pub families: Vec<Family>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Family {
+    /// File it came from, relative to the catalog's directory.
+    pub file: String,
+    /// Anchored; any one fits `Manufacturer`.
+    pub manufacturer: Vec<Regex>,
+    /// Anchored; any one fits `Model`.
+    pub model: Vec<Regex>,
+    pub sets: BTreeMap<String, FirmwareSet>,
+}
+
+/// Only `approved` and `canary` sets are installed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SetStatus {
+    Draft,
+    Canary,
+    Approved,
+    Deprecated,
+    Blocked,
+}
+
+/// A best-known configuration: approved and installed as a unit, in order.
+#[derive(Clone, Debug)]
+pub struct FirmwareSet {
+    pub status: SetStatus,
+    /// In the order in which they are installed.
+    pub firmware: Vec<Firmware>,
+}
+
+/// What makes a staged image the running one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Activation {
+    /// The update does it by itself.
+    None,
+    BmcReset,
+    HostReset,
+}
+
+/// One image of one component.
+#[derive(Clone, Debug)]
+pub struct Firmware {
+    pub id: String,
+    /// `bmc`, `bios`, `nic`, …
+    pub component: String,
+    /// Anchored; matches the ids of the firmware inventory members that are this component.
+    pub inventory_id: Regex,
+    /// Normalized by `version_regex` where given.
+    pub version: String,
+    pub scheme: Scheme,
+    /// First group is the version inside what the BMC reports.
+    pub version_regex: Option<Regex>,
+    /// Lowest version from which this image may be installed.
+    pub min_version: Option<String>,
+    /// Versions from which it must not be installed, or that must not be left as they are.
+    pub blocked_versions: Vec<String>,
+    /// File below the catalog's directory, served to the BMC by Farrier.
+    pub file: String,
+    pub size: u64,
+    /// Lower-case hex.
+    pub sha256: String,
+    pub activation: Activation,
+    /// Longest time from activation until the version is re-read.
+    pub verify_timeout: Span,
+    pub allow_downgrade: bool,
+}
+
+impl Catalog {
+    /// The family of a machine, by what its BMC says of manufacturer and model.
+    pub fn family(&self, system: &SystemFacts) -> Option<&Family> {
+        let maker = system.manufacturer.as_deref().unwrap_or("");
+        let model = system.model.as_deref().unwrap_or("");
+        self.families.iter().find(|f| {
+            f.manufacturer.iter().any(|r| r.is_match(maker))
+                && f.model.iter().any(|r| r.is_match(model))
+        })
+    }
+}
+
+impl Firmware {
+    /// The inventory member that is this component. Backup, golden and staged copies don't count
+    /// (field notes 1.3): with several members left, the first by id.
+    pub fn member<'a>(&self, inventory: &'a [Component]) -> Option<&'a Component> {
+        inventory
+            .iter()
+            .filter(|c| self.inventory_id.is_match(&c.id))
+            .filter(|c| {
+                let id = c.id.to_ascii_lowercase();
+                !["backup", "golden", "staging", "pending", "previous"]
+                    .iter()
+                    .any(|w| id.contains(w))
+            })
+            .min_by(|a, b| a.id.cmp(&b.id))
+    }
+
+    /// The version inside what the BMC reports.
+    pub fn normalize<'a>(&self, reported: &'a str) -> &'a str {
+        let found = self.version_regex.as_ref().and_then(|r| r.captures(reported));
+        match found.and_then(|c| c.get(1).or_else(|| c.get(0))) {
+            Some(m) => m.as_str(),
+            None => reported.trim(),
+        }
+    }
+
+    /// Is the reported version the wanted one, older, newer, or not comparable?
+    pub fn compare(&self, reported: &str) -> Option<std::cmp::Ordering> {
+        version::compare(self.scheme, self.normalize(reported), &self.version)
+    }
+}

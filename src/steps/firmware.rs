@@ -1,0 +1,177 @@
+//! Bring the firmware to the profile's approved set: compare and act, one component at a time,
+//! done only when the wanted version is re-read on the right component.
+
+use super::catalog::{Activation, Firmware, SetStatus};
+use super::{Look, View, need};
+use crate::model::action::PowerOp;
+use crate::model::facts::{Component, Power, ProbeSet, TaskState};
+use crate::model::{Action, ActionKind, Channel, Fault, FaultClass, Machine};
+use serde::{Deserialize, Serialize};
+use std::cmp::Ordering;
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Params {}
+
+/// Polls of versions while a component restarts.
+const POLL_MS: u64 = 15_000;
+
+impl Params {
+    pub(super) fn needs(&self, _m: &Machine) -> ProbeSet {
+        ProbeSet::SYSTEM.with(ProbeSet::FIRMWARE).with(ProbeSet::TASKS)
+    }
+
+    pub(super) fn look(&self, v: &View<'_>) -> Look {
+        let Some(wanted) = &v.profile.firmware_set else {
+            return Look::Skip { reason: "the profile names no firmware set".into() };
+        };
+        let system = need!(v.report.system);
+        let Some(family) = v.site.catalog.family(system) else {
+            return Look::Fail(
+                Fault::new(
+                    FaultClass::Unsupported,
+                    Channel::Engine,
+                    "no-catalog",
+                    format!(
+                        "no firmware catalog matches `{}` `{}`",
+                        system.manufacturer.as_deref().unwrap_or("?"),
+                        system.model.as_deref().unwrap_or("?"),
+                    ),
+                )
+                .hint("add a family below `firmware-catalog/`, or drop `firmware_set` from the profile"),
+            );
+        };
+        let Some(set) = family.sets.get(wanted) else {
+            return Look::Fail(Fault::new(
+                FaultClass::Unsupported,
+                Channel::Engine,
+                "no-set",
+                format!("`{}` has no set `{wanted}`", family.file),
+            ));
+        };
+        if !matches!(set.status, SetStatus::Approved | SetStatus::Canary) {
+            return Look::Fail(Fault::new(
+                FaultClass::Precondition,
+                Channel::Engine,
+                "set-not-approved",
+                format!("set `{wanted}` is {:?}, not approved", set.status),
+            ));
+        }
+        let inventory = need!(v.report.firmware);
+        let mut seen = Vec::new();
+        for fw in &set.firmware {
+            let Some(member) = fw.member(inventory) else {
+                return Look::Fail(
+                    Fault::new(
+                        FaultClass::Transient,
+                        Channel::Bmc,
+                        "component-missing",
+                        format!("no firmware inventory member is `{}`", fw.component),
+                    )
+                    .hint("collections are partly empty after a BMC reset; else correct `inventory_id`"),
+                );
+            };
+            let Some(reported) = member.version.as_deref() else {
+                return Look::Fail(Fault::new(
+                    FaultClass::Transient,
+                    Channel::Bmc,
+                    "version-unknown",
+                    format!("`{}` reports no version", member.id),
+                ));
+            };
+            match fw.compare(reported) {
+                Some(Ordering::Equal) => seen.push(format!("{} {}", fw.component, fw.version)),
+                Some(Ordering::Greater) if !fw.allow_downgrade => {
+                    seen.push(format!("{} {reported} (newer, kept)", fw.component));
+                }
+                _ => return install(v, fw, member, reported),
+            }
+        }
+        Look::done(format!("set {wanted}: {}", seen.join(", ")))
+    }
+}
+
+/// One component is not at its version: wait, activate or update.
+fn install(v: &View<'_>, fw: &Firmware, member: &Component, reported: &str) -> Look {
+    let system = need!(v.report.system);
+    let acts = v.m.step.as_ref().map_or(&[][..], |s| &s.acts);
+    let flashed = acts.iter().rposition(|a| {
+        a.kind == ActionKind::UpdateFirmware && a.about == fw.component && a.happened
+    });
+    let Some(flashed) = flashed else {
+        return flash(v, fw, member, reported);
+    };
+    // The update itself is through: make it the running version, then wait for that.
+    let after = &acts[flashed + 1..];
+    let wanted = match fw.activation {
+        Activation::None => None,
+        Activation::BmcReset => Some(ActionKind::BmcReset),
+        Activation::HostReset => Some(match system.power {
+            Power::Off => ActionKind::PowerOn,
+            _ => ActionKind::PowerRestart,
+        }),
+    };
+    let activated = match fw.activation {
+        Activation::None => Some(acts[flashed].closed),
+        _ => after
+            .iter()
+            .find(|a| {
+                a.happened
+                    && matches!(
+                        a.kind,
+                        ActionKind::BmcReset | ActionKind::PowerOn | ActionKind::PowerRestart
+                    )
+            })
+            .map(|a| a.closed),
+    };
+    match (activated, wanted) {
+        (Some(at), _) if v.now.since(at) > fw.verify_timeout.0 => Look::Fail(
+            Fault::new(
+                FaultClass::Transient,
+                Channel::Bmc,
+                "version-unchanged",
+                format!(
+                    "`{}` still reports `{reported}` {} after the update to `{}`",
+                    member.id, fw.verify_timeout, fw.version,
+                ),
+            )
+            .hint("some parts change only after an AC cycle; see the BMC's own log"),
+        ),
+        (Some(_), _) => Look::wait(format!("{} to report {}", fw.component, fw.version), POLL_MS),
+        (None, Some(ActionKind::BmcReset)) => Look::Act(Action::BmcReset),
+        (None, Some(ActionKind::PowerOn)) => Look::Act(Action::Power { op: PowerOp::On }),
+        (None, _) => Look::Act(Action::Power { op: PowerOp::ForceRestart }),
+    }
+}
+
+fn flash(v: &View<'_>, fw: &Firmware, member: &Component, reported: &str) -> Look {
+    if let Some(min) = &fw.min_version
+        && super::version::compare(fw.scheme, fw.normalize(reported), min) == Some(Ordering::Less)
+    {
+        return Look::Fail(
+            Fault::new(
+                FaultClass::Precondition,
+                Channel::Bmc,
+                "stepping-stone",
+                format!(
+                    "{} `{reported}` is below `{min}`, the lowest that may go to `{}`",
+                    fw.component, fw.version
+                ),
+            )
+            .hint("install the vendor's stepping-stone version first"),
+        );
+    }
+    // Never while another task runs, whoever started it.
+    let tasks = need!(v.report.tasks);
+    if let Some(busy) = tasks.iter().find(|t| t.state == TaskState::InProgress) {
+        return Look::wait(format!("the BMC's task {} to end", busy.uri), POLL_MS);
+    }
+    Look::Act(Action::UpdateFirmware {
+        component: fw.component.clone(),
+        inventory_id: member.id.clone(),
+        from: reported.to_string(),
+        to: fw.version.clone(),
+        file: fw.file.clone(),
+        sha256: fw.sha256.clone(),
+    })
+}

@@ -1,0 +1,194 @@
+//! Put the OS image on the machine over the network: boot window, override, power, callback,
+//! first login with the pinned key, image mark read back.
+
+use super::{Look, View, need};
+use crate::model::action::{BootTarget, PowerOp};
+use crate::model::facts::{Power, ProbeSet, SystemFacts};
+use crate::model::time::Span;
+use crate::model::{Action, ActionKind, Channel, Entry, Fault, FaultClass, Machine};
+use serde::{Deserialize, Serialize};
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Params {
+    /// Longest time from power on to the callback, then again to the first login.
+    pub deadline: Span,
+}
+
+impl Default for Params {
+    fn default() -> Self {
+        Self { deadline: Span(2_700_000) }
+    }
+}
+
+impl Params {
+    pub(super) fn needs(&self, _m: &Machine) -> ProbeSet {
+        ProbeSet::SYSTEM.with(ProbeSet::BOOT).with(ProbeSet::HOST)
+    }
+
+    pub(super) fn look(&self, v: &View<'_>) -> Look {
+        let Some(image) = v.profile.image.clone() else {
+            return Look::Skip { reason: "the profile names no image".into() };
+        };
+        let system = need!(v.report.system);
+        let window = need!(v.report.boot);
+        let run = v.run_name();
+        let host = v.report.host.seen();
+
+        // Already there: our mark of this very run.
+        if let Some(host) = host
+            && host.image_run.as_deref() == Some(run.as_str())
+        {
+            return self.finish(v, system, &image, &run, host.image.as_deref(), window.open);
+        }
+        // A first deployment must not overwrite what it does not know.
+        if v.m.deployed.is_none()
+            && !v.m.allow_existing_data
+            && host.is_some_and(|h| h.holds_data == Some(true))
+        {
+            return Look::Fail(existing_data(
+                "the host's disks hold data that Farrier did not write",
+            ));
+        }
+        // `Unbooted` until our window was opened in this attempt.
+        let Some(opened) = v.m.happened(ActionKind::OpenBootWindow) else {
+            return Look::Act(Action::OpenBootWindow {
+                image,
+                run,
+                allow_existing_data: v.m.allow_existing_data || v.m.deployed.is_some(),
+            });
+        };
+        if window.run.as_deref() != Some(run.as_str()) {
+            return Look::Fail(Fault::new(
+                FaultClass::Transient,
+                Channel::Boot,
+                "window-gone",
+                "the boot window of this run is gone",
+            ));
+        }
+        if let Some(said) = &window.callback {
+            if !said.ok {
+                let why = said.message.as_deref().unwrap_or("no reason given");
+                return Look::Fail(existing_data(&format!("the deployment refused: {why}")));
+            }
+            return self.first_login(
+                v,
+                system,
+                window.callback.as_ref().and_then(|c| c.host_key.as_deref()),
+            );
+        }
+        // Power off → override → power on, each once, each observed.
+        let booted = v.m.happened(ActionKind::PowerOn).filter(|a| a.at >= opened.at);
+        match (booted, system.power) {
+            (Some(on), Power::On) => {
+                let waited = v.now.since(on.closed);
+                if waited > self.deadline.0 {
+                    return Look::Fail(
+                        Fault::new(
+                            FaultClass::Transient,
+                            Channel::Boot,
+                            "no-callback",
+                            format!(
+                                "no word from the host {} after power on ({})",
+                                self.deadline,
+                                if window.script_fetched {
+                                    "it fetched its boot script"
+                                } else {
+                                    "it never fetched its boot script: did it boot the old disk?"
+                                },
+                            ),
+                        )
+                        .hint("look at the console; check DHCP and the boot network's `advertise_url`"),
+                    );
+                }
+                let what = match (window.script_fetched, window.seed_fetched) {
+                    (false, _) => "the host to fetch its boot script",
+                    (true, false) => "the host to fetch its seed",
+                    (true, true) => "the installer to call back",
+                };
+                Look::wait(what, 10_000)
+            }
+            (_, Power::PoweringOn | Power::PoweringOff | Power::Unknown) => {
+                Look::wait("the power state to settle", 5_000)
+            }
+            (_, Power::On) => Look::Act(Action::Power { op: PowerOp::ForceOff }),
+            (_, Power::Off) if !boots_from_net(system) => {
+                Look::Act(Action::SetBoot { target: BootTarget::Pxe })
+            }
+            (_, Power::Off) => Look::Act(Action::Power { op: PowerOp::On }),
+        }
+    }
+
+    /// The installer called back: pin its key, log in, read the mark.
+    fn first_login(&self, v: &View<'_>, system: &SystemFacts, key: Option<&str>) -> Look {
+        if let Some(key) = key
+            && v.m.host_key.as_deref() != Some(key)
+        {
+            return Look::Note(vec![Entry::HostKeyPinned { host_key: key.into() }]);
+        }
+        if system.power == Power::Off {
+            // Off after the installation: the image is on the disk, boot it.
+            return Look::Act(Action::Power { op: PowerOp::On });
+        }
+        if v.step_age() > self.deadline.0.saturating_mul(2) {
+            return Look::Fail(
+                Fault::new(
+                    FaultClass::Transient,
+                    Channel::Host,
+                    "no-first-login",
+                    format!("the installed system did not answer SSH within {}", self.deadline),
+                )
+                .evidence(v.report.host.fault().map(ToString::to_string).unwrap_or_default()),
+            );
+        }
+        if let Some(f) = v.report.host.fault()
+            && f.class == FaultClass::Identity
+        {
+            return Look::Fail(f.clone());
+        }
+        Look::wait("the first login with the pinned key", 10_000)
+    }
+
+    /// The host carries this run's mark. Leave no override and no window behind.
+    fn finish(
+        &self,
+        v: &View<'_>,
+        system: &SystemFacts,
+        image: &str,
+        run: &str,
+        found: Option<&str>,
+        window_open: bool,
+    ) -> Look {
+        if found != Some(image) {
+            return Look::Fail(Fault::new(
+                FaultClass::Transient,
+                Channel::Host,
+                "wrong-image",
+                format!("the host runs image `{}`, wanted `{image}`", found.unwrap_or("unknown")),
+            ));
+        }
+        if v.m.deployed.as_ref().is_none_or(|d| d.run != run) {
+            return Look::Note(vec![Entry::Deployed { image: image.into(), run: run.into() }]);
+        }
+        // BMCs without `Once` keep the override: the next reboot would install again.
+        if boots_from_net(system)
+            && v.m.last_act(ActionKind::SetBoot).is_none_or(|a| a.about != "disk")
+        {
+            return Look::Act(Action::SetBoot { target: BootTarget::Disk });
+        }
+        if window_open {
+            return Look::Act(Action::CloseBootWindow { run: run.into() });
+        }
+        Look::done(format!("image `{image}` read back over SSH with the pinned key"))
+    }
+}
+
+fn boots_from_net(system: &SystemFacts) -> bool {
+    system.boot_target.as_deref().is_some_and(|t| t.eq_ignore_ascii_case("pxe"))
+        && !system.boot_enabled.as_deref().is_some_and(|e| e.eq_ignore_ascii_case("disabled"))
+}
+
+fn existing_data(what: &str) -> Fault {
+    Fault::new(FaultClass::Precondition, Channel::Boot, "existing-data", what)
+        .hint("look at what is on the disks; `farrier machine enroll <name> --allow-existing-data` overwrites it")
+}
