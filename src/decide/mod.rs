@@ -1,1 +1,288 @@
-//! stub
+//! Machine-wide rules, pure: `(machine, workflow, facts, now, headroom) → Verdict`. No I/O, no
+//! clock, no randomness: the same input gives the same verdict, today and in the simulator.
+
+pub mod explain;
+pub mod gate;
+pub mod judge;
+pub mod probes;
+pub mod reach;
+pub mod retry;
+pub mod route;
+pub mod watch;
+
+use crate::model::facts::Read;
+use crate::model::{
+    Action, Channel, EngineTime, Entry, Expected, Fault, FaultClass, LimitClass, Machine,
+    MachineId, OpenState, Outcome, Report, StepEnd,
+};
+use crate::steps::site::{Profile, Site};
+use crate::steps::workflow::{StepSpec, Unsupported, Workflow};
+use crate::steps::{Look, View};
+
+/// Everything a decision may read.
+#[derive(Clone, Copy)]
+pub struct Input<'a> {
+    pub m: &'a Machine,
+    pub expected: &'a Expected,
+    pub profile: &'a Profile,
+    pub site: &'a Site,
+    /// The run's own workflow, or the profile's current one when there is no run.
+    pub workflow: &'a Workflow,
+    /// Fresh: read for this decision.
+    pub report: &'a Report,
+    pub now: EngineTime,
+    pub room: &'a dyn Room,
+    /// `farrier stop` or `--observe-only`: no actions.
+    pub stopped: bool,
+}
+
+impl std::fmt::Debug for Input<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Input({} in {})", self.m.name, self.m.stage)
+    }
+}
+
+/// Headroom, as a decision sees it.
+pub trait Room {
+    /// The bucket that has no room for one more `class` of this machine, in words; `None` = room.
+    fn full(&self, machine: MachineId, class: LimitClass) -> Option<String>;
+}
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Verdict {
+    /// Nothing to write. Look again at `due`.
+    Rest { due: EngineTime, waiting: Option<String> },
+    /// Make these entries durable, then look again at `due`.
+    Write { entries: Vec<Entry>, due: EngineTime },
+    /// Make these entries durable, the last being the intent; then do it once.
+    Act { entries: Vec<Entry> },
+}
+
+/// Decisions as a value, so that the simulator can break them on purpose.
+pub trait Decide {
+    fn decide(&self, input: &Input<'_>) -> Verdict;
+
+    /// The entries that an action's answer makes. `input.report` is empty: nothing was probed.
+    fn settle(&self, input: &Input<'_>, outcome: Outcome) -> Vec<Entry> {
+        settle(input, outcome)
+    }
+}
+
+/// The decisions that ship.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Rules;
+
+impl Decide for Rules {
+    fn decide(&self, input: &Input<'_>) -> Verdict {
+        decide(input)
+    }
+}
+
+fn decide(i: &Input<'_>) -> Verdict {
+    let m = i.m;
+    // After a restart an intent without outcome is unknown, whatever else is true.
+    if let Some(open) = &m.open
+        && open.state == OpenState::Intended
+    {
+        let fault = Fault::new(
+            FaultClass::OutcomeUnknown,
+            Channel::Engine,
+            "interrupted",
+            format!("`{}` was under way when the daemon ended", open.action.kind()),
+        );
+        return write(vec![Entry::Settled { outcome: Outcome::Unknown { fault } }], i.now);
+    }
+    if let Some(verdict) = reach::away(i) {
+        return verdict;
+    }
+    if let Some(verdict) = watch::identity(i) {
+        return verdict;
+    }
+    if m.open.is_some() {
+        return judge::open_action(i);
+    }
+    if m.is_quarantined() {
+        return Verdict::Rest { due: i.now + watch::pause(i), waiting: None };
+    }
+    if let Some(hold) = &m.hold {
+        let waiting = format!("the hold of {} to end ({})", hold.by, hold.why);
+        return Verdict::Rest { due: i.now + watch::pause(i), waiting: Some(waiting) };
+    }
+    match (&m.run, &m.step) {
+        (None, _) => match route::departure(i) {
+            Some(entries) => write(entries, i.now),
+            None => watch::at_rest(i),
+        },
+        (Some(_), None) => write(route::advance(i, None), i.now),
+        (Some(_), Some(step)) => match i.workflow.steps.get(usize::from(step.index)) {
+            Some(spec) if spec.key == step.key => look(i, spec),
+            _ => give_up(
+                i,
+                Fault::new(
+                    FaultClass::Bug,
+                    Channel::Engine,
+                    "no-such-step",
+                    format!("the pinned workflow has no step `{}`", step.key),
+                ),
+            ),
+        },
+    }
+}
+
+fn settle(i: &Input<'_>, outcome: Outcome) -> Vec<Entry> {
+    let fault = match &outcome {
+        Outcome::Failed { fault } => fault.clone(),
+        Outcome::Refused { saw, wrong_machine } => {
+            let class = if *wrong_machine { FaultClass::Identity } else { FaultClass::Transient };
+            let code = if *wrong_machine { "wrong-machine" } else { "changed-meanwhile" };
+            Fault::new(
+                class,
+                Channel::Engine,
+                code,
+                format!("refused just before the write: {saw}"),
+            )
+        }
+        _ => return vec![Entry::Settled { outcome }],
+    };
+    let settled = Entry::Settled { outcome };
+    let spec = i.m.step.as_ref().and_then(|s| i.workflow.steps.get(usize::from(s.index)));
+    let mut after = i.m.clone();
+    let applied = crate::model::fold::apply(&mut after, &settled, i.now);
+    let (Ok(()), Some(spec)) = (applied, spec) else {
+        return vec![settled];
+    };
+    if i.m.is_quarantined() {
+        return vec![settled];
+    }
+    match fail(&Input { m: &after, ..*i }, spec, vec![], fault) {
+        Verdict::Write { entries, .. } => [vec![settled], entries].concat(),
+        _ => vec![settled],
+    }
+}
+
+/// The current step's judgement, turned into a verdict.
+fn look(i: &Input<'_>, spec: &StepSpec) -> Verdict {
+    let view = view(i, spec);
+    let early = i.now < i.m.not_before;
+    match spec.step.look(&view) {
+        Look::Done { evidence } => end_step(i, spec, StepEnd::Done { evidence }),
+        Look::Skip { reason } => end_step(i, spec, StepEnd::Skipped { reason }),
+        Look::Note(entries) => write(entries, i.now),
+        _ if early => Verdict::Rest { due: i.m.not_before, waiting: None },
+        _ if view.step_age() > spec.timeout.0 => give_up(i, timed_out(i, spec)),
+        Look::Wait { what, poll_ms } => wait(i, &what, pace(poll_ms, view.step_age())),
+        Look::Fail(fault) => fail(i, spec, vec![], fault),
+        Look::Act(action) => act(i, spec, action),
+    }
+}
+
+/// An action is wanted: every machine-wide reason against it, then the intent.
+fn act(i: &Input<'_>, spec: &StepSpec, action: Action) -> Verdict {
+    if let Some(fault) = gate::refuse(i, &action) {
+        return fail(i, spec, vec![], fault);
+    }
+    if i.stopped {
+        return wait(i, "actions to be resumed (stopped)", 30_000);
+    }
+    let class = action.kind().class();
+    let step = i.m.step.as_ref();
+    let holds = spec.step.holds().filter(|_| step.is_none_or(|s| s.holds.is_none()));
+    for wanted in
+        class.limit.filter(|c| step.is_none_or(|s| s.holds != Some(*c))).into_iter().chain(holds)
+    {
+        if let Some(full) = i.room.full(i.m.id, wanted) {
+            return wait(i, &format!("room under the limit {full}"), 30_000);
+        }
+    }
+    let (expect, baseline) = gate::expectation(i, &action);
+    Verdict::Act { entries: vec![Entry::Intent { action, expect, baseline, holds }] }
+}
+
+/// An attempt failed: skip, back off or give up, by class.
+fn fail(i: &Input<'_>, spec: &StepSpec, mut before: Vec<Entry>, fault: Fault) -> Verdict {
+    if fault.class == FaultClass::Unsupported
+        && spec.unsupported == Unsupported::Skip
+        && i.m.open.is_none()
+    {
+        let reason = fault.to_string();
+        return end_step(i, spec, StepEnd::Skipped { reason });
+    }
+    match retry::after(i.m, spec.retry, &fault, i.now) {
+        retry::Next::GiveUp => {
+            before.push(Entry::Quarantined { fault });
+            write(before, i.now + watch::pause(i))
+        }
+        retry::Next::Again { not_before, charged } => {
+            before.push(Entry::Faulted { fault, charged, not_before });
+            write(before, not_before)
+        }
+    }
+}
+
+fn give_up(i: &Input<'_>, fault: Fault) -> Verdict {
+    write(vec![Entry::Quarantined { fault }], i.now + watch::pause(i))
+}
+
+fn end_step(i: &Input<'_>, spec: &StepSpec, end: StepEnd) -> Verdict {
+    let index = i.m.step.as_ref().map(|s| s.index);
+    if let Err(fault) = route::arrival_facts(i, index) {
+        return fail(i, spec, vec![], fault);
+    }
+    let mut entries = vec![Entry::StepEnded { key: spec.key.clone(), end }];
+    entries.extend(route::advance(i, index));
+    write(entries, i.now)
+}
+
+/// Waits for `what`; written only when it is something else than before.
+fn wait(i: &Input<'_>, what: &str, poll_ms: u64) -> Verdict {
+    let due = i.now + poll_ms;
+    if i.m.waiting.as_deref() == Some(what) {
+        return Verdict::Rest { due, waiting: Some(what.to_string()) };
+    }
+    write(vec![Entry::Waits { what: what.to_string() }], due)
+}
+
+fn write(entries: Vec<Entry>, due: EngineTime) -> Verdict {
+    Verdict::Write { entries, due }
+}
+
+fn view<'a>(i: &Input<'a>, spec: &'a StepSpec) -> View<'a> {
+    View {
+        m: i.m,
+        expected: i.expected,
+        profile: i.profile,
+        site: i.site,
+        spec,
+        report: i.report,
+        now: i.now,
+    }
+}
+
+fn timed_out(i: &Input<'_>, spec: &StepSpec) -> Fault {
+    let waited = i.m.waiting.as_deref().unwrap_or("its goal");
+    let mut fault = Fault::new(
+        FaultClass::Transient,
+        Channel::Engine,
+        "step-timeout",
+        format!(
+            "step `{}` took longer than {}; it was waiting for {waited}",
+            spec.key, spec.timeout
+        ),
+    )
+    .hint("look at the machine, then `farrier machine release`");
+    if let Some(note) = &i.m.last_fault {
+        fault = fault.evidence(format!("last fault: {}", note.fault));
+    }
+    fault
+}
+
+/// Polls get rarer the longer a step runs: 1/16 of its age, between the asked pace and 2 minutes.
+fn pace(poll_ms: u64, age_ms: u64) -> u64 {
+    (age_ms / 16).clamp(poll_ms, poll_ms.max(120_000))
+}
+
+/// The part of a report that failed because nothing came back.
+fn unanswered<T>(read: &Read<T>) -> Option<&Fault> {
+    read.fault().filter(|f| f.is_no_answer())
+}

@@ -55,6 +55,10 @@ pub enum Command {
         action: Action,
         expect: Expect,
     },
+    /// The store can't be trusted any more: exit, so that the next start recovers.
+    Halt {
+        why: String,
+    },
     /// The change with this ticket is durable (seq), or was refused.
     Ack {
         ticket: u64,

@@ -318,7 +318,12 @@ pub enum Outcome {
         handle: Option<String>,
     },
     /// The edge re-read what the action expects and it was not so; nothing was sent.
-    Refused { saw: String },
+    /// `wrong_machine`: what differed was the identity.
+    Refused {
+        saw: String,
+        #[serde(default)]
+        wrong_machine: bool,
+    },
     /// The other side said no, or nothing was sent: it did not take hold.
     Failed { fault: Fault },
     /// Sent; no or no clear answer.

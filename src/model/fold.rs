@@ -109,11 +109,15 @@ pub fn apply(m: &mut Machine, entry: &Entry, at: EngineTime) -> Result<(), Illeg
             if let Some(open) = &m.open {
                 return Err(refuse(format!("action {} is open", open.seq)));
             }
+            if m.is_quarantined() || m.hold.is_some() {
+                return Err(refuse("the machine is quarantined or held".into()));
+            }
             let Some(step) = &mut m.step else {
                 return Err(refuse("there is no step".into()));
             };
             step.holds = step.holds.or(*holds);
             m.waiting = None;
+            settle_down(m);
             m.open = Some(Box::new(OpenAction {
                 seq,
                 action: action.clone(),
@@ -190,11 +194,12 @@ pub fn apply(m: &mut Machine, entry: &Entry, at: EngineTime) -> Result<(), Illeg
             m.condition = Condition::Unreachable { since: at };
         }
         Entry::Back => {
-            let Condition::Unreachable { since } = m.condition else {
-                return Err(refuse("the machine was not unreachable".into()));
-            };
             // An outage is nobody's delay: clocks that watch the step stand still meanwhile.
-            let gap = at.since(since);
+            let gap = match m.condition {
+                Condition::Unreachable { since } => at.since(since),
+                Condition::BackingOff => 0,
+                _ => return Err(refuse("the machine was not away".into())),
+            };
             if let Some(step) = &mut m.step {
                 step.since = step.since + gap;
             }
@@ -203,6 +208,8 @@ pub fn apply(m: &mut Machine, entry: &Entry, at: EngineTime) -> Result<(), Illeg
             }
             m.condition = Condition::Ok;
             m.not_before = EngineTime::ZERO;
+            m.waiting = None;
+            m.last_fault = None;
         }
         Entry::Quarantined { fault } => {
             if m.is_quarantined() {
@@ -217,11 +224,27 @@ pub fn apply(m: &mut Machine, entry: &Entry, at: EngineTime) -> Result<(), Illeg
                 step.holds = None;
             }
         }
-        Entry::Waits { what } => m.waiting = Some(what.as_str().into()),
-        Entry::Noticed { .. } => {}
+        Entry::Waits { what } => {
+            m.waiting = Some(what.as_str().into());
+            settle_down(m);
+        }
+        Entry::Noticed { what } => {
+            m.notice = (!what.is_empty()).then(|| what.as_str().into());
+        }
     }
     m.seq = seq;
     Ok(())
+}
+
+/// The machine moves again after a failed attempt.
+fn settle_down(m: &mut Machine) {
+    if matches!(m.condition, Condition::BackingOff) {
+        m.condition = Condition::Ok;
+        m.not_before = EngineTime::ZERO;
+        if let Some(note) = &mut m.last_fault {
+            note.count = 0;
+        }
+    }
 }
 
 fn close(m: &mut Machine, happened: bool, at: EngineTime) {
@@ -266,7 +289,17 @@ fn change_row(m: &mut Machine, change: &Change, by: &str, at: EngineTime) -> Res
             m.hold = None;
         }
         Change::Release { .. } => {
+            if !m.is_quarantined() {
+                return Err("the machine is not quarantined".into());
+            }
             m.condition = Condition::Ok;
+            // A person has looked: what nobody could tell counts as not done from here on.
+            if m.open.as_ref().is_some_and(|o| o.state == OpenState::Unknown) {
+                close(m, false, at);
+            }
+            if let Some(open) = &mut m.open {
+                open.progress_at = at;
+            }
             m.not_before = EngineTime::ZERO;
             start_over(m, at);
         }

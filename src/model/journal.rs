@@ -107,7 +107,7 @@ pub enum Entry {
     Lost {
         fault: Fault,
     },
-    /// The BMC answers again.
+    /// The BMC answers again (after an outage or a single miss).
     Back,
     Quarantined {
         fault: Fault,
@@ -115,7 +115,7 @@ pub enum Entry {
     Waits {
         what: String,
     },
-    /// Drift or a change made behind Farrier's back: what, report-only.
+    /// Drift or a change made behind Farrier's back: what, report-only. Empty = gone again.
     Noticed {
         what: String,
     },

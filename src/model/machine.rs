@@ -194,6 +194,8 @@ pub struct Machine {
     pub not_before: EngineTime,
     /// What the machine waits for, for people.
     pub waiting: Option<Box<str>>,
+    /// Drift or an out-of-band change last noticed at rest; report-only.
+    pub notice: Option<Box<str>>,
     /// Proven identity.
     pub identity: Identity,
     /// Pinned SSH host key.
@@ -221,6 +223,7 @@ impl Machine {
             last_fault: None,
             not_before: EngineTime::ZERO,
             waiting: None,
+            notice: None,
             identity: Identity::default(),
             host_key: None,
             deployed: None,

@@ -1,0 +1,146 @@
+//! `explain`: the live decision in words, without commit.
+
+use super::{Decide, Input, Verdict};
+use crate::model::time::Span;
+use crate::model::{Condition, Control, EngineTime, Entry};
+use serde::{Deserialize, Serialize};
+
+/// Why a machine is where it is, since when, and what comes next.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Explanation {
+    pub machine: String,
+    /// One sentence for the person at 3 a.m.
+    pub summary: String,
+    pub stage: String,
+    pub step: Option<String>,
+    pub condition: String,
+    pub control: String,
+    pub desired: Option<String>,
+    /// Time in the stage, in the step.
+    pub in_stage: String,
+    pub in_step: Option<String>,
+    pub attempt: Option<String>,
+    pub waiting_for: Option<String>,
+    pub open_action: Option<String>,
+    pub last_fault: Option<String>,
+    pub evidence: Option<String>,
+    pub hint: Option<String>,
+    /// Drift noticed at rest.
+    pub notice: Option<String>,
+    /// What Farrier does next, and when.
+    pub next: String,
+    /// The ways out that a person has now.
+    pub ways_out: Vec<String>,
+}
+
+/// Explains by the same decision the engine takes, on the facts that were read last. `due` is
+/// when the engine looks again.
+pub fn explain(decider: &impl Decide, i: &Input<'_>, due: EngineTime) -> Explanation {
+    let m = i.m;
+    let name = &m.name;
+    let verdict = decider.decide(i);
+    let waiting = match &verdict {
+        Verdict::Rest { waiting: Some(w), .. } => Some(w.clone()),
+        _ => m.waiting.as_deref().map(str::to_string),
+    };
+    let spec = m.step.as_ref().and_then(|s| i.workflow.steps.get(usize::from(s.index)));
+    let fault = m.last_fault.as_ref().filter(|n| n.count > 0 || m.is_quarantined());
+    let mut ways_out = Vec::new();
+    let mut hint = fault.and_then(|n| n.fault.hint.clone());
+    let summary = match (&m.condition, &m.hold) {
+        (Condition::Quarantined { since, fault }, _) => {
+            ways_out.push(format!("farrier machine release {name} --why \"…\""));
+            ways_out.push(format!("farrier machine repair {name} --why \"…\""));
+            hint = fault.hint.clone();
+            format!(
+                "{name} is quarantined in {} for {}: {}",
+                m.stage,
+                Span(i.now.since(*since)),
+                fault.message
+            )
+        }
+        (Condition::Unreachable { since }, _) => format!(
+            "{name}'s BMC has not answered for {}; it heals itself once it answers",
+            Span(i.now.since(*since))
+        ),
+        (_, Some(hold)) => {
+            ways_out.push(format!("farrier machine unhold {name} --why \"…\""));
+            format!("{name} is held by {}: {}", hold.by, hold.why)
+        }
+        (Condition::BackingOff, _) => format!(
+            "{name} backs off in {}: {}",
+            m.stage,
+            fault.map_or("a failed attempt", |n| n.fault.message.as_str())
+        ),
+        (Condition::Ok, None) => match (&m.step, m.control) {
+            (Some(step), _) => format!(
+                "{name} is in {} at step `{}`{}",
+                m.stage,
+                step.key,
+                waiting.as_ref().map(|w| format!(", waiting for {w}")).unwrap_or_default()
+            ),
+            (None, Control::Unmanaged) => {
+                ways_out.push(format!("farrier machine adopt {name}"));
+                ways_out.push(format!("farrier machine enroll {name}"));
+                format!("{name} is unmanaged: Farrier only reads it")
+            }
+            (None, _) => format!("{name} rests in {}", m.stage),
+        },
+    };
+    if m.step.is_some() && !m.is_quarantined() {
+        ways_out.push(format!("farrier machine retry {name}"));
+        if m.hold.is_none() {
+            ways_out.push(format!("farrier machine hold {name} --why \"…\""));
+        }
+    }
+    let look = if due == EngineTime::NEVER || due <= i.now {
+        "now".to_string()
+    } else {
+        format!("in {}", Span(due.since(i.now)))
+    };
+    let next = match &verdict {
+        Verdict::Act { entries } => match entries.last() {
+            Some(Entry::Intent { action, .. }) => {
+                format!("do `{}` ({}) after the next probe, {look}", action.kind(), action.about())
+            }
+            _ => format!("look again {look}"),
+        },
+        Verdict::Write { entries, .. } => {
+            let words: Vec<&str> = entries.iter().map(Entry::name).collect();
+            format!("probe again {look}; on today's facts: {}", words.join(", "))
+        }
+        Verdict::Rest { .. } => format!("probe again {look}"),
+    };
+    Explanation {
+        machine: name.to_string(),
+        summary,
+        stage: m.stage.name().into(),
+        step: m.step.as_ref().map(|s| s.key.to_string()),
+        condition: m.condition.name().into(),
+        control: m.control.name().into(),
+        desired: m.desired.map(|d| d.name().into()),
+        in_stage: Span(i.now.since(m.stage_since)).to_string(),
+        in_step: m.step.as_ref().map(|s| Span(i.now.since(s.since)).to_string()),
+        attempt: m
+            .step
+            .as_ref()
+            .zip(spec)
+            .map(|(s, spec)| format!("{} of {}", s.attempt + 1, spec.retry.attempts)),
+        waiting_for: waiting,
+        open_action: m.open.as_ref().map(|o| {
+            format!(
+                "{} ({}), {:?} for {}",
+                o.action.kind(),
+                o.action.about(),
+                o.state,
+                Span(i.now.since(o.at))
+            )
+        }),
+        last_fault: fault.map(|n| n.fault.to_string()),
+        evidence: fault.and_then(|n| n.fault.evidence.clone()),
+        hint,
+        notice: m.notice.as_deref().map(str::to_string),
+        next,
+        ways_out,
+    }
+}

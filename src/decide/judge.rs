@@ -1,0 +1,435 @@
+//! Did the open action take hold? Judged by facts against the baseline, never by what a call or
+//! a task said about itself.
+
+use super::{Input, Verdict, fail, give_up, pace, timed_out, unanswered, wait, watch, write};
+use crate::model::action::Redo;
+use crate::model::facts::{JobState, Power, Read, Task, TaskState};
+use crate::model::{
+    Action, BootTarget, Channel, Entry, Fault, FaultClass, HookVerb, OpenAction, OpenState, PowerOp,
+};
+
+/// What the facts say of an open action.
+enum Judgement {
+    Happened(String),
+    DidNot(String),
+    /// Launched work was found under this name.
+    Found(String),
+    /// Alive, and moved on.
+    Moved(u64),
+    /// Nothing to tell yet.
+    Still(&'static str),
+    /// The launched work failed.
+    Broke(Fault),
+    /// Dangerous to touch: a person must look; the action stays open.
+    Stuck(Fault),
+    /// Past every deadline and no evidence either way.
+    CantTell(String),
+    /// The facts that would tell could not be read.
+    Unread(Fault),
+}
+
+use Judgement::{Broke, CantTell, DidNot, Found, Happened, Moved, Still, Stuck, Unread};
+
+/// A host that ignores a graceful shutdown for this long will not obey it (Ironic's soft power
+/// off timeout is 600 s; ops lower it to this).
+const GRACE_MS: u64 = 300_000;
+/// After a reset the old firmware may still answer for a moment (field notes R20: 10–30 s).
+const SETTLE_MS: u64 = 30_000;
+
+pub(super) fn open_action(i: &Input<'_>) -> Verdict {
+    let m = i.m;
+    let Some(open) = m.open.as_deref() else {
+        return Verdict::Rest { due: i.now, waiting: None };
+    };
+    let Some(spec) = m.step.as_ref().and_then(|s| i.workflow.steps.get(usize::from(s.index)))
+    else {
+        return give_up(
+            i,
+            Fault::new(
+                FaultClass::Bug,
+                Channel::Engine,
+                "no-such-step",
+                "an action is open and its step is not in the pinned workflow",
+            ),
+        );
+    };
+    let closed = |happened, why: String| Entry::Closed { happened, why };
+    let judged = judge(i, open, spec.stall.0);
+    let step_age = m.step.as_ref().map_or(0, |s| i.now.since(s.since));
+    let overdue = step_age > spec.timeout.0;
+    // A quarantined machine's launched work is still followed to its end; nothing follows from it.
+    if m.is_quarantined() {
+        return match judged {
+            Happened(why) => write(vec![closed(true, why)], i.now + watch::pause(i)),
+            DidNot(why) => write(vec![closed(false, why)], i.now + watch::pause(i)),
+            Broke(f) => write(vec![closed(false, f.to_string())], i.now + watch::pause(i)),
+            Found(handle) => write(vec![Entry::Found { handle }], i.now + 30_000),
+            _ => Verdict::Rest { due: i.now + 60_000, waiting: None },
+        };
+    }
+    let redo = open.action.kind().class().redo;
+    match judged {
+        Happened(why) => write(vec![closed(true, why)], i.now),
+        DidNot(why) => did_not(i, spec, open, why),
+        CantTell(why) if redo == Redo::Never => give_up(
+            i,
+            Fault::new(
+                FaultClass::OutcomeUnknown,
+                Channel::Engine,
+                "cant-tell",
+                format!("nobody can tell whether `{}` took hold: {why}", open.action.kind()),
+            )
+            .hint("look at the machine; `farrier machine release` says it did not happen"),
+        ),
+        CantTell(why) => did_not(i, spec, open, why),
+        Found(handle) => write(vec![Entry::Found { handle }], i.now),
+        Stuck(fault) => give_up(i, fault),
+        Broke(fault) => fail(i, spec, vec![closed(false, fault.to_string())], fault),
+        _ if overdue => give_up(i, timed_out(i, spec)),
+        // Progress is written often enough for the stall clock, not at every percent.
+        Moved(digest) if i.now.since(open.progress_at) >= spec.stall.0 / 4 => {
+            write(vec![Entry::Progressed { digest }], i.now + 15_000)
+        }
+        Moved(_) => wait(i, "the launched work to end", pace(15_000, i.now.since(open.at))),
+        Still(what) => wait(i, what, pace(5_000, i.now.since(open.at))),
+        Unread(_) if i.now < m.not_before => Verdict::Rest { due: m.not_before, waiting: None },
+        Unread(fault) if fault.is_no_answer() => {
+            wait(i, "an answer that tells how the action went", pace(10_000, i.now.since(open.at)))
+        }
+        Unread(fault) => fail(i, spec, vec![], uncharged(fault)),
+    }
+}
+
+/// A read that failed while an action is open says nothing about the action: try it again, charge
+/// nothing; the step's timeout bounds it.
+fn uncharged(mut fault: Fault) -> Fault {
+    if !matches!(fault.class, FaultClass::Auth | FaultClass::Identity) {
+        fault.class = FaultClass::Throttled;
+    }
+    fault
+}
+
+fn did_not(
+    i: &Input<'_>,
+    spec: &crate::steps::workflow::StepSpec,
+    open: &OpenAction,
+    why: String,
+) -> Verdict {
+    let closed = Entry::Closed { happened: false, why: why.clone() };
+    // A shutdown that the host ignored is no failure: the step goes on to force it.
+    if matches!(open.action, Action::Power { op: PowerOp::GracefulShutdown }) {
+        return write(vec![closed], i.now);
+    }
+    let kind = open.action.kind();
+    let fault = Fault::new(
+        FaultClass::Transient,
+        Channel::Engine,
+        "did-not-take",
+        format!("`{kind}` did not take hold: {why}"),
+    );
+    fail(i, spec, vec![closed], fault)
+}
+
+fn judge(i: &Input<'_>, open: &OpenAction, stall_ms: u64) -> Judgement {
+    let class = open.action.kind().class();
+    let age = i.now.since(open.at);
+    let late = age > class.deadline_ms + class.lag_ms;
+    let read = |fault: Option<&Fault>| match fault {
+        Some(f) => Unread(f.clone()),
+        None => Still("a probe that tells how the action went"),
+    };
+    match &open.action {
+        Action::Power { op } => {
+            let Some(system) = i.report.system.seen() else {
+                return read(i.report.system.fault());
+            };
+            power(i, open, *op, system.power, system.last_reset.as_deref(), age, late)
+        }
+        Action::BmcReset => match i.report.system.seen() {
+            None => read(i.report.system.fault()),
+            Some(_)
+                if open.state == OpenState::Applied
+                    && i.now.since(open.progress_at) > SETTLE_MS =>
+            {
+                Happened("the BMC answers again".into())
+            }
+            Some(_) if open.state == OpenState::Applied => Still("the BMC to restart"),
+            Some(_) if late => CantTell("a BMC does not tell when it restarted".into()),
+            Some(_) => Still("to see whether the BMC restarts"),
+        },
+        Action::SetBoot { target } => {
+            let Some(system) = i.report.system.seen() else {
+                return read(i.report.system.fault());
+            };
+            let enabled = system.boot_enabled.as_deref();
+            let off = enabled.is_some_and(|e| e.eq_ignore_ascii_case("disabled"));
+            match system.boot_target.as_deref() {
+                Some(t)
+                    if boot_names(*target).iter().any(|n| t.eq_ignore_ascii_case(n)) && !off =>
+                {
+                    Happened(format!("override reads {t}"))
+                }
+                _ if *target == BootTarget::None && off => Happened("override is off".into()),
+                None if open.state == OpenState::Applied => {
+                    Happened("taken; this BMC does not report its override".into())
+                }
+                _ if late => DidNot(format!(
+                    "override reads {} ({})",
+                    system.boot_target.as_deref().unwrap_or("nothing"),
+                    enabled.unwrap_or("no mode"),
+                )),
+                _ => Still("the boot override to be read back"),
+            }
+        }
+        Action::OpenBootWindow { run, .. } => match i.report.boot.seen() {
+            None => read(i.report.boot.fault()),
+            Some(w) if w.run.as_deref() == Some(run) => Happened("the window is open".into()),
+            Some(_) if late => DidNot("the boot server has no such window".into()),
+            Some(_) => Still("the boot window to open"),
+        },
+        Action::CloseBootWindow { run } => match i.report.boot.seen() {
+            None => read(i.report.boot.fault()),
+            Some(w) if !w.open || w.run.as_deref() != Some(run) => {
+                Happened("the window is closed".into())
+            }
+            Some(_) if late => DidNot("the window is still open".into()),
+            Some(_) => Still("the boot window to close"),
+        },
+        Action::UpdateFirmware { inventory_id, to, .. } => {
+            update(i, open, inventory_id, to, late, stall_ms)
+        }
+        Action::StartJob { .. } => match i.report.job.seen() {
+            None => read(i.report.job.fault()),
+            Some(job) => match &job.state {
+                JobState::Finished { .. } => Happened("the result file is there".into()),
+                JobState::Running { progress }
+                    if *progress != open.progress || open.state != OpenState::Applied =>
+                {
+                    Moved(*progress)
+                }
+                JobState::Running { .. } if i.now.since(open.progress_at) > stall_ms => Broke(
+                    Fault::new(
+                        FaultClass::Transient,
+                        Channel::Host,
+                        "job-stalled",
+                        format!("no progress for {}", crate::model::time::Span(stall_ms)),
+                    )
+                    .evidence(job.tail.clone().unwrap_or_default()),
+                ),
+                JobState::Running { .. } => Still("the job to end"),
+                JobState::Lost { why } => Broke(Fault::new(
+                    FaultClass::Transient,
+                    Channel::Host,
+                    "job-lost",
+                    format!("the job is gone: {why}"),
+                )),
+                JobState::Absent if open.state == OpenState::Applied => Broke(Fault::new(
+                    FaultClass::Transient,
+                    Channel::Host,
+                    "job-lost",
+                    "the host knows nothing of the job it started",
+                )),
+                JobState::Absent if late => DidNot("the host knows nothing of the job".into()),
+                JobState::Absent => Still("the job to appear"),
+            },
+        },
+        Action::Hook { verb } => match i.report.cluster.seen() {
+            None => read(i.report.cluster.fault()),
+            Some(node) => {
+                let there = match verb {
+                    HookVerb::Join => node.member,
+                    HookVerb::Cordon => node.member && node.cordoned,
+                    HookVerb::Uncordon => node.member && !node.cordoned,
+                    HookVerb::Leave => !node.member,
+                };
+                if there {
+                    Happened(format!("the cluster shows `{}`", verb.name()))
+                } else if late {
+                    DidNot(format!("the cluster does not show `{}`", verb.name()))
+                } else {
+                    Still("the cluster to show it")
+                }
+            }
+        },
+        Action::EndBmcSessions => match open.state {
+            OpenState::Applied => Happened("logged out".into()),
+            _ if late => DidNot("no answer".into()),
+            _ => Still("the BMC to log out"),
+        },
+    }
+}
+
+fn power(
+    i: &Input<'_>,
+    open: &OpenAction,
+    op: PowerOp,
+    power: Power,
+    last_reset: Option<&str>,
+    age: u64,
+    late: bool,
+) -> Judgement {
+    let settling = matches!(power, Power::PoweringOn | Power::PoweringOff | Power::Unknown);
+    match op {
+        PowerOp::On if power == Power::On => Happened("power is on".into()),
+        PowerOp::ForceOff | PowerOp::GracefulShutdown if power == Power::Off => {
+            Happened("power is off".into())
+        }
+        PowerOp::GracefulShutdown if age <= GRACE_MS => Still("the host to shut down"),
+        PowerOp::ForceRestart => {
+            let rebooted = matches!(
+                (&open.baseline.boot_id, i.report.host.seen().and_then(|h| h.boot_id.as_ref())),
+                (Some(before), Some(now)) if before != now
+            );
+            match (open.baseline.last_reset.as_deref(), last_reset) {
+                (Some(before), Some(now)) if before != now => Happened(format!("last reset {now}")),
+                _ if rebooted => Happened("the host has a new boot id".into()),
+                (Some(_), Some(_)) if late => DidNot("the last reset time is unchanged".into()),
+                (None, _) | (_, None)
+                    if open.state == OpenState::Applied
+                        && i.now.since(open.progress_at) > SETTLE_MS
+                        && power == Power::On =>
+                {
+                    Happened("taken; this BMC tells no reset time".into())
+                }
+                _ if late && !settling => CantTell("neither reset time nor boot id tells".into()),
+                _ => Still("the host to restart"),
+            }
+        }
+        _ if settling && !late => Still("the power state to settle"),
+        _ if late => DidNot(format!("power reads {power:?}")),
+        _ => Still("the power state to change"),
+    }
+}
+
+fn boot_names(target: BootTarget) -> &'static [&'static str] {
+    match target {
+        BootTarget::Pxe => &["Pxe"],
+        BootTarget::UefiHttp => &["UefiHttp"],
+        BootTarget::Cd => &["Cd", "UsbCd"],
+        BootTarget::Disk => &["Hdd"],
+        BootTarget::None => &["None"],
+    }
+}
+
+fn update(
+    i: &Input<'_>,
+    open: &OpenAction,
+    inventory_id: &str,
+    to: &str,
+    late: bool,
+    stall_ms: u64,
+) -> Judgement {
+    let version_is_new = i.report.firmware.seen().is_some_and(|all| {
+        let set = i
+            .report
+            .system
+            .seen()
+            .and_then(|s| i.site.catalog.family(s))
+            .and_then(|f| i.profile.firmware_set.as_ref().and_then(|name| f.sets.get(name)));
+        let fw = set.and_then(|s| {
+            s.firmware.iter().find(|fw| fw.version == to && fw.inventory_id.is_match(inventory_id))
+        });
+        match fw {
+            Some(fw) => fw
+                .member(all)
+                .and_then(|c| c.version.as_deref())
+                .is_some_and(|v| fw.compare(v) == Some(std::cmp::Ordering::Equal)),
+            // The catalog moved on meanwhile: compare by id and text.
+            None => all.iter().any(|c| c.id == inventory_id && c.version.as_deref() == Some(to)),
+        }
+    });
+    let tasks = match &i.report.tasks {
+        Read::Seen(tasks) => tasks,
+        _ if version_is_new => return Happened(format!("version {to} is re-read")),
+        read => {
+            return match (unanswered(read), read.fault()) {
+                (Some(f), _) => Unread(f.clone()),
+                (None, Some(f)) if f.class == FaultClass::Unsupported && late => {
+                    CantTell("the BMC has no task list and the version is the old one".into())
+                }
+                (None, Some(f)) => Unread(f.clone()),
+                (None, None) => Still("the task list"),
+            };
+        }
+    };
+    let followed = match &open.handle {
+        Some(handle) => tasks.iter().find(|t| t.uri == *handle),
+        None => None,
+    };
+    match (followed, &open.handle) {
+        (Some(task), _) => follow(i, open, task, stall_ms),
+        _ if version_is_new => Happened(format!("version {to} is re-read")),
+        // The list was lost with the BMC's memory, or the task was cleaned away: neither success
+        // nor failure. After a pause the versions decide (the step activates and re-reads).
+        (None, Some(_)) if i.now.since(open.progress_at) > stall_ms.min(OWN_LAG_MS) => {
+            Happened("its task is gone from the list; the version will decide".into())
+        }
+        (None, Some(_)) => Still("the task to be listed again"),
+        (None, None) => {
+            let fresh = tasks.iter().find(|t| !open.baseline.tasks.contains(&t.uri));
+            match fresh {
+                Some(task) => Found(task.uri.clone()),
+                None if late && open.state == OpenState::Applied => {
+                    Happened("taken, no task was named; the version will decide".into())
+                }
+                None if late => DidNot("no new task, and the version is the old one".into()),
+                None => Still("the update's task to appear"),
+            }
+        }
+    }
+}
+
+/// How long a vanished task may take to be listed again.
+const OWN_LAG_MS: u64 = 180_000;
+
+fn follow(i: &Input<'_>, open: &OpenAction, task: &Task, stall_ms: u64) -> Judgement {
+    match task.state {
+        TaskState::Succeeded => Happened("its task completed; the version will decide".into()),
+        TaskState::Failed => Broke(
+            Fault::new(
+                FaultClass::Transient,
+                Channel::Bmc,
+                "update-failed",
+                format!("the BMC's task {} ended as {}", task.uri, task.raw_state),
+            )
+            .evidence(task.message.clone().unwrap_or_default()),
+        ),
+        TaskState::InProgress => {
+            let digest = digest(task);
+            if digest != open.progress {
+                Moved(digest)
+            } else if i.now.since(open.progress_at) > stall_ms {
+                // Never start over while it may still be writing.
+                Stuck(
+                    Fault::new(
+                        FaultClass::OutcomeUnknown,
+                        Channel::Bmc,
+                        "task-stalled",
+                        format!(
+                            "task {} has been {} at {} % without a change for {}",
+                            task.uri,
+                            task.raw_state,
+                            task.percent.unwrap_or(0),
+                            crate::model::time::Span(stall_ms),
+                        ),
+                    )
+                    .hint("a BMC reset often frees it, once nothing is being written; then release")
+                    .evidence(task.message.clone().unwrap_or_default()),
+                )
+            } else {
+                Still("the BMC's update task to move")
+            }
+        }
+    }
+}
+
+/// FNV-1a over state, percent and message: (state, percent, message) is what progress means (R16).
+fn digest(task: &Task) -> u64 {
+    let percent = [task.percent.unwrap_or(255)];
+    let parts =
+        [task.raw_state.as_bytes(), &percent, task.message.as_deref().unwrap_or("").as_bytes()];
+    parts
+        .iter()
+        .flat_map(|p| p.iter())
+        .fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x0000_0100_0000_01b3))
+}

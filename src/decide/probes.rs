@@ -1,0 +1,64 @@
+//! Which parts to read before the next decision: no more than it needs.
+
+use crate::model::facts::ProbeSet;
+use crate::model::{ActionKind, Control, EngineTime, Machine, Stage};
+use crate::steps::Step;
+use crate::steps::site::Profile;
+use crate::steps::workflow::Workflow;
+
+/// Every how many health probes at rest the firmware inventory is read too.
+const FIRMWARE_EVERY: u64 = 12;
+
+/// The parts to read for `m` now.
+pub fn wanted(m: &Machine, profile: &Profile, workflow: &Workflow, now: EngineTime) -> ProbeSet {
+    let mut set = ProbeSet::SYSTEM;
+    if m.is_unreachable() || m.is_quarantined() && m.open.is_none() {
+        return set;
+    }
+    if let Some(open) = &m.open {
+        set = set.with(for_action(open.action.kind()));
+    } else if let Some(spec) =
+        m.step.as_ref().and_then(|s| workflow.steps.get(usize::from(s.index)))
+    {
+        set = set.with(spec.step.needs(m));
+        if profile.cluster.is_some() && disrupts(&spec.step) {
+            set = set.with(ProbeSet::CLUSTER);
+        }
+    }
+    match m.stage {
+        // Where an adopted machine comes to rest depends on its cluster.
+        Stage::Discover if m.control == Control::Adopted => set.with(ProbeSet::CLUSTER),
+        s if s.is_resting() && m.run.is_none() => {
+            let turn = now.0 / workflow.watch.0.max(1) + u64::from(m.id.0);
+            if turn.is_multiple_of(FIRMWARE_EVERY) { set.with(ProbeSet::FIRMWARE) } else { set }
+        }
+        _ => set,
+    }
+}
+
+/// May this step ask for something that interrupts workloads?
+pub fn disrupts(step: &Step) -> bool {
+    matches!(
+        step,
+        Step::Firmware(_)
+            | Step::Provision(_)
+            | Step::Power(_)
+            | Step::Sanitize(_)
+            | Step::BurnIn(_)
+    )
+}
+
+fn for_action(kind: ActionKind) -> ProbeSet {
+    match kind {
+        ActionKind::PowerOn
+        | ActionKind::PowerOff
+        | ActionKind::BmcReset
+        | ActionKind::SetBoot
+        | ActionKind::EndBmcSessions => ProbeSet::SYSTEM,
+        ActionKind::PowerRestart => ProbeSet::SYSTEM.with(ProbeSet::HOST),
+        ActionKind::OpenBootWindow | ActionKind::CloseBootWindow => ProbeSet::BOOT,
+        ActionKind::UpdateFirmware => ProbeSet::FIRMWARE.with(ProbeSet::TASKS),
+        ActionKind::BurnInJob | ActionKind::WipeJob => ProbeSet::JOB,
+        ActionKind::Hook => ProbeSet::CLUSTER,
+    }
+}

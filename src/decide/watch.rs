@@ -1,0 +1,80 @@
+//! At rest: health, drift, and the standing check that this still is the machine it was.
+
+use super::{Input, Verdict, give_up, retry, write};
+use crate::model::facts::Power;
+use crate::model::identity::Match;
+use crate::model::{Entry, Stage};
+use crate::steps::identify::wrong_machine;
+use std::cmp::Ordering;
+
+/// Milliseconds until the next health probe, spread over the fleet.
+pub(super) fn pause(i: &Input<'_>) -> u64 {
+    let watch = i.workflow.watch.0.max(1000);
+    watch - watch / 8 + retry::jitter(i.m.id, i.now) % (watch / 4).max(1)
+}
+
+/// Another machine answers at the address: quarantine, whatever the stage. People at work (repair)
+/// and machines out of hand (retired) aside.
+pub(super) fn identity(i: &Input<'_>) -> Option<Verdict> {
+    if matches!(i.m.stage, Stage::Repair | Stage::Retired) || i.m.is_quarantined() {
+        return None;
+    }
+    let found = &i.report.system.seen()?.identity;
+    match i.m.identity.compare(found) {
+        Match::Differs { part, expected, found } => {
+            Some(give_up(i, wrong_machine(crate::model::Channel::Bmc, part, &expected, &found)))
+        }
+        Match::Same | Match::Unknown => None,
+    }
+}
+
+/// Nothing is wanted: note drift, look again later.
+pub(super) fn at_rest(i: &Input<'_>) -> Verdict {
+    let due = i.now + pause(i);
+    if let Some(notice) = notice(i)
+        && i.m.notice.as_deref().unwrap_or("") != notice
+    {
+        return write(vec![Entry::Noticed { what: notice }], due);
+    }
+    Verdict::Rest { due, waiting: None }
+}
+
+/// Drift in words, empty when there is none; `None` when this probe can't tell.
+fn notice(i: &Input<'_>) -> Option<String> {
+    let system = i.report.system.seen()?;
+    let mut found = Vec::new();
+    if i.m.stage == Stage::InService && system.power == Power::Off {
+        found.push("power is off; in service it should be on".to_string());
+    }
+    if let Some(health) = system.health.as_deref()
+        && !health.eq_ignore_ascii_case("ok")
+    {
+        found.push(format!("the BMC rolls health up as {health}"));
+    }
+    match i.report.firmware.seen() {
+        Some(inventory) if i.m.stage != Stage::Retired => {
+            let set = i.profile.firmware_set.as_ref().and_then(|name| {
+                i.site.catalog.family(system).and_then(|family| family.sets.get(name))
+            });
+            for fw in set.map(|s| s.firmware.as_slice()).unwrap_or_default() {
+                let reported = fw.member(inventory).and_then(|c| c.version.as_deref());
+                if let Some(version) = reported
+                    && fw.compare(version) != Some(Ordering::Equal)
+                {
+                    found.push(format!(
+                        "{} is {version}, the set says {}",
+                        fw.component, fw.version
+                    ));
+                }
+            }
+        }
+        // Firmware was not read this time: keep what was said of it.
+        _ => {
+            let kept = i.m.notice.as_deref().unwrap_or("");
+            found.extend(
+                kept.split("; also ").filter(|p| p.contains(", the set says ")).map(str::to_string),
+            );
+        }
+    }
+    Some(found.join("; also "))
+}
