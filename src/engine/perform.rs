@@ -1,0 +1,192 @@
+//! One probe or one action, through the ports. Compares nothing, decides nothing.
+
+use crate::model::facts::ProbeSet;
+use crate::model::{
+    Action, Channel, Expect, Expected, Fault, FaultClass, Identity, MachineId, Outcome, Read,
+    Report,
+};
+use crate::port::{BmcTarget, HostTarget, Node, Ports, UpdateOrder, WindowOrder};
+use crate::steps::site::Profile;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A machine as the ports need it.
+#[derive(Clone, Debug)]
+pub struct Context {
+    pub ports: Ports,
+    pub image_base_url: String,
+    pub machine: MachineId,
+    pub identity: Identity,
+    pub host_key: Option<Arc<str>>,
+    pub expected: Arc<Expected>,
+    pub profile: Arc<Profile>,
+}
+
+impl Context {
+    fn bmc(&self) -> BmcTarget {
+        BmcTarget {
+            machine: self.machine,
+            name: self.expected.name.clone(),
+            endpoint: self.expected.bmc.clone(),
+            identity: self.identity.clone(),
+        }
+    }
+
+    fn host(&self) -> HostTarget {
+        let stated = self.expected.host.host_key.as_deref().map(Arc::from);
+        HostTarget {
+            machine: self.machine,
+            name: self.expected.name.clone(),
+            endpoint: self.expected.host.clone(),
+            host_key: self.host_key.clone().or(stated),
+        }
+    }
+
+    fn node(&self) -> Option<Node> {
+        Some(Node {
+            machine: self.machine,
+            name: self.expected.name.clone(),
+            cluster: self.profile.cluster.clone()?,
+            host: self.host(),
+        })
+    }
+}
+
+/// Longest time for all parts of one probe on one channel: a hung BMC costs this and no more.
+const PROBE_DEADLINE: Duration = Duration::from_secs(90);
+
+/// Reads the wanted parts; channels side by side, parts of one channel one after the other.
+pub async fn read(
+    c: &Context,
+    set: ProbeSet,
+    job: Option<&str>,
+    handle: Option<&str>,
+    run: Option<&str>,
+) -> Report {
+    let bmc = async {
+        let target = c.bmc();
+        let bmc = &c.ports.bmc;
+        let mut part = Report::default();
+        if set.has(ProbeSet::SYSTEM) {
+            part.system = within(Channel::Bmc, bmc.system(&target)).await;
+            // A dead BMC is asked once, not four times.
+            if part.system.fault().is_some_and(Fault::is_no_answer) {
+                let fault = part.system.fault().cloned();
+                let same = |asked: ProbeSet| set.has(asked).then(|| fault.clone()).flatten();
+                part.inventory = same(ProbeSet::INVENTORY).map_or(Read::NotAsked, Read::Failed);
+                part.firmware = same(ProbeSet::FIRMWARE).map_or(Read::NotAsked, Read::Failed);
+                part.tasks = same(ProbeSet::TASKS).map_or(Read::NotAsked, Read::Failed);
+                return part;
+            }
+        }
+        if set.has(ProbeSet::INVENTORY) {
+            part.inventory = within(Channel::Bmc, bmc.inventory(&target)).await;
+        }
+        if set.has(ProbeSet::FIRMWARE) {
+            part.firmware = within(Channel::Bmc, bmc.firmware(&target)).await;
+        }
+        if set.has(ProbeSet::TASKS) {
+            part.tasks = within(Channel::Bmc, bmc.tasks(&target, handle)).await;
+        }
+        part
+    };
+    let host = async {
+        let target = c.host();
+        let facts = match set.has(ProbeSet::HOST) {
+            true => within(Channel::Host, c.ports.shell.facts(&target)).await,
+            false => Read::NotAsked,
+        };
+        let job = match (set.has(ProbeSet::JOB), job) {
+            (true, Some(name)) => within(Channel::Host, c.ports.shell.job(&target, name)).await,
+            _ => Read::NotAsked,
+        };
+        (facts, job)
+    };
+    let cluster = async {
+        match (set.has(ProbeSet::CLUSTER), c.node()) {
+            (true, Some(node)) => {
+                within(Channel::Cluster, c.ports.cluster.membership(&node)).await
+            }
+            _ => Read::NotAsked,
+        }
+    };
+    let boot = async {
+        match (set.has(ProbeSet::BOOT), run) {
+            (true, Some(run)) => within(Channel::Boot, c.ports.boot.window(run)).await,
+            _ => Read::NotAsked,
+        }
+    };
+    let (bmc, (facts, job), cluster, boot) = tokio::join!(bmc, host, cluster, boot);
+    Report { host: facts, job, cluster, boot, ..bmc }
+}
+
+async fn within<T>(channel: Channel, part: impl Future<Output = Result<T, Fault>>) -> Read<T> {
+    match tokio::time::timeout(PROBE_DEADLINE, part).await {
+        Ok(result) => result.into(),
+        Err(_) => Read::Failed(Fault::no_answer(
+            channel,
+            format!("no answer within {} s", PROBE_DEADLINE.as_secs()),
+        )),
+    }
+}
+
+/// Does it once. Past the class's deadline the outcome is unknown.
+pub async fn perform(c: &Context, action: Action, expect: &Expect) -> Outcome {
+    let deadline = Duration::from_millis(action.kind().class().deadline_ms);
+    match tokio::time::timeout(deadline, act(c, &action, expect)).await {
+        Ok(outcome) => outcome,
+        Err(_) => Outcome::Unknown {
+            fault: Fault::new(
+                FaultClass::OutcomeUnknown,
+                Channel::Engine,
+                "deadline",
+                format!("`{}` had no answer within {} s", action.kind(), deadline.as_secs()),
+            ),
+        },
+    }
+}
+
+async fn act(c: &Context, action: &Action, expect: &Expect) -> Outcome {
+    let ports = &c.ports;
+    match action {
+        Action::Power { op } => ports.bmc.power(&c.bmc(), expect, *op).await,
+        Action::BmcReset => ports.bmc.reset_bmc(&c.bmc(), expect).await,
+        Action::SetBoot { target } => ports.bmc.set_boot(&c.bmc(), expect, *target).await,
+        Action::EndBmcSessions => ports.bmc.end_sessions(&c.bmc()).await,
+        Action::UpdateFirmware { inventory_id, from, to, file, .. } => {
+            let order = UpdateOrder {
+                image_url: format!("{}/{file}", c.image_base_url.trim_end_matches('/')),
+                inventory_id: inventory_id.clone(),
+                from: from.clone(),
+                to: to.clone(),
+            };
+            ports.bmc.update(&c.bmc(), expect, &order).await
+        }
+        Action::OpenBootWindow { image, run, allow_existing_data } => {
+            let order = WindowOrder {
+                machine: c.machine,
+                name: c.expected.name.clone(),
+                run: run.clone(),
+                image: image.clone(),
+                mac: c.identity.mac.clone(),
+                allow_existing_data: *allow_existing_data,
+            };
+            ports.boot.open(&order).await
+        }
+        Action::CloseBootWindow { run } => ports.boot.close(run).await,
+        Action::StartJob { script, name, timeout_ms } => {
+            ports.shell.start_job(&c.host(), expect, *script, name, *timeout_ms).await
+        }
+        Action::Hook { verb } => match c.node() {
+            Some(node) => ports.cluster.act(&node, expect, *verb).await,
+            None => Outcome::Failed {
+                fault: Fault::new(
+                    FaultClass::Precondition,
+                    Channel::Cluster,
+                    "no-cluster",
+                    "the profile names no cluster",
+                ),
+            },
+        },
+    }
+}
