@@ -34,6 +34,8 @@ pub struct Input<'a> {
     pub room: &'a dyn Room,
     /// `farrier stop` or `--observe-only`: no actions.
     pub stopped: bool,
+    /// When actions were last allowed again.
+    pub resumed: EngineTime,
 }
 
 impl std::fmt::Debug for Input<'_> {
@@ -170,7 +172,12 @@ fn look(i: &Input<'_>, spec: &StepSpec) -> Verdict {
         Look::Skip { reason } => end_step(i, spec, StepEnd::Skipped { reason }),
         Look::Note(entries) => write(entries, i.now),
         _ if early => Verdict::Rest { due: i.m.not_before, waiting: None },
-        _ if view.step_age() > spec.timeout.0 => give_up(i, timed_out(i, spec)),
+        Look::Act(action)
+            if i.m.step.as_ref().is_some_and(|s| s.acts.is_empty() && s.attempt == 0) =>
+        {
+            act(i, spec, action)
+        }
+        _ if view.step_age() > spec.timeout.0 && !i.stopped => give_up(i, timed_out(i, spec)),
         Look::Wait { what, poll_ms } => wait(i, &what, pace(poll_ms, view.step_age())),
         Look::Fail(fault) => fail(i, spec, vec![], fault),
         Look::Act(action) => act(i, spec, action),
@@ -256,6 +263,7 @@ fn view<'a>(i: &Input<'a>, spec: &'a StepSpec) -> View<'a> {
         spec,
         report: i.report,
         now: i.now,
+        resumed: i.resumed,
     }
 }
 

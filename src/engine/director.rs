@@ -210,6 +210,7 @@ impl<D: Decide> Director<D> {
             now,
             room: &room,
             stopped: self.no_actions(),
+            resumed: self.state.resumed_at,
         };
         Some(explain(&self.decider, &input, slot.due))
     }
@@ -297,6 +298,7 @@ impl<D: Decide> Director<D> {
                         let resumed = stopped.is_none();
                         self.state.stopped = stopped;
                         if resumed {
+                            self.state.resumed_at = now;
                             self.quarantines.clear();
                         }
                         Ok(0)
@@ -392,6 +394,7 @@ impl<D: Decide> Director<D> {
             now,
             room: &view,
             stopped: self.no_actions(),
+            resumed: self.state.resumed_at,
         });
         let hit = view.into_hit();
         self.queue(id, hit, now);
@@ -451,6 +454,7 @@ impl<D: Decide> Director<D> {
                         now,
                         room: &view,
                         stopped: self.no_actions(),
+                        resumed: self.state.resumed_at,
                     },
                     outcome,
                 )

@@ -212,11 +212,14 @@ impl Driver {
                     return Ok(());
                 }
                 let Some(context) = self.context(machine) else { return Ok(()) };
-                let (send, clock, gate) = (self.send.clone(), self.wiring.clock, self.probes.clone());
+                let (send, clock, gate) =
+                    (self.send.clone(), self.wiring.clock, self.probes.clone());
                 tokio::spawn(async move {
                     let _permit = gate.acquire().await;
-                    let mut report =
-                        Box::new(read(&context, set, job.as_deref(), handle.as_deref(), run.as_deref()).await);
+                    let mut report = Box::new(
+                        read(&context, set, job.as_deref(), handle.as_deref(), run.as_deref())
+                            .await,
+                    );
                     report.at = clock.now();
                     send.send(Event::Probed { machine, token, report }).ok();
                 });
@@ -294,7 +297,7 @@ async fn write_loop(
                 Write::Stop(stopped) => {
                     // In order: what was said before the stop is written before it.
                     flush(&store, clock, &mut batch, &events, &durable).await;
-                    let result = store.set_stopped(stopped.as_ref()).await;
+                    let result = store.set_stopped(stopped.as_ref(), clock.now()).await;
                     events.send(Event::StopCommitted { result }).ok();
                 }
             }
@@ -320,7 +323,8 @@ async fn flush(
             let complete = each.len() == items.len();
             for (item, result) in items.into_iter().zip(each) {
                 let machine = item.machine;
-                if result == crate::port::store::Committed::Durable && durable.receiver_count() > 0 {
+                if result == crate::port::store::Committed::Durable && durable.receiver_count() > 0
+                {
                     durable.send(Durable { item: Arc::new(item) }).ok();
                 }
                 events.send(Event::Committed { machine, result: Ok(result) }).ok();

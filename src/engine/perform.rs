@@ -104,9 +104,7 @@ pub async fn read(
     };
     let cluster = async {
         match (set.has(ProbeSet::CLUSTER), c.node()) {
-            (true, Some(node)) => {
-                within(Channel::Cluster, c.ports.cluster.membership(&node)).await
-            }
+            (true, Some(node)) => within(Channel::Cluster, c.ports.cluster.membership(&node)).await,
             _ => Read::NotAsked,
         }
     };

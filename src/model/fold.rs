@@ -115,6 +115,10 @@ pub fn apply(m: &mut Machine, entry: &Entry, at: EngineTime) -> Result<(), Illeg
             let Some(step) = &mut m.step else {
                 return Err(refuse("there is no step".into()));
             };
+            // Waiting for headroom is nobody's delay: the clock starts with the first action.
+            if step.acts.is_empty() && step.attempt == 0 {
+                step.since = at;
+            }
             step.holds = step.holds.or(*holds);
             m.waiting = None;
             settle_down(m);
@@ -286,7 +290,12 @@ fn change_row(m: &mut Machine, change: &Change, by: &str, at: EngineTime) -> Res
             m.hold = Some(Box::new(Hold { by: by.to_string(), why: why.clone(), since: at }));
         }
         Change::Unhold { .. } => {
-            m.hold = None;
+            let Some(hold) = m.hold.take() else {
+                return Err("the machine is not held".into());
+            };
+            if let Some(step) = &mut m.step {
+                step.since = step.since + at.since(hold.since.max(step.since));
+            }
         }
         Change::Release { .. } => {
             if !m.is_quarantined() {

@@ -59,6 +59,9 @@ pub struct SiteState {
     /// Wall clock in ms since 1970 when `engine_time` was stored.
     pub wall_ms: u64,
     pub stopped: Option<Stopped>,
+    /// When actions were last allowed again after a stop.
+    #[serde(default)]
+    pub resumed_at: EngineTime,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -102,7 +105,12 @@ pub trait Store: Send + Sync {
     async fn expect(&self, machines: &[Expected]) -> Result<Vec<MachineId>, StoreError>;
     /// Keeps a workflow for the runs that will be pinned to it.
     async fn keep_workflow(&self, hash: &str, json: &str) -> Result<(), StoreError>;
-    async fn set_stopped(&self, stopped: Option<&Stopped>) -> Result<(), StoreError>;
+    /// `None` also stores `now` as the time of the resumption.
+    async fn set_stopped(
+        &self,
+        stopped: Option<&Stopped>,
+        now: EngineTime,
+    ) -> Result<(), StoreError>;
     /// Latest kept facts of a machine.
     async fn facts(&self, machine: MachineId) -> Result<Option<Report>, StoreError>;
     /// Journal lines after `after_seq`, oldest first, at most `limit`.

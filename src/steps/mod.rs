@@ -123,6 +123,8 @@ pub struct View<'a> {
     pub spec: &'a StepSpec,
     pub report: &'a Report,
     pub now: EngineTime,
+    /// When actions were last allowed again: clocks of steps don't run while they are stopped.
+    pub resumed: EngineTime,
 }
 
 impl View<'_> {
@@ -137,9 +139,9 @@ impl View<'_> {
         format!("{what}-{}-{}-{}", self.site.incarnation, self.m.id, self.m.seq + 1)
     }
 
-    /// Milliseconds the current step has run (outages not counted).
+    /// Milliseconds the current step has run (outages, holds and stops not counted).
     pub fn step_age(&self) -> u64 {
-        self.m.step.as_ref().map_or(0, |s| self.now.since(s.since))
+        self.m.step.as_ref().map_or(0, |s| self.now.since(s.since.max(self.resumed)))
     }
 }
 
