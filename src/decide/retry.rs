@@ -81,7 +81,7 @@ mod tests {
         let policy = Retry::default();
         for failures in 0..40 {
             let p = pause(policy, failures, MachineId(3), EngineTime(77));
-            assert!(p >= 11_250 && p <= 750_000, "{failures}: {p}");
+            assert!((11_250..=750_000).contains(&p), "{failures}: {p}");
         }
         assert!(pause(policy, 9, MachineId(3), EngineTime(77)) >= 450_000);
     }

@@ -1,0 +1,431 @@
+//! The firmware step against what BMCs really do (field notes R13–R21): facts in, decisions out.
+
+use farrier::decide::{Decide, Input, Room, Rules, Verdict};
+use farrier::model::action::{Baseline, Expect};
+use farrier::model::facts::*;
+use farrier::model::machine::{Condition, Control, Machine};
+use farrier::model::*;
+use farrier::steps::catalog::*;
+use farrier::steps::site::{Profile, Site};
+use farrier::steps::version::Scheme;
+use farrier::steps::workflow::*;
+use farrier::steps::{Step, firmware};
+use regex::Regex;
+use std::collections::BTreeMap;
+
+const UUID: &str = "11111111-2222-3333-4444-555555555501";
+const TASK: &str = "/redfish/v1/TaskService/Tasks/7";
+
+struct Free;
+impl Room for Free {
+    fn full(&self, _: MachineId, _: LimitClass) -> Option<String> {
+        None
+    }
+}
+
+struct Case {
+    m: Machine,
+    site: Site,
+    profile: Profile,
+    workflow: Workflow,
+    expected: Expected,
+    report: Report,
+    now: EngineTime,
+}
+
+fn rx(s: &str) -> Regex {
+    Regex::new(s).unwrap()
+}
+
+fn fw() -> Firmware {
+    Firmware {
+        id: "bmc-2".into(),
+        component: "bmc".into(),
+        inventory_id: rx("^(?:(Installed-.*)?BMC.*)$"),
+        version: "2.0".into(),
+        scheme: Scheme::Dotted,
+        version_regex: None,
+        min_version: Some("1.0".into()),
+        blocked_versions: vec![],
+        file: "bmc-2.bin".into(),
+        size: 1,
+        sha256: "00".repeat(32),
+        activation: Activation::BmcReset,
+        verify_timeout: time::Span(600_000),
+        allow_downgrade: false,
+    }
+}
+
+impl Case {
+    fn new(version: &str) -> Self {
+        let spec = StepSpec {
+            key: "fw".into(),
+            stage: Stage::Firmware,
+            step: Step::Firmware(firmware::Params {}),
+            timeout: time::Span(7_200_000),
+            stall: time::Span(900_000),
+            retry: Retry::default(),
+            unsupported: Unsupported::Quarantine,
+            when: When::default(),
+        };
+        let set = FirmwareSet { status: SetStatus::Approved, firmware: vec![fw()] };
+        let family = Family {
+            file: "v.toml".into(),
+            manufacturer: vec![rx("^Dell.*$")],
+            model: vec![rx("^R$")],
+            sets: BTreeMap::from([("s".to_string(), set)]),
+        };
+        let mut m = Machine::blank(MachineId(1));
+        m.name = "n1".into();
+        m.control = Control::Enrolled;
+        m.desired = Some(Desired::Ready);
+        m.stage = Stage::Firmware;
+        m.identity = Identity::new(None, Some(UUID), None);
+        let mut case = Case {
+            m,
+            site: Site { catalog: Catalog { families: vec![family] }, ..Site::default() },
+            profile: Profile {
+                firmware_set: Some("s".into()),
+                cluster: Some("c".into()),
+                ..Profile::default()
+            },
+            workflow: Workflow { name: "w".into(), watch: time::Span(300_000), steps: vec![spec] },
+            expected: Expected {
+                name: "n1".into(),
+                identity: Identity::default(),
+                rack: "r".into(),
+                position: 0,
+                pool: "p".into(),
+                profile: "p".into(),
+                domains: vec![],
+                labels: BTreeMap::new(),
+                bmc: BmcEndpoint::default(),
+                host: HostEndpoint::default(),
+            },
+            report: Report::default(),
+            now: EngineTime(1_000_000),
+        };
+        case.apply(Entry::RunBegan { workflow: "h".into(), reason: "t".into() });
+        case.apply(Entry::StepBegan { index: 0, key: "fw".into() });
+        case.system("1.0", Power::On);
+        case.version(version);
+        case.report.tasks = Read::Seen(vec![]);
+        case.report.cluster = Read::Seen(Membership::default());
+        case
+    }
+
+    fn apply(&mut self, e: Entry) {
+        fold::apply(&mut self.m, &e, self.now).unwrap();
+    }
+
+    fn system(&mut self, reset: &str, power: Power) {
+        self.report.system = Read::Seen(SystemFacts {
+            identity: Identity::new(None, Some(UUID), None),
+            manufacturer: Some("Dell Inc.".into()),
+            model: Some("R".into()),
+            power,
+            last_reset: Some(reset.into()),
+            ..SystemFacts::default()
+        });
+    }
+
+    fn version(&mut self, version: &str) {
+        let component = |id: &str, v: &str| Component {
+            id: id.into(),
+            version: Some(v.into()),
+            ..Component::default()
+        };
+        self.report.firmware = Read::Seen(vec![
+            component("Backup_BMC", "9.9"),
+            component(&format!("Installed-1-{version}__BMC.1"), version),
+        ]);
+    }
+
+    fn tasks(&mut self, tasks: &[(&str, TaskState, &str, u8)]) {
+        self.report.tasks = Read::Seen(
+            tasks
+                .iter()
+                .map(|(uri, state, raw, percent)| Task {
+                    uri: (*uri).into(),
+                    state: *state,
+                    raw_state: (*raw).into(),
+                    percent: Some(*percent),
+                    message: None,
+                })
+                .collect(),
+        );
+    }
+
+    fn decide(&self) -> Verdict {
+        Rules.decide(&Input {
+            m: &self.m,
+            expected: &self.expected,
+            profile: &self.profile,
+            site: &self.site,
+            workflow: &self.workflow,
+            report: &self.report,
+            now: self.now,
+            room: &Free,
+            stopped: false,
+            resumed: EngineTime::ZERO,
+        })
+    }
+
+    /// Takes the verdict into the row; returns the entries' names and the intent's action kind.
+    fn step(&mut self) -> String {
+        let entries = match self.decide() {
+            Verdict::Rest { .. } => return "rest".into(),
+            Verdict::Write { entries, .. } | Verdict::Act { entries } => entries,
+        };
+        let mut words = Vec::new();
+        for e in entries {
+            words.push(match &e {
+                Entry::Intent { action, .. } => format!("intent:{}", action.kind()),
+                Entry::Closed { happened, .. } => format!("closed:{happened}"),
+                Entry::Quarantined { fault } => format!("quarantined:{}", fault.code),
+                Entry::Faulted { fault, .. } => format!("faulted:{}", fault.code),
+                Entry::StepEnded { .. } => {
+                    self.apply(e.clone());
+                    return "done".into();
+                }
+                other => other.name().to_string(),
+            });
+            self.apply(e);
+        }
+        words.join(" ")
+    }
+
+    /// The update was started; the BMC said `outcome`.
+    fn started(version: &str, outcome: Outcome) -> Self {
+        let mut c = Case::new(version);
+        assert_eq!(c.step(), "intent:update-firmware");
+        c.apply(Entry::Settled { outcome });
+        c
+    }
+
+    fn with_task() -> Self {
+        let mut c = Case::started("1.5", Outcome::Applied { handle: Some(TASK.into()) });
+        c.tasks(&[(TASK, TaskState::InProgress, "Running", 10)]);
+        c
+    }
+
+    fn later(&mut self, ms: u64) -> &mut Self {
+        self.now = self.now + ms;
+        self
+    }
+}
+
+#[test]
+fn the_wanted_version_is_left_alone_and_a_newer_one_too() {
+    assert_eq!(Case::new("2.0").step(), "done");
+    assert_eq!(Case::new("2.0.0").step(), "done", "spelt otherwise");
+    assert_eq!(Case::new("2.1").step(), "done", "no downgrade");
+}
+
+#[test]
+fn an_old_version_is_updated_with_its_expectation_and_baseline() {
+    let mut c = Case::new("1.5");
+    c.tasks(&[("/old", TaskState::Succeeded, "Completed", 100)]);
+    let Verdict::Act { entries } = c.decide() else { panic!("no act") };
+    let Some(Entry::Intent { action, expect, baseline, holds }) = entries.last() else {
+        panic!("no intent")
+    };
+    assert!(
+        matches!(action, Action::UpdateFirmware { inventory_id, .. } if inventory_id.contains("__BMC.1"))
+    );
+    assert_eq!(expect.from_version.as_deref(), Some("1.5"));
+    assert_eq!(expect.identity.uuid.as_deref(), Some(UUID));
+    assert_eq!(baseline.tasks, ["/old"]);
+    assert_eq!(*holds, Some(LimitClass::Flash));
+}
+
+#[test]
+fn below_the_stepping_stone_a_person_decides() {
+    assert_eq!(Case::new("0.9").step(), "quarantined:stepping-stone");
+}
+
+#[test]
+fn never_while_another_task_runs() {
+    let mut c = Case::new("1.5");
+    c.tasks(&[("/someone-else", TaskState::InProgress, "New", 0)]);
+    assert_eq!(c.step(), "waits");
+}
+
+#[test]
+fn never_on_a_node_that_the_cluster_uses() {
+    let mut c = Case::new("1.5");
+    c.report.cluster =
+        Read::Seen(Membership { member: true, ready: true, ..Membership::default() });
+    assert_eq!(c.step(), "quarantined:in-use");
+    let mut c = Case::new("1.5");
+    c.report.cluster = Read::Failed(Fault::no_answer(Channel::Cluster, "down"));
+    assert_eq!(c.step(), "faulted:no-answer", "no word from the cluster is no leave");
+    let mut c = Case::new("1.5");
+    c.report.cluster =
+        Read::Seen(Membership { member: true, cordoned: true, ..Membership::default() });
+    assert_eq!(c.step(), "intent:update-firmware");
+}
+
+#[test]
+fn a_completed_task_is_not_success_the_version_is() {
+    let mut c = Case::with_task();
+    c.tasks(&[(TASK, TaskState::Succeeded, "Completed", 100)]);
+    assert_eq!(c.later(60_000).step(), "closed:true");
+    assert_eq!(c.step(), "intent:bmc-reset", "activation");
+    c.apply(Entry::Settled { outcome: Outcome::Applied { handle: None } });
+    assert_eq!(c.later(20_000).step(), "waits", "the old firmware may still answer");
+    c.report.tasks = Read::Seen(vec![]);
+    assert_eq!(c.later(60_000).step(), "closed:true");
+    assert_eq!(c.step(), "waits");
+    assert_eq!(c.later(30_000).step(), "rest");
+    // The version never changes: after the verify time-out that is a failed attempt.
+    assert_eq!(c.later(700_000).step(), "faulted:version-unchanged");
+    c.later(900_000);
+    assert_eq!(c.step(), "intent:update-firmware", "a second attempt from the start");
+}
+
+#[test]
+fn the_new_version_ends_the_step() {
+    let mut c = Case::with_task();
+    c.tasks(&[(TASK, TaskState::Succeeded, "Completed", 100)]);
+    assert_eq!(c.later(60_000).step(), "closed:true");
+    c.version("2.0");
+    assert_eq!(c.step(), "done");
+}
+
+#[test]
+fn a_failed_task_charges_an_attempt_and_attempts_end() {
+    let mut c = Case::with_task();
+    for attempt in 1..=4 {
+        c.tasks(&[(TASK, TaskState::Failed, "Completed", 100)]);
+        let said = c.later(60_000).step();
+        if attempt == 4 {
+            assert_eq!(said, "closed:false quarantined:update-failed");
+            break;
+        }
+        assert_eq!(said, "closed:false faulted:update-failed", "attempt {attempt}");
+        c.later(3_600_000 / 8);
+        assert_eq!(c.step(), "intent:update-firmware");
+        c.apply(Entry::Settled { outcome: Outcome::Applied { handle: Some(TASK.into()) } });
+    }
+    assert!(matches!(c.m.condition, Condition::Quarantined { .. }));
+}
+
+#[test]
+fn a_vanished_task_is_neither_success_nor_failure() {
+    let mut c = Case::with_task();
+    c.tasks(&[]);
+    assert_eq!(c.later(30_000).step(), "waits", "it may be listed again");
+    assert_eq!(c.later(200_000).step(), "closed:true");
+    // Not done: the version is the old one, so the staged image is activated once and re-read.
+    assert_eq!(c.step(), "intent:bmc-reset");
+}
+
+#[test]
+fn a_hundred_percent_while_running_is_still_running() {
+    let mut c = Case::with_task();
+    c.tasks(&[(TASK, TaskState::InProgress, "Running", 100)]);
+    assert_eq!(c.later(60_000).step(), "waits");
+    assert_eq!(c.later(60_000).step(), "rest");
+}
+
+#[test]
+fn a_stalled_task_is_never_started_over() {
+    let mut c = Case::with_task();
+    assert_eq!(c.later(300_000).step(), "progressed");
+    assert_eq!(c.later(600_000).step(), "waits");
+    assert_eq!(c.later(400_000).step(), "quarantined:task-stalled");
+    assert!(c.m.open.is_some(), "its headroom stays held: it may still be writing");
+    assert_eq!(c.later(3_600_000).step(), "rest", "quarantined: followed, not touched");
+    c.tasks(&[(TASK, TaskState::Failed, "Killed", 0)]);
+    assert_eq!(c.step(), "closed:false");
+}
+
+#[test]
+fn a_lost_answer_is_found_again_by_the_new_task() {
+    let lost = Fault::no_answer(Channel::Bmc, "connection reset");
+    let mut c = Case::started("1.5", Outcome::Unknown { fault: lost });
+    assert_eq!(c.later(5_000).step(), "waits");
+    c.tasks(&[(TASK, TaskState::InProgress, "New", 0)]);
+    assert_eq!(c.step(), "found");
+    assert_eq!(c.m.open.as_ref().unwrap().handle.as_deref(), Some(TASK));
+}
+
+#[test]
+fn a_lost_answer_without_a_trace_counts_as_not_done_only_after_the_lag() {
+    let lost = Fault::no_answer(Channel::Bmc, "connection reset");
+    let mut c = Case::started("1.5", Outcome::Unknown { fault: lost });
+    c.later(200_000);
+    assert_eq!(c.step(), "waits", "the BMC may still apply it");
+    assert_eq!(c.later(60_000).step(), "closed:false faulted:did-not-take");
+}
+
+#[test]
+fn without_a_task_list_nobody_can_tell_and_a_person_must_look() {
+    let lost = Fault::no_answer(Channel::Bmc, "connection reset");
+    let mut c = Case::started("1.5", Outcome::Unknown { fault: lost });
+    c.report.tasks =
+        Read::Failed(Fault::new(FaultClass::Unsupported, Channel::Bmc, "not-found", "404"));
+    assert_eq!(c.later(300_000).step(), "quarantined:cant-tell");
+}
+
+#[test]
+fn a_daemon_killed_in_the_middle_asks_before_it_acts() {
+    let mut c = Case::new("1.5");
+    assert_eq!(c.step(), "intent:update-firmware");
+    // The process died here; the row still says `intended`.
+    assert_eq!(c.step(), "settled");
+    c.version("2.0");
+    assert_eq!(c.step(), "closed:true", "the update had happened: version re-read");
+    assert_eq!(c.step(), "done");
+}
+
+#[test]
+fn another_machine_at_the_address_is_quarantined_at_once() {
+    let mut c = Case::with_task();
+    if let Read::Seen(s) = &mut c.report.system {
+        s.identity = Identity::new(None, Some("11111111-2222-3333-4444-555555555502"), None);
+    }
+    assert_eq!(c.step(), "quarantined:wrong-machine");
+}
+
+#[test]
+fn a_bmc_that_updates_itself_may_be_away() {
+    let mut c = Case::with_task();
+    c.report.system = Read::Failed(Fault::no_answer(Channel::Bmc, "refused"));
+    for _ in 0..8 {
+        assert_eq!(c.later(60_000).step(), "rest");
+    }
+    assert_eq!(c.later(300_000).step(), "faulted:no-answer");
+}
+
+#[test]
+fn unsupported_is_skipped_only_where_the_workflow_says_so() {
+    let gone =
+        || Read::Failed(Fault::new(FaultClass::Unsupported, Channel::Bmc, "not-found", "404"));
+    let mut c = Case::new("1.5");
+    c.report.firmware = gone();
+    assert_eq!(c.step(), "quarantined:not-found");
+    let mut c = Case::new("1.5");
+    c.report.firmware = gone();
+    c.workflow.steps[0].unsupported = Unsupported::Skip;
+    assert_eq!(c.step(), "done");
+}
+
+#[test]
+fn an_intent_does_not_fit_a_held_or_quarantined_row() {
+    let intent = |action| Entry::Intent {
+        action,
+        expect: Expect::default(),
+        baseline: Baseline::default(),
+        holds: None,
+    };
+    let mut c = Case::new("1.5");
+    c.apply(Entry::Changed {
+        change: Change::Hold { why: "x".into() },
+        by: "me".into(),
+        key: "k".into(),
+    });
+    let now = c.now;
+    assert!(fold::apply(&mut c.m, &intent(Action::BmcReset), now).is_err());
+}
