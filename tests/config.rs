@@ -403,7 +403,7 @@ version = "3.0"
 min_version = "3.1"
 blocked_versions = ["3.0.0"]
 via = ["bmc-4", "bmc-5"]
-requires = [{ component = "bios", min = "9" }, { component = "cpld" }]
+requires = [{ component = "bios", min = "9" }, { component = "cpld" }, { component = "bmc", min = "9" }]
 file = "bmc-3.bin"
 size = 12
 sha256 = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff"

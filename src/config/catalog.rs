@@ -79,14 +79,11 @@ pub(super) fn read(
         let sets = sets(&mut top);
         let mut images: Vec<Image> = Vec::new();
         for mut t in top.tables("firmware") {
-            if let Some(id) = t.need_name("id") {
+            let id = t.need_name("id");
+            if let Some(id) = id {
                 unique(&t, &mut ids, id, "firmware id");
-                images.extend(image::read(&mut t, id, folder, &sets));
-            } else {
-                // Its other keys are still worth a look.
-                let nameless = super::table::Text { value: "", at: t.at };
-                image::read(&mut t, nameless, folder, &sets);
             }
+            images.push(image::read(&mut t, id.map_or("", |id| id.value), folder, &sets));
             t.done();
         }
         quirks(&mut top);
@@ -99,12 +96,12 @@ pub(super) fn read(
         for image in &images {
             let installed =
                 image.sets.iter().any(|s| sets.get(s).is_some_and(Set::may_be_installed));
-            if installed && !image.firmware.file.is_empty() && !file_exists(&image.firmware.file) {
-                book.error(
-                    image.at.file,
-                    format!("`{}` is not in the catalog", image.firmware.file),
-                )
-                .hint(format!("put it below `{root}`, or make the set a `draft`"));
+            if let Some(file) = &image.file
+                && installed
+                && !file_exists(file)
+            {
+                book.error(image.at.file, format!("`{file}` is not in the catalog"))
+                    .hint(format!("put it below `{root}`, or make the set a `draft`"));
             }
         }
         for (name, set) in sets {
@@ -170,22 +167,17 @@ fn check_sets(book: &Book<'_>, sets: &BTreeMap<String, Set>, images: &[Image]) {
         for (component, at) in &set.order {
             if ordered.insert(component, *at).is_some() {
                 book.error(*at, format!("`{component}` is in the order twice"));
-            }
-            if !members.iter().any(|i| i.firmware.component == *component) {
-                let known = members.iter().map(|i| i.firmware.component.as_str());
-                dangling(
-                    book,
-                    *at,
-                    &format!("firmware in set `{name}` for component"),
-                    component,
-                    known,
-                );
+            } else if !members.iter().any(|i| i.component == *component) {
+                let known = members.iter().map(|i| i.component.as_str());
+                dangling(book, *at, &format!("firmware of set `{name}` for"), component, known);
             }
         }
         for (i, image) in members.iter().enumerate() {
-            let component = &image.firmware.component;
-            if let Some(other) = members.iter().take(i).find(|o| o.firmware.component == *component)
-            {
+            let component = &image.component;
+            if component.is_empty() {
+                continue;
+            }
+            if let Some(other) = members.iter().take(i).find(|o| o.component == *component) {
                 book.error(
                     image.at.header,
                     format!("set `{name}` has two images for component `{component}`"),
@@ -245,7 +237,7 @@ fn in_order(name: &str, set: &Set, images: &[Image]) -> Vec<crate::steps::catalo
     let mut members: Vec<_> = images
         .iter()
         .filter(|i| i.sets.iter().any(|s| s == name))
-        .map(|i| i.firmware.clone())
+        .filter_map(|i| i.firmware.clone())
         .collect();
     members.sort_by_key(|f| rank(&f.component).unwrap_or(usize::MAX));
     members

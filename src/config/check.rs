@@ -134,7 +134,11 @@ impl Known<'_, '_> {
                     let known = self.workflows.iter().map(|w| &*w.workflow.name);
                     dangling(self.book, profile.at.workflow, "workflow", &profile.workflow, known);
                 }
-                self.check_needs(name, profile, workflow);
+                self.check_needs(
+                    name,
+                    profile,
+                    workflow.filter(|w| w.complete).map(|w| &*w.workflow),
+                );
             }
             if let (Some(cluster), Some(daemon)) = (&profile.cluster, self.daemon)
                 && !daemon.clusters.contains_key(cluster)
@@ -146,8 +150,8 @@ impl Known<'_, '_> {
         }
     }
 
-    fn workflow(&self, name: &str) -> Option<&Workflow> {
-        self.workflows.iter().map(|w| &*w.workflow).find(|w| *w.name == *name)
+    fn workflow(&self, name: &str) -> Option<&workflow::Placed> {
+        self.workflows.iter().find(|w| *w.workflow.name == *name)
     }
 
     /// What the workflow's steps need from the profile and the daemon.
@@ -168,7 +172,7 @@ impl Known<'_, '_> {
                     format!("workflow `{}` has no step that installs it", profile.workflow),
                 );
             }
-            if has("firmware") && self.daemon.is_some_and(|d| d.image_server.is_none()) {
+            if has("firmware") && self.daemon.is_some_and(|d| !d.places.has_images) {
                 self.book
                     .error(profile.at.firmware_set, "nothing serves firmware images to BMCs")
                     .hint("add `[listen.images]` to farrier.toml, or drop `firmware_set`");
@@ -186,7 +190,7 @@ impl Known<'_, '_> {
                     )
                     .hint("add `image`, or use a workflow without a `provision` step");
             }
-            (Some(_), true) if self.daemon.is_some_and(|d| d.boot.is_none()) => {
+            (Some(_), true) if self.daemon.is_some_and(|d| !d.places.has_boot) => {
                 self.book
                     .error(header, format!("nothing serves hosts of profile `{name}` that boot"))
                     .hint("add `[listen.boot]` to farrier.toml");

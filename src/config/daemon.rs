@@ -52,6 +52,9 @@ pub struct Daemon {
 pub(super) struct Places {
     /// Network names in `advertise_url` tables.
     pub(super) networks: Vec<(String, Place)>,
+    /// The file has `[listen.boot]` and `[listen.images]`, right or wrong.
+    pub(super) has_boot: bool,
+    pub(super) has_images: bool,
 }
 
 /// One listening socket and the URLs under which it is reached.
@@ -188,8 +191,10 @@ pub(super) fn read(book: &Book<'_>, file: usize) -> Daemon {
     let mut listen = top.table("listen");
     let api = api(listen.as_mut().and_then(|t| t.table("api")), &base, &mut places);
     let boot = listen.as_mut().and_then(|t| t.table("boot"));
+    places.has_boot = boot.is_some();
     let boot = boot.and_then(|t| listener(t, &mut places));
     let images_table = listen.as_mut().and_then(|t| t.table("images"));
+    places.has_images = images_table.is_some();
     let image_server = images_table.and_then(|t| listener(t, &mut places));
     finish(listen);
 

@@ -224,13 +224,24 @@ fn mask(line: &str) -> String {
             }
         }
     }
-    if let Some(slashes) = line.find("://")
-        && let Some(at) = line[slashes..].find('@')
-        && !line[slashes..slashes + at].contains([' ', '"', '\''])
-    {
-        return format!("{}://…{}", &line[..slashes], &line[slashes + at..]);
+    let mut out = String::new();
+    let mut rest = line;
+    while let Some((head, tail)) = rest.split_once("://") {
+        out.push_str(head);
+        out.push_str("://");
+        let end = tail.find([' ', '"', '\'', '/']).unwrap_or(tail.len());
+        // A password may have an `@` or a `/` itself: up to the last `@` of the quoted text.
+        let quoted = tail.find(['"', '\'']).unwrap_or(end).max(end);
+        rest = match tail[..quoted].rfind('@') {
+            Some(at) => {
+                out.push('…');
+                &tail[at..]
+            }
+            None => tail,
+        };
     }
-    line.to_string()
+    out.push_str(rest);
+    out
 }
 
 #[cfg(test)]
@@ -262,6 +273,10 @@ mod tests {
             "a = { user = \"x\", Password= …"
         );
         assert_eq!(mask("url = \"https://root:calvin@10.0.0.1\""), "url = \"https://…@10.0.0.1\"");
+        assert_eq!(
+            mask("{ a = \"http://h\", b = \"http://u:p/@x@h/p\" }"),
+            "{ a = \"http://h\", b = \"http://…@h/p\" }"
+        );
         assert_eq!(mask("token_file = \"/x\""), "token_file = \"/x\"");
         assert_eq!(mask("[secrets]"), "[secrets]");
     }

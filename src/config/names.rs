@@ -1,7 +1,7 @@
 //! Names: unique ones, ones that must exist, and the one that was probably meant.
 
 use super::table::{Book, Place, Table, Text};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The candidate that is at most a third of the word's letters away; the first of equals.
 pub(super) fn nearest<'a>(
@@ -79,12 +79,12 @@ pub(super) fn dangling<'k>(
     name: &str,
     known: impl Iterator<Item = &'k str>,
 ) {
-    let known: Vec<&str> = known.collect();
-    let hint = match known.is_empty() {
-        true => Some(format!("there is no {what} at all")),
-        false => hint(name, &known),
-    };
-    book.error(at, format!("there is no {what} `{name}`")).maybe_hint(hint);
+    let hint = book.may_search().then(|| {
+        let known: BTreeSet<&str> = known.filter(|k| !k.is_empty()).collect();
+        let known: Vec<&str> = known.into_iter().collect();
+        if known.is_empty() { Some("there is none at all".into()) } else { hint(name, &known) }
+    });
+    book.error(at, format!("there is no {what} `{name}`")).maybe_hint(hint.flatten());
 }
 
 #[cfg(test)]

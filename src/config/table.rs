@@ -5,7 +5,7 @@ use super::Source;
 use super::diagnostic::{Diagnostic, Lines, Severity};
 use super::names;
 use crate::model::time::Span;
-use std::cell::{OnceCell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -31,6 +31,9 @@ pub(super) struct Book<'a> {
     lines: Vec<OnceCell<Lines<'a>>>,
     /// Files with a syntax error: what else they seem to say is not reported.
     broken: RefCell<Vec<bool>>,
+    /// Searches for the name that was meant that may still be made: each looks at all names, and
+    /// a generated file can have a wrong one in every machine.
+    searches: Cell<u32>,
     notes: RefCell<Vec<Note>>,
 }
 
@@ -38,7 +41,7 @@ impl<'a> Book<'a> {
     pub(super) fn new(files: Vec<&'a Source>) -> Self {
         let broken = RefCell::new(vec![false; files.len()]);
         let lines = files.iter().map(|_| OnceCell::new()).collect();
-        Self { files, lines, broken, notes: RefCell::default() }
+        Self { files, lines, broken, searches: Cell::new(200), notes: RefCell::default() }
     }
 
     pub(super) fn error(&self, place: Place, message: impl Into<String>) -> Fix<'_, 'a> {
@@ -65,6 +68,13 @@ impl<'a> Book<'a> {
     /// Does one of these files have a syntax error? Then what seems missing may stand in it.
     pub(super) fn any_broken(&self, files: Range<usize>) -> bool {
         self.broken.borrow().get(files).is_some_and(|b| b.contains(&true))
+    }
+
+    /// May the name that was probably meant be searched for once more?
+    pub(super) fn may_search(&self) -> bool {
+        let left = self.searches.get();
+        self.searches.set(left.saturating_sub(1));
+        left > 0
     }
 
     /// `path:line` of a place, for hints that point at another one.

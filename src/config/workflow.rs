@@ -35,6 +35,8 @@ pub(super) struct Placed {
     pub(super) workflow: Arc<Workflow>,
     /// Pools that `when` names.
     pub(super) pools: Vec<(String, Place)>,
+    /// Every `[[step]]` of the file could be read: what is not in it is not there.
+    pub(super) complete: bool,
 }
 
 /// A step with the place of its header.
@@ -75,10 +77,11 @@ pub(super) fn read(book: &Book<'_>, files: Range<usize>) -> Vec<Placed> {
             }
             t.done();
         }
+        let complete = written == steps.len();
         // Checks of the whole need the whole: what a mistake hides is not missing.
         if written == 0 {
             book.error(top.at, "the workflow has no `[[step]]`");
-        } else if written == steps.len() {
+        } else if complete {
             check_order(book, &steps);
             check_gates(book, &steps);
         }
@@ -88,7 +91,7 @@ pub(super) fn read(book: &Book<'_>, files: Range<usize>) -> Vec<Placed> {
         if let Some(name) = name {
             let steps = steps.into_iter().map(|s| s.spec).collect();
             let workflow = Workflow { name: name.value.into(), watch, steps };
-            out.push(Placed { workflow: Arc::new(workflow), pools });
+            out.push(Placed { workflow: Arc::new(workflow), pools, complete });
         }
     }
     out

@@ -12,7 +12,16 @@ use std::collections::BTreeMap;
 
 /// An image with its links to others of the family.
 pub(super) struct Image {
-    pub(super) firmware: Firmware,
+    /// Empty when it is missing, as are the next two: others may still refer to this image.
+    pub(super) id: String,
+    pub(super) component: String,
+    version: String,
+    scheme: Scheme,
+    min_version: Option<String>,
+    /// Below the catalog's directory.
+    pub(super) file: Option<String>,
+    /// `None` when what an update needs is missing or wrong.
+    pub(super) firmware: Option<Firmware>,
     pub(super) sets: Vec<String>,
     /// Stepping stones: ids of images to pass through.
     via: Vec<(String, Place)>,
@@ -34,13 +43,13 @@ pub(super) struct Places {
     pub(super) file: Place,
 }
 
-/// Reads one image. `None` when what an update needs is missing or wrong.
+/// Reads one image.
 pub(super) fn read(
     t: &mut Table<'_, '_>,
-    id: Text<'_>,
+    id: &str,
     folder: &str,
     sets: &BTreeMap<String, Set>,
-) -> Option<Image> {
+) -> Image {
     let component = t.need_name("component");
     let names = t.texts("set");
     if t.lacks("set") {
@@ -89,30 +98,45 @@ pub(super) fn read(
     let requires = requires(t);
     not_yet(t, installed);
 
-    let firmware = Firmware {
-        id: id.value.to_string(),
-        component: component?.value.to_string(),
-        inventory_id: inventory_id?,
-        version: version?.value.to_string(),
+    let owned = |text: Option<Text<'_>>| text.map(|t| t.value.to_string());
+    let firmware = (|| {
+        Some(Firmware {
+            id: id.to_string(),
+            component: owned(component)?,
+            inventory_id: inventory_id?,
+            version: owned(version)?,
+            scheme,
+            version_regex,
+            min_version: owned(min_version),
+            blocked_versions: blocked.iter().map(|b| b.value.to_string()).collect(),
+            file: file_path.clone().unwrap_or_default(),
+            size: size.unwrap_or(0),
+            sha256: digest_ok.unwrap_or_default(),
+            activation: activation?,
+            verify_timeout,
+            allow_downgrade,
+        })
+    })();
+    if let (Some(fw), Some(version)) = (&firmware, version) {
+        check_versions(t, fw, version, min_version, &blocked);
+    }
+    Image {
+        id: id.to_string(),
+        component: owned(component).unwrap_or_default(),
+        version: owned(version).unwrap_or_default(),
         scheme,
-        version_regex,
-        min_version: min_version.map(|m| m.value.to_string()),
-        blocked_versions: blocked.iter().map(|b| b.value.to_string()).collect(),
-        file: file_path.unwrap_or_default(),
-        size: size.unwrap_or(0),
-        sha256: digest_ok.unwrap_or_default(),
-        activation: activation?,
-        verify_timeout,
-        allow_downgrade,
-    };
-    check_versions(t, &firmware, version?, min_version, &blocked);
-    Some(Image {
+        min_version: owned(min_version),
+        file: file_path,
+        firmware,
         sets: names.iter().map(|n| n.value.to_string()).collect(),
         via,
         requires,
-        at: Places { header: t.at, component: component?.at, file: file.map_or(t.at, |f| f.at) },
-        firmware,
-    })
+        at: Places {
+            header: t.at,
+            component: component.map_or(t.at, |c| c.at),
+            file: file.map_or(t.at, |f| f.at),
+        },
+    }
 }
 
 /// Versions that contradict each other would update for ever, or never.
@@ -304,67 +328,54 @@ fn not_yet(t: &mut Table<'_, '_>, installed: bool) {
 
 /// Links between the images of a family: nothing dangling, nothing in a ring.
 pub(super) fn check_links(book: &Book<'_>, images: &[Image]) {
-    let by_id: BTreeMap<&str, &Image> =
-        images.iter().map(|i| (i.firmware.id.as_str(), i)).collect();
+    let by_id: BTreeMap<&str, &Image> = images.iter().map(|i| (i.id.as_str(), i)).collect();
     for image in images {
-        let fw = &image.firmware;
         for (via, at) in &image.via {
             match by_id.get(via.as_str()) {
                 None => dangling(book, *at, "firmware id", via, by_id.keys().copied()),
-                Some(stone) if stone.firmware.component != fw.component => {
-                    book.error(
-                        *at,
-                        format!(
-                            "`{via}` is for `{}`, not `{}`",
-                            stone.firmware.component, fw.component
-                        ),
-                    )
-                    .hint("a stepping stone is an older image of the same component");
-                }
-                Some(stone) => {
-                    let below = fw.min_version.as_ref().is_some_and(|min| {
-                        compare(fw.scheme, &stone.firmware.version, min) == Some(Ordering::Less)
-                    });
-                    if below {
-                        book.error(
-                            *at,
-                            format!(
-                                "`{via}` leads to `{}`, below `min_version`",
-                                stone.firmware.version
-                            ),
-                        )
-                        .hint("the stepping stone must reach `min_version`");
-                    }
-                }
+                Some(stone) => check_stone(book, image, stone, *at),
             }
         }
         for r in &image.requires {
-            let Some(other) = images.iter().find(|i| i.firmware.component == r.component) else {
-                let known = images.iter().map(|i| i.firmware.component.as_str());
+            let others: Vec<&Image> =
+                images.iter().filter(|i| i.component == r.component).collect();
+            if others.is_empty() {
+                let known = images.iter().map(|i| i.component.as_str());
                 dangling(book, r.at, "component", &r.component, known);
-                continue;
-            };
-            let best = images.iter().filter(|i| i.firmware.component == r.component).filter(|i| {
-                r.min.as_ref().is_none_or(|min| {
-                    compare(other.firmware.scheme, &i.firmware.version, min)
-                        .is_none_or(|o| o != Ordering::Less)
-                })
-            });
-            if best.count() == 0 {
-                let min = r.min.as_deref().unwrap_or("");
+            } else if let Some(min) = &r.min
+                && others.iter().all(|i| below(i.scheme, &i.version, min))
+            {
                 book.error(r.at, format!("no image of `{}` reaches `{min}`", r.component));
             }
         }
     }
     let next = |id: &String| -> Vec<String> {
-        by_id
-            .get(id.as_str())
-            .map_or_else(Vec::new, |i| i.via.iter().map(|v| v.0.clone()).collect())
+        let image = by_id.get(id.as_str());
+        image.map_or_else(Vec::new, |i| i.via.iter().map(|v| v.0.clone()).collect())
     };
     for ring in cycles(by_id.keys().map(ToString::to_string).collect(), &next) {
-        let at = ring.first().and_then(|id| by_id.get(id.as_str())?.via.first());
+        let first = ring.first().and_then(|id| by_id.get(id.as_str()));
+        // Of several stepping stones, the one that is in the ring.
+        let at = first.and_then(|i| i.via.iter().find(|(v, _)| Some(v) == ring.get(1)));
         if let Some((_, at)) = at {
             book.error(*at, format!("stepping stones in a ring: {}", ring.join(" → ")));
         }
     }
+}
+
+fn check_stone(book: &Book<'_>, image: &Image, stone: &Image, at: Place) {
+    if stone.component != image.component {
+        book.error(
+            at,
+            format!("`{}` is for `{}`, not `{}`", stone.id, stone.component, image.component),
+        )
+        .hint("a stepping stone is an older image of the same component");
+    } else if image.min_version.as_ref().is_some_and(|m| below(image.scheme, &stone.version, m)) {
+        book.error(at, format!("`{}` leads to `{}`, below `min_version`", stone.id, stone.version))
+            .hint("the stepping stone must reach `min_version`");
+    }
+}
+
+fn below(scheme: Scheme, version: &str, min: &str) -> bool {
+    compare(scheme, version, min) == Some(Ordering::Less)
 }
