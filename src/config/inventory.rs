@@ -1,0 +1,310 @@
+//! The inventory: sites, racks, networks, pools, profiles, limits and the machines expected in
+//! them. Several files read as one; `[defaults]` counts for the file it stands in.
+
+mod machine;
+
+use super::Source;
+use super::diagnostic::Diagnostic;
+use super::names::{dangling, unique};
+use super::table::{Book, Place, Table, Text};
+use super::url::Subnet;
+use crate::model::{Domain, DomainKind, Expected, Limit, LimitClass};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Limits that hold when the inventory gives none: careful enough for a first day.
+pub const DEFAULT_LIMITS: [Limit; 6] = [
+    // Inrush current and cooling: four machines of a rack change power at once.
+    Limit { class: LimitClass::Power, per: DomainKind::Rack, max: 4 },
+    // A bad image shows on four machines of a rack before it reaches the rest.
+    Limit { class: LimitClass::Flash, per: DomainKind::Rack, max: 4 },
+    Limit { class: LimitClass::Flash, per: DomainKind::Site, max: 64 },
+    Limit { class: LimitClass::Provision, per: DomainKind::Rack, max: 8 },
+    Limit { class: LimitClass::Drain, per: DomainKind::Pool, max: 4 },
+    // Burn-in draws full power.
+    Limit { class: LimitClass::BurnIn, per: DomainKind::Power, max: 16 },
+];
+
+/// What all inventory files together say.
+#[derive(Clone, Debug, Default)]
+pub struct Inventory {
+    pub sites: Vec<Arc<str>>,
+    /// By name.
+    pub racks: BTreeMap<Arc<str>, Rack>,
+    pub networks: Vec<Network>,
+    /// By name.
+    pub pools: BTreeMap<Arc<str>, Pool>,
+    /// By name.
+    pub profiles: BTreeMap<Arc<str>, ProfileRef>,
+    /// The files' own, else [`DEFAULT_LIMITS`].
+    pub limits: Vec<Limit>,
+    /// In file order.
+    pub machines: Vec<Arc<Expected>>,
+    pub(super) credentials: BTreeMap<Arc<str>, Place>,
+    /// Files with a syntax error among these sources.
+    pub(super) broken: bool,
+}
+
+/// A rack with its failure domains: its site, and what its machines share.
+#[derive(Clone, Debug, Default)]
+pub struct Rack {
+    /// Sorted.
+    pub domains: Vec<Domain>,
+}
+
+/// Whom a network is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Purpose {
+    Bmc,
+    Provision,
+    Data,
+}
+
+#[derive(Clone, Debug)]
+pub struct Network {
+    pub name: String,
+    pub purpose: Purpose,
+    pub subnet: Subnet,
+}
+
+/// Machines that are handled alike.
+#[derive(Clone, Debug)]
+pub struct Pool {
+    /// Profile of its machines, as [`Expected::profile`] says it.
+    pub profile: Arc<str>,
+}
+
+/// A profile with names instead of hashes: what [`crate::steps::site::Profile`] is made from.
+#[derive(Clone, Debug)]
+pub struct ProfileRef {
+    pub workflow: String,
+    pub firmware_set: Option<String>,
+    pub image: Option<String>,
+    pub gpus: u16,
+    pub cluster: Option<String>,
+    pub(super) at: ProfilePlaces,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct ProfilePlaces {
+    pub(super) header: Place,
+    pub(super) workflow: Place,
+    pub(super) firmware_set: Place,
+    pub(super) cluster: Place,
+}
+
+impl Inventory {
+    /// The network of an address; the most specific would be the only one, as they don't overlap.
+    pub fn network_of(&self, address: IpAddr) -> Option<&Network> {
+        self.networks.iter().find(|n| n.subnet.contains(address))
+    }
+}
+
+/// Reads all inventory files. What is said twice or refers to nothing inside them is found here;
+/// what refers to other files is found by [`super::load`].
+pub fn parse(sources: &[Source]) -> (Inventory, Vec<Diagnostic>) {
+    let book = Book::new(sources.iter().collect());
+    let inventory = read(&book, 0..sources.len());
+    (inventory, book.finish())
+}
+
+/// A pool as written, before profiles are known.
+struct RawPool {
+    profile: Option<(String, Place)>,
+    cluster: Option<(String, Place)>,
+}
+
+pub(super) fn read(book: &Book<'_>, files: Range<usize>) -> Inventory {
+    let mut inv = Inventory::default();
+    let mut seen: BTreeMap<&'static str, BTreeMap<String, Place>> = BTreeMap::new();
+    let mut rack_sites: Vec<(String, Place)> = Vec::new();
+    let mut pools: BTreeMap<String, RawPool> = BTreeMap::new();
+    let mut limits: Vec<(Limit, Place)> = Vec::new();
+    let mut machines = machine::Machines::default();
+    let mut subnets: Vec<Place> = Vec::new();
+    for file in files.clone() {
+        let parsed = book.parse(file);
+        let mut top = book.root(file, &parsed);
+        top.schema();
+        let mut named = |t: &mut Table<'_, '_>, what: &'static str| {
+            let name = t.need_name("name")?;
+            unique(t, seen.entry(what).or_default(), name, what);
+            Some(name.value.to_string())
+        };
+        for mut t in top.tables("site") {
+            if let Some(name) = named(&mut t, "site") {
+                inv.sites.push(name.into());
+            }
+            t.done();
+        }
+        for mut t in top.tables("rack") {
+            let name = named(&mut t, "rack");
+            let rack = rack(&mut t, name.as_deref(), &mut rack_sites);
+            if let Some(name) = name {
+                inv.racks.entry(name.into()).or_insert(rack);
+            }
+            t.done();
+        }
+        for mut t in top.tables("network") {
+            let name = named(&mut t, "network");
+            let purposes =
+                [("bmc", Purpose::Bmc), ("provision", Purpose::Provision), ("data", Purpose::Data)];
+            let purpose = t.need_choice("purpose", &purposes);
+            let subnet = t.need_text("subnet").and_then(|text| match text.value.parse() {
+                Ok(subnet) => Some((subnet, text.at)),
+                Err(why) => {
+                    let why: String = why;
+                    t.error(text.at, why);
+                    None
+                }
+            });
+            if let (Some(name), Some(purpose), Some((subnet, at))) = (name, purpose, subnet) {
+                let subnet: Subnet = subnet;
+                if let Some(i) = inv.networks.iter().position(|n| n.subnet.overlaps(&subnet)) {
+                    t.error(at, format!("the subnet overlaps network `{}`", inv.networks[i].name))
+                        .hint(format!("that one is at {}", book.where_is(subnets[i])));
+                }
+                inv.networks.push(Network { name, purpose, subnet });
+                subnets.push(at);
+            }
+            t.done();
+        }
+        for mut t in top.tables("pool") {
+            let name = named(&mut t, "pool");
+            let owned = |t: Option<Text<'_>>| t.map(|t| (t.value.to_string(), t.at));
+            let profile = owned(t.need_text("profile"));
+            let cluster = owned(t.text("cluster"));
+            if let Some(name) = name {
+                pools.entry(name).or_insert(RawPool { profile, cluster });
+            }
+            t.done();
+        }
+        for mut t in top.tables("profile") {
+            let name = named(&mut t, "profile");
+            let profile = profile(&mut t);
+            if let Some(name) = name {
+                inv.profiles.entry(name.into()).or_insert(profile);
+            }
+            t.done();
+        }
+        for mut t in top.tables("limit") {
+            limits.extend(limit(&mut t));
+            t.done();
+        }
+        machines.read(&mut top);
+        top.done();
+    }
+    inv.broken = book.any_broken(files);
+    for (site, at) in rack_sites {
+        if !inv.broken && !inv.sites.iter().any(|s| **s == *site) {
+            dangling(book, at, "site", &site, inv.sites.iter().map(|s| &**s));
+        }
+    }
+    inv.limits = unique_limits(book, limits);
+    resolve_pools(book, &mut inv, pools);
+    machines.resolve(book, &mut inv);
+    inv
+}
+
+fn rack(t: &mut Table<'_, '_>, name: Option<&str>, sites: &mut Vec<(String, Place)>) -> Rack {
+    let mut domains = Vec::new();
+    let mut add = |kind, name: &str| domains.push(Domain { kind, name: name.into() });
+    if let Some(name) = name {
+        add(DomainKind::Rack, name);
+    }
+    if let Some(site) = t.need_text("site") {
+        add(DomainKind::Site, site.value);
+        sites.push((site.value.to_string(), site.at));
+    }
+    // A rack on two feeds is in both domains.
+    for feed in t.texts("power") {
+        add(DomainKind::Power, feed.value);
+    }
+    for (key, kind) in [("switch", DomainKind::Switch), ("cooling", DomainKind::Cooling)] {
+        for name in t.texts(key) {
+            add(kind, name.value);
+        }
+    }
+    domains.sort();
+    domains.dedup();
+    Rack { domains }
+}
+
+fn profile(t: &mut Table<'_, '_>) -> ProfileRef {
+    let mut at = ProfilePlaces { header: t.at, ..ProfilePlaces::default() };
+    let word = |text: Option<Text<'_>>, place: &mut Place| {
+        text.map(|text| {
+            *place = text.at;
+            text.value.to_string()
+        })
+    };
+    let workflow = word(t.need_text("workflow"), &mut at.workflow).unwrap_or_default();
+    let firmware_set = word(t.text("firmware_set"), &mut at.firmware_set);
+    let cluster = word(t.text("cluster"), &mut at.cluster);
+    let image = t.text("image").map(|i| i.value.to_string());
+    let gpus = t.integer("gpus", 0..1025).and_then(|n| u16::try_from(n).ok()).unwrap_or(0);
+    ProfileRef { workflow, firmware_set, image, gpus, cluster, at }
+}
+
+fn limit(t: &mut Table<'_, '_>) -> Option<(Limit, Place)> {
+    let class = t.need_choice("class", &LimitClass::ALL.map(|c| (c.name(), c)));
+    let per = t.need_choice("per", &DomainKind::ALL.map(|d| (d.name(), d)));
+    if t.lacks("max") {
+        t.missing("max");
+    }
+    // 0 would stop such work for ever; a hold or `farrier stop` says that better.
+    let max = t.integer("max", 1..1_000_001).and_then(|n| u32::try_from(n).ok());
+    Some((Limit { class: class?, per: per?, max: max? }, t.at))
+}
+
+fn unique_limits(book: &Book<'_>, limits: Vec<(Limit, Place)>) -> Vec<Limit> {
+    if limits.is_empty() {
+        return DEFAULT_LIMITS.to_vec();
+    }
+    let mut first: BTreeMap<(LimitClass, DomainKind), Place> = BTreeMap::new();
+    let mut out = Vec::new();
+    for (limit, at) in limits {
+        if let Some(other) = first.get(&(limit.class, limit.per)) {
+            book.error(
+                at,
+                format!("the limit on `{}` per `{}` is there twice", limit.class, limit.per.name()),
+            )
+            .hint(format!("the other one is at {}", book.where_is(*other)));
+        } else {
+            first.insert((limit.class, limit.per), at);
+            out.push(limit);
+        }
+    }
+    out
+}
+
+/// Pools get their profile; one that names a cluster of its own gets a profile of its own.
+fn resolve_pools(book: &Book<'_>, inv: &mut Inventory, pools: BTreeMap<String, RawPool>) {
+    for (name, raw) in pools {
+        let mut profile: Arc<str> = Arc::from("");
+        if let Some((wanted, at)) = raw.profile {
+            match inv.profiles.get_key_value(wanted.as_str()) {
+                Some((known, base)) => {
+                    profile = known.clone();
+                    if let Some((cluster, at)) = raw.cluster
+                        && base.cluster.as_deref() != Some(&cluster)
+                    {
+                        let mut own = base.clone();
+                        // `@` is not allowed in names, so this one is free.
+                        profile = format!("{known}@{cluster}").into();
+                        own.cluster = Some(cluster);
+                        own.at.cluster = at;
+                        inv.profiles.entry(profile.clone()).or_insert(own);
+                    }
+                }
+                None if inv.broken => {}
+                None => {
+                    dangling(book, at, "profile", &wanted, inv.profiles.keys().map(|k| &**k));
+                }
+            }
+        }
+        inv.pools.insert(name.into(), Pool { profile });
+    }
+}

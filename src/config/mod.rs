@@ -1,0 +1,33 @@
+//! Text to typed values, with every mistake at its place. Pure: reading files is done by `app`,
+//! so that the simulator and tests read the same files the same way.
+
+pub mod catalog;
+mod check;
+pub mod daemon;
+mod diagnostic;
+pub mod inventory;
+mod names;
+pub mod shipped;
+mod table;
+mod url;
+pub mod workflow;
+
+pub use check::{Loaded, Sources, load};
+pub use daemon::Daemon;
+pub use diagnostic::{Diagnostic, Severity, render};
+pub use inventory::{Inventory, Network, Purpose};
+pub use url::Subnet;
+
+/// One file, read by somebody else.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Source {
+    /// As people should see it in findings.
+    pub path: String,
+    pub text: String,
+}
+
+impl Source {
+    pub fn new(path: impl Into<String>, text: impl Into<String>) -> Self {
+        Self { path: path.into(), text: text.into() }
+    }
+}
