@@ -54,8 +54,6 @@ pub struct Wiring {
     pub ports: Ports,
     pub store: Arc<dyn Store>,
     pub clock: Clock,
-    /// Base URL under which BMCs fetch firmware images.
-    pub image_base_url: String,
 }
 
 impl std::fmt::Debug for Wiring {
@@ -248,7 +246,6 @@ impl Driver {
         let profile = self.director.site().profiles.get(&expected.profile)?.clone();
         Some(Context {
             ports: self.wiring.ports.clone(),
-            image_base_url: self.wiring.image_base_url.clone(),
             machine: id,
             identity: row.identity.or(&expected.identity),
             host_key: row.host_key.clone(),

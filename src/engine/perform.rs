@@ -14,7 +14,6 @@ use std::time::Duration;
 #[derive(Clone, Debug)]
 pub struct Context {
     pub ports: Ports,
-    pub image_base_url: String,
     pub machine: MachineId,
     pub identity: Identity,
     pub host_key: Option<Arc<str>>,
@@ -152,8 +151,11 @@ async fn act(c: &Context, action: &Action, expect: &Expect) -> Outcome {
         Action::SetBoot { target } => ports.bmc.set_boot(&c.bmc(), expect, *target).await,
         Action::EndBmcSessions => ports.bmc.end_sessions(&c.bmc()).await,
         Action::UpdateFirmware { inventory_id, from, to, file, .. } => {
+            let Some(base) = ports.advertise.images(&c.expected) else {
+                return nowhere("images", "listen.images");
+            };
             let order = UpdateOrder {
-                image_url: format!("{}/{file}", c.image_base_url.trim_end_matches('/')),
+                image_url: format!("{}/firmware/{file}", base.trim_end_matches('/')),
                 inventory_id: inventory_id.clone(),
                 from: from.clone(),
                 to: to.clone(),
@@ -161,7 +163,11 @@ async fn act(c: &Context, action: &Action, expect: &Expect) -> Outcome {
             ports.bmc.update(&c.bmc(), expect, &order).await
         }
         Action::OpenBootWindow { image, run, allow_existing_data } => {
+            let Some(base) = ports.advertise.boot(&c.expected) else {
+                return nowhere("boot", "listen.boot");
+            };
             let order = WindowOrder {
+                base_url: base.trim_end_matches('/').to_string(),
                 machine: c.machine,
                 name: c.expected.name.clone(),
                 run: run.clone(),
@@ -186,5 +192,17 @@ async fn act(c: &Context, action: &Action, expect: &Expect) -> Outcome {
                 ),
             },
         },
+    }
+}
+
+fn nowhere(what: &str, section: &str) -> Outcome {
+    Outcome::Failed {
+        fault: Fault::new(
+            FaultClass::Precondition,
+            Channel::Engine,
+            "not-advertised",
+            format!("this machine has no URL for the {what} listener"),
+        )
+        .hint(format!("give `[{section}]` an `advertise_url` that covers its network")),
     }
 }

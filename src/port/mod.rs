@@ -120,6 +120,8 @@ pub struct WindowOrder {
     pub image: String,
     pub mac: Option<String>,
     pub allow_existing_data: bool,
+    /// Where this host reaches the boot listener, without a slash at the end.
+    pub base_url: String,
 }
 
 /// The boot server: answers a machine only while a run waits for it.
@@ -130,6 +132,14 @@ pub trait Boot: Send + Sync {
     async fn close(&self, run: &str) -> Outcome;
 }
 
+/// Which URL of ours a machine is told: a BMC and a host see different addresses of one daemon.
+pub trait Advertise: Send + Sync {
+    /// Where this machine's BMC fetches firmware; `None`: nothing is served to it.
+    fn images(&self, machine: &Expected) -> Option<String>;
+    /// Where this machine's host boots from.
+    fn boot(&self, machine: &Expected) -> Option<String>;
+}
+
 /// All ports of a site, as the driver holds them.
 #[derive(Clone)]
 pub struct Ports {
@@ -137,6 +147,7 @@ pub struct Ports {
     pub shell: Arc<dyn Shell>,
     pub cluster: Arc<dyn Cluster>,
     pub boot: Arc<dyn Boot>,
+    pub advertise: Arc<dyn Advertise>,
 }
 
 impl std::fmt::Debug for Ports {
