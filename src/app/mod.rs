@@ -1,0 +1,4 @@
+//! Wiring: the only place that knows every part.
+
+pub mod check;
+pub mod files;
