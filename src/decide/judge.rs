@@ -1,6 +1,7 @@
 //! Did the open action take hold? Judged by facts against the baseline, never by what a call or
 //! a task said about itself.
 
+use super::retry::Failed;
 use super::{Input, Verdict, fail, give_up, pace, timed_out, unanswered, wait, watch, write};
 use crate::model::action::Redo;
 use crate::model::facts::{JobState, Power, Read, Task, TaskState};
@@ -84,7 +85,9 @@ pub(super) fn open_action(i: &Input<'_>) -> Verdict {
         CantTell(why) => did_not(i, spec, open, why),
         Found(handle) => write(vec![Entry::Found { handle }], i.now),
         Stuck(fault) => give_up(i, fault),
-        Broke(fault) => fail(i, spec, vec![closed(false, fault.to_string())], fault),
+        Broke(fault) => {
+            fail(i, spec, vec![closed(false, fault.to_string())], fault, Failed::Attempt)
+        }
         _ if overdue => give_up(i, timed_out(i, spec)),
         // Progress is written often enough for the stall clock, not at every percent.
         Moved(digest) if i.now.since(open.progress_at) >= spec.stall.0 / 4 => {
@@ -96,17 +99,8 @@ pub(super) fn open_action(i: &Input<'_>) -> Verdict {
         Unread(fault) if fault.is_no_answer() => {
             wait(i, "an answer that tells how the action went", pace(10_000, i.now.since(open.at)))
         }
-        Unread(fault) => fail(i, spec, vec![], uncharged(fault)),
+        Unread(fault) => fail(i, spec, vec![], fault, Failed::Read),
     }
-}
-
-/// A read that failed while an action is open says nothing about the action: try it again, charge
-/// nothing; the step's timeout bounds it.
-fn uncharged(mut fault: Fault) -> Fault {
-    if !matches!(fault.class, FaultClass::Auth | FaultClass::Identity) {
-        fault.class = FaultClass::Throttled;
-    }
-    fault
 }
 
 fn did_not(
@@ -127,7 +121,7 @@ fn did_not(
         "did-not-take",
         format!("`{kind}` did not take hold: {why}"),
     );
-    fail(i, spec, vec![closed], fault)
+    fail(i, spec, vec![closed], fault, Failed::Attempt)
 }
 
 fn judge(i: &Input<'_>, open: &OpenAction, stall_ms: u64) -> Judgement {

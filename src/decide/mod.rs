@@ -18,6 +18,7 @@ use crate::model::{
 use crate::steps::site::{Profile, Site};
 use crate::steps::workflow::{StepSpec, Unsupported, Workflow};
 use crate::steps::{Look, View};
+use retry::Failed;
 
 /// Everything a decision may read.
 #[derive(Clone, Copy)]
@@ -157,7 +158,7 @@ fn settle(i: &Input<'_>, outcome: Outcome) -> Vec<Entry> {
     if i.m.is_quarantined() {
         return vec![settled];
     }
-    match fail(&Input { m: &after, ..*i }, spec, vec![], fault) {
+    match fail(&Input { m: &after, ..*i }, spec, vec![], fault, Failed::Attempt) {
         Verdict::Write { entries, .. } => [vec![settled], entries].concat(),
         _ => vec![settled],
     }
@@ -179,7 +180,8 @@ fn look(i: &Input<'_>, spec: &StepSpec) -> Verdict {
         }
         _ if view.step_age() > spec.timeout.0 && !i.stopped => give_up(i, timed_out(i, spec)),
         Look::Wait { what, poll_ms } => wait(i, &what, pace(poll_ms, view.step_age())),
-        Look::Fail(fault) => fail(i, spec, vec![], fault),
+        Look::Fail(fault) => fail(i, spec, vec![], fault, Failed::Attempt),
+        Look::Unread(fault) => fail(i, spec, vec![], fault, Failed::Read),
         Look::Act(action) => act(i, spec, action),
     }
 }
@@ -187,7 +189,7 @@ fn look(i: &Input<'_>, spec: &StepSpec) -> Verdict {
 /// An action is wanted: every machine-wide reason against it, then the intent.
 fn act(i: &Input<'_>, spec: &StepSpec, action: Action) -> Verdict {
     if let Some(fault) = gate::refuse(i, &action) {
-        return fail(i, spec, vec![], fault);
+        return fail(i, spec, vec![], fault, Failed::Read);
     }
     if i.stopped {
         return wait(i, "actions to be resumed (stopped)", 30_000);
@@ -207,7 +209,13 @@ fn act(i: &Input<'_>, spec: &StepSpec, action: Action) -> Verdict {
 }
 
 /// An attempt failed: skip, back off or give up, by class.
-fn fail(i: &Input<'_>, spec: &StepSpec, mut before: Vec<Entry>, fault: Fault) -> Verdict {
+fn fail(
+    i: &Input<'_>,
+    spec: &StepSpec,
+    mut before: Vec<Entry>,
+    fault: Fault,
+    failed: Failed,
+) -> Verdict {
     if fault.class == FaultClass::Unsupported
         && spec.unsupported == Unsupported::Skip
         && i.m.open.is_none()
@@ -215,7 +223,7 @@ fn fail(i: &Input<'_>, spec: &StepSpec, mut before: Vec<Entry>, fault: Fault) ->
         let reason = fault.to_string();
         return end_step(i, spec, StepEnd::Skipped { reason });
     }
-    match retry::after(i.m, spec.retry, &fault, i.now) {
+    match retry::after(i.m, spec.retry, &fault, failed, i.now) {
         retry::Next::GiveUp => {
             before.push(Entry::Quarantined { fault });
             write(before, i.now + watch::pause(i))
@@ -234,7 +242,7 @@ fn give_up(i: &Input<'_>, fault: Fault) -> Verdict {
 fn end_step(i: &Input<'_>, spec: &StepSpec, end: StepEnd) -> Verdict {
     let index = i.m.step.as_ref().map(|s| s.index);
     if let Err(fault) = route::arrival_facts(i, index) {
-        return fail(i, spec, vec![], fault);
+        return fail(i, spec, vec![], fault, Failed::Read);
     }
     let mut entries = vec![Entry::StepEnded { key: spec.key.clone(), end }];
     entries.extend(route::advance(i, index));

@@ -15,14 +15,26 @@ pub enum Next {
 const AUTH_PAUSE_MS: u64 = 360_000;
 const AUTH_ATTEMPTS: u16 = 2;
 
-/// Judges by class alone.
-pub fn after(m: &Machine, policy: Retry, fault: &Fault, now: EngineTime) -> Next {
+/// What failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failed {
+    /// An attempt at the step's goal: charged.
+    Attempt,
+    /// A read: nothing was attempted; the step's timeout bounds it.
+    Read,
+}
+
+/// Judges by class, and by whether anything was attempted.
+pub fn after(m: &Machine, policy: Retry, fault: &Fault, failed: Failed, now: EngineTime) -> Next {
     let attempt = m.step.as_ref().map_or(0, |s| s.attempt);
     let same = m.last_fault.as_ref().filter(|n| n.fault.code == fault.code).map_or(0, |n| n.count);
     let uncharged = |pause: u64| Next::Again { not_before: now + pause, charged: false };
     match fault.class {
         // Nothing came back: judged by reach and by the step's timeout, never by attempts.
         _ if fault.is_no_answer() => uncharged(pause(policy, u32::from(attempt) + same, m.id, now)),
+        FaultClass::Transient | FaultClass::OutcomeUnknown if failed == Failed::Read => {
+            uncharged(pause(policy, same, m.id, now))
+        }
         FaultClass::Throttled => {
             let asked = fault.retry_after_ms.unwrap_or(0);
             uncharged(asked.max(pause(policy, same, m.id, now)))
@@ -90,7 +102,7 @@ mod tests {
     fn credentials_are_tried_twice_at_most() {
         let mut m = Machine::blank(MachineId(1));
         let policy = Retry::default();
-        let first = after(&m, policy, &fault(FaultClass::Auth), EngineTime(0));
+        let first = after(&m, policy, &fault(FaultClass::Auth), Failed::Read, EngineTime(0));
         assert_eq!(first, Next::Again { not_before: EngineTime(AUTH_PAUSE_MS), charged: true });
         m.step = Some(Box::new(crate::model::machine::Cursor {
             index: 0,
@@ -100,14 +112,18 @@ mod tests {
             acts: vec![],
             holds: None,
         }));
-        assert_eq!(after(&m, policy, &fault(FaultClass::Auth), EngineTime(0)), Next::GiveUp);
+        assert_eq!(
+            after(&m, policy, &fault(FaultClass::Auth), Failed::Read, EngineTime(0)),
+            Next::GiveUp
+        );
     }
 
     #[test]
     fn patience_asked_for_is_given_and_not_charged() {
         let m = Machine::blank(MachineId(1));
         let f = fault(FaultClass::Throttled).retry_after(1_200_000);
-        let Next::Again { not_before, charged } = after(&m, Retry::default(), &f, EngineTime(5))
+        let Next::Again { not_before, charged } =
+            after(&m, Retry::default(), &f, Failed::Attempt, EngineTime(5))
         else {
             panic!("gave up");
         };

@@ -165,7 +165,10 @@ pub enum Look {
         what: String,
         poll_ms: u64,
     },
+    /// The attempt failed.
     Fail(Fault),
+    /// What the judgement needs could not be read: no attempt was made, none is charged.
+    Unread(Fault),
 }
 
 impl Look {
@@ -183,7 +186,7 @@ macro_rules! need {
     ($read:expr) => {
         match &$read {
             $crate::model::Read::Seen(t) => t,
-            $crate::model::Read::Failed(f) => return $crate::steps::Look::Fail(f.clone()),
+            $crate::model::Read::Failed(f) => return $crate::steps::Look::Unread(f.clone()),
             $crate::model::Read::NotAsked => {
                 return $crate::steps::Look::Fail($crate::model::Fault::new(
                     $crate::model::FaultClass::Bug,
