@@ -495,6 +495,47 @@ fn ten_thousand_machines_share_their_names() {
     assert!(loaded.is_ok(), "{}", loaded.unwrap_err());
 }
 
+/// Large files are read in pieces; that must not show.
+#[test]
+fn a_large_file_reads_like_a_small_one() {
+    let mut large = many(3_000);
+    // A header inside a string is no header, and `[defaults]` may stand anywhere.
+    large.text = large.text.replacen("[defaults]\ncredential = \"bmc-default\"\n", "", 1);
+    let fake = "labels = { note = \"\"\"\n[[machine]]\nname = 3\n\"\"\" }\n";
+    large.text = large.text.replace("pool = \"train\"\n", &format!("pool = \"train\"\n{fake}"));
+    large.text += "[defaults]\ncredential = \"bmc-default\"\n";
+    let (inventory, found) = config::inventory::parse(std::slice::from_ref(&large));
+    assert_eq!(config::render(&found), "");
+    assert_eq!(inventory.machines.len(), 3_000);
+    let notes = inventory.machines.iter().map(|m| (m.labels["note"].as_str(), &*m.bmc.credential));
+    assert!(notes.into_iter().all(|n| n == ("[[machine]]\nname = 3\n", "bmc-default")));
+
+    // Places count from the start of the file, in every piece.
+    let mut bad = many(3_000);
+    bad.text = bad.text.replace("S00002999", "S00000000");
+    bad.text += "[defaults]\ntls = \"off\"\n[[rack]]\nname = \"r0\"\nsite = \"s\"\n";
+    let (_, found) = config::inventory::parse(std::slice::from_ref(&bad));
+    let lines: Vec<&str> = bad.text.lines().collect();
+    let said: Vec<(&str, &str)> =
+        found.iter().map(|d| (lines[d.line - 1], d.message.as_str())).collect();
+    assert_eq!(
+        said,
+        [
+            ("serial = \"S00000000\"", "two machines have the serial `S00000000`"),
+            ("[defaults]", "`[defaults]` is there twice"),
+            ("name = \"r0\"", "rack `r0` is there twice"),
+        ]
+    );
+    assert!(found[0].line > 20_000);
+
+    // A syntax error in the last piece is told once, at its line.
+    let mut broken = many(3_000);
+    broken.text += "name = \"twice\"\nx = = 1\n";
+    let (_, found) = config::inventory::parse(std::slice::from_ref(&broken));
+    let last = broken.text.lines().count();
+    assert_eq!(found.iter().map(|d| d.line).collect::<Vec<_>>(), [last - 1, last]);
+}
+
 /// A file generated with one mistake has it in every machine; the report stays readable.
 #[test]
 fn a_flood_is_counted_not_printed() {

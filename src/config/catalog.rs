@@ -5,9 +5,10 @@ mod image;
 mod pattern;
 
 use super::Source;
+use super::book::{Book, Place};
 use super::diagnostic::Diagnostic;
 use super::names::{dangling, unique};
-use super::table::{Book, Place, Table};
+use super::table::Table;
 use crate::steps::catalog::{Catalog, Family, FirmwareSet, SetStatus};
 use image::Image;
 use std::collections::BTreeMap;
@@ -46,51 +47,12 @@ pub(super) fn read(
     root: &str,
     file_exists: &dyn Fn(&str) -> bool,
 ) -> Catalog {
-    let mut catalog = Catalog::default();
     let mut ids = BTreeMap::new();
+    let mut families = Vec::new();
     for file in files {
-        let parsed = book.parse(file);
-        let mut top = book.root(file, &parsed);
-        top.schema();
         let relative = relative(root, book.path(file));
         let folder = relative.rsplit_once('/').map_or("", |(folder, _)| folder);
-        let mut family = Family {
-            file: relative.clone(),
-            manufacturer: Vec::new(),
-            model: Vec::new(),
-            sets: BTreeMap::new(),
-        };
-        if let Some(mut t) = top.table("match") {
-            for (key, into) in
-                [("manufacturer", &mut family.manufacturer), ("model", &mut family.model)]
-            {
-                for text in t.texts(key) {
-                    into.extend(pattern::anchored(&t, key, text));
-                }
-                if t.lacks(key) {
-                    t.missing(key);
-                }
-            }
-            t.done();
-        } else if top.lacks("match") {
-            book.error(top.at, "`[match]` is missing")
-                .hint("say which machines the family is: `manufacturer` and `model` as regexes");
-        }
-        let sets = sets(&mut top);
-        let mut images: Vec<Image> = Vec::new();
-        for mut t in top.tables("firmware") {
-            let id = t.need_name("id");
-            if let Some(id) = id {
-                unique(&t, &mut ids, id, "firmware id");
-            }
-            images.push(image::read(&mut t, id.map_or("", |id| id.value), folder, &sets));
-            t.done();
-        }
-        quirks(&mut top);
-        top.done();
-        if book.is_broken(u32::try_from(file).unwrap_or(u32::MAX)) {
-            continue;
-        }
+        let (family, sets, images) = book.read(file, |top| read_family(top, folder, &mut ids));
         check_sets(book, &sets, &images);
         image::check_links(book, &images);
         for image in &images {
@@ -104,13 +66,56 @@ pub(super) fn read(
                     .hint(format!("put it below `{root}`, or make the set a `draft`"));
             }
         }
-        for (name, set) in sets {
+        let sets = sets.into_iter().map(|(name, set)| {
             let firmware = in_order(&name, &set, &images);
-            family.sets.insert(name, FirmwareSet { status: set.status, firmware });
-        }
-        catalog.families.push(family);
+            (name, FirmwareSet { status: set.status, firmware })
+        });
+        families.push(Family { file: relative.clone(), sets: sets.collect(), ..family });
     }
-    catalog
+    Catalog { families }
+}
+
+/// One file: whom it is for, its sets and its images.
+fn read_family(
+    mut top: Table<'_, '_>,
+    folder: &str,
+    ids: &mut BTreeMap<String, Place>,
+) -> (Family, BTreeMap<String, Set>, Vec<Image>) {
+    let mut family = Family {
+        file: String::new(),
+        manufacturer: Vec::new(),
+        model: Vec::new(),
+        sets: BTreeMap::new(),
+    };
+    top.schema();
+    if let Some(mut t) = top.table("match") {
+        let into = [("manufacturer", &mut family.manufacturer), ("model", &mut family.model)];
+        for (key, into) in into {
+            for text in t.texts(key) {
+                into.extend(pattern::anchored(&t, key, text));
+            }
+            if t.lacks(key) {
+                t.missing(key);
+            }
+        }
+        t.done();
+    } else if top.lacks("match") {
+        top.error(top.at, "`[match]` is missing")
+            .hint("say which machines the family is: `manufacturer` and `model` as regexes");
+    }
+    let sets = sets(&mut top);
+    let mut images = Vec::new();
+    for mut t in top.tables("firmware") {
+        let id = t.need_name("id");
+        if let Some(id) = id {
+            unique(&t, ids, id, "firmware id");
+        }
+        images.push(image::read(&mut t, id.map_or("", |id| id.value), folder, &sets));
+        t.done();
+    }
+    quirks(&mut top);
+    top.done();
+    (family, sets, images)
 }
 
 /// A source's path below the catalog's directory.

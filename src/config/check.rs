@@ -1,11 +1,11 @@
 //! All files against each other, and what comes out: the one way in for `app`, `farrier check` and
 //! a reload.
 
+use super::book::{Book, Place};
 use super::daemon::{self, Daemon, Listener};
 use super::diagnostic::Diagnostic;
 use super::inventory::{self, Inventory, Network, Purpose};
 use super::names::dangling;
-use super::table::{Book, Place};
 use super::{Source, catalog, url, workflow};
 use crate::model::{Expected, Stage};
 use crate::steps::catalog::{Catalog, SetStatus};

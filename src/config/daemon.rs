@@ -2,9 +2,10 @@
 //! Relative paths in it count from the file's own directory.
 
 use super::Source;
+use super::book::{Book, Place};
 use super::diagnostic::Diagnostic;
 use super::names::unique;
-use super::table::{Book, Place, Table, Text};
+use super::table::{Table, Text};
 use super::url::check_url;
 use crate::model::ActionKind;
 use crate::model::time::Span;
@@ -162,9 +163,11 @@ pub fn parse(source: &Source) -> (Option<Daemon>, Vec<Diagnostic>) {
 }
 
 pub(super) fn read(book: &Book<'_>, file: usize) -> Daemon {
-    let parsed = book.parse(file);
-    let mut top = book.root(file, &parsed);
     let base = Path::new(book.path(file)).parent().unwrap_or(Path::new("")).to_path_buf();
+    book.read(file, |top| settings(top, &base))
+}
+
+fn settings(mut top: Table<'_, '_>, base: &Path) -> Daemon {
     let mut places = Places::default();
     top.schema();
 
@@ -189,7 +192,7 @@ pub(super) fn read(book: &Book<'_>, file: usize) -> Daemon {
     finish(paths);
 
     let mut listen = top.table("listen");
-    let api = api(listen.as_mut().and_then(|t| t.table("api")), &base, &mut places);
+    let api = api(listen.as_mut().and_then(|t| t.table("api")), base, &mut places);
     let boot = listen.as_mut().and_then(|t| t.table("boot"));
     places.has_boot = boot.is_some();
     let boot = boot.and_then(|t| listener(t, &mut places));
@@ -208,9 +211,9 @@ pub(super) fn read(book: &Book<'_>, file: usize) -> Daemon {
         api,
         boot,
         image_server,
-        secrets: secrets(top.table("secrets"), &base),
-        credentials: credentials(top.tables("credential"), &base),
-        ssh: ssh(top.table("ssh"), &base),
+        secrets: secrets(top.table("secrets"), base),
+        credentials: credentials(top.tables("credential"), base),
+        ssh: ssh(top.table("ssh"), base),
         clusters: clusters(top.tables("cluster")),
         confirm_max_machines: {
             let mut t = top.table("confirm");

@@ -4,9 +4,10 @@
 mod machine;
 
 use super::Source;
+use super::book::{Book, Place};
 use super::diagnostic::Diagnostic;
 use super::names::{dangling, unique};
-use super::table::{Book, Place, Table, Text};
+use super::table::{Table, Text};
 use super::url::Subnet;
 use crate::model::{Domain, DomainKind, Expected, Limit, LimitClass};
 use std::collections::BTreeMap;
@@ -110,6 +111,19 @@ pub fn parse(sources: &[Source]) -> (Inventory, Vec<Diagnostic>) {
     (inventory, book.finish())
 }
 
+/// What is read of the files before names can be resolved.
+#[derive(Default)]
+struct Draft {
+    inv: Inventory,
+    /// Kind → name → first place.
+    seen: BTreeMap<&'static str, BTreeMap<String, Place>>,
+    rack_sites: Vec<(String, Place)>,
+    pools: BTreeMap<String, RawPool>,
+    limits: Vec<(Limit, Place)>,
+    subnets: Vec<Place>,
+    machines: machine::Machines,
+}
+
 /// A pool as written, before profiles are known.
 struct RawPool {
     profile: Option<(String, Place)>,
@@ -117,85 +131,12 @@ struct RawPool {
 }
 
 pub(super) fn read(book: &Book<'_>, files: Range<usize>) -> Inventory {
-    let mut inv = Inventory::default();
-    let mut seen: BTreeMap<&'static str, BTreeMap<String, Place>> = BTreeMap::new();
-    let mut rack_sites: Vec<(String, Place)> = Vec::new();
-    let mut pools: BTreeMap<String, RawPool> = BTreeMap::new();
-    let mut limits: Vec<(Limit, Place)> = Vec::new();
-    let mut machines = machine::Machines::default();
-    let mut subnets: Vec<Place> = Vec::new();
+    let mut draft = Draft::default();
     for file in files.clone() {
-        let parsed = book.parse(file);
-        let mut top = book.root(file, &parsed);
-        top.schema();
-        let mut named = |t: &mut Table<'_, '_>, what: &'static str| {
-            let name = t.need_name("name")?;
-            unique(t, seen.entry(what).or_default(), name, what);
-            Some(name.value.to_string())
-        };
-        for mut t in top.tables("site") {
-            if let Some(name) = named(&mut t, "site") {
-                inv.sites.push(name.into());
-            }
-            t.done();
-        }
-        for mut t in top.tables("rack") {
-            let name = named(&mut t, "rack");
-            let rack = rack(&mut t, name.as_deref(), &mut rack_sites);
-            if let Some(name) = name {
-                inv.racks.entry(name.into()).or_insert(rack);
-            }
-            t.done();
-        }
-        for mut t in top.tables("network") {
-            let name = named(&mut t, "network");
-            let purposes =
-                [("bmc", Purpose::Bmc), ("provision", Purpose::Provision), ("data", Purpose::Data)];
-            let purpose = t.need_choice("purpose", &purposes);
-            let subnet = t.need_text("subnet").and_then(|text| match text.value.parse() {
-                Ok(subnet) => Some((subnet, text.at)),
-                Err(why) => {
-                    let why: String = why;
-                    t.error(text.at, why);
-                    None
-                }
-            });
-            if let (Some(name), Some(purpose), Some((subnet, at))) = (name, purpose, subnet) {
-                let subnet: Subnet = subnet;
-                if let Some(i) = inv.networks.iter().position(|n| n.subnet.overlaps(&subnet)) {
-                    t.error(at, format!("the subnet overlaps network `{}`", inv.networks[i].name))
-                        .hint(format!("that one is at {}", book.where_is(subnets[i])));
-                }
-                inv.networks.push(Network { name, purpose, subnet });
-                subnets.push(at);
-            }
-            t.done();
-        }
-        for mut t in top.tables("pool") {
-            let name = named(&mut t, "pool");
-            let owned = |t: Option<Text<'_>>| t.map(|t| (t.value.to_string(), t.at));
-            let profile = owned(t.need_text("profile"));
-            let cluster = owned(t.text("cluster"));
-            if let Some(name) = name {
-                pools.entry(name).or_insert(RawPool { profile, cluster });
-            }
-            t.done();
-        }
-        for mut t in top.tables("profile") {
-            let name = named(&mut t, "profile");
-            let profile = profile(&mut t);
-            if let Some(name) = name {
-                inv.profiles.entry(name.into()).or_insert(profile);
-            }
-            t.done();
-        }
-        for mut t in top.tables("limit") {
-            limits.extend(limit(&mut t));
-            t.done();
-        }
-        machines.read(&mut top);
-        top.done();
+        book.read_in_pieces(file, "[[machine]]", |top| draft.read(top));
+        draft.machines.end_of_file(book);
     }
+    let Draft { mut inv, rack_sites, pools, limits, machines, .. } = draft;
     inv.broken = book.any_broken(files);
     for (site, at) in rack_sites {
         if !inv.broken && !inv.sites.iter().any(|s| **s == *site) {
@@ -206,6 +147,86 @@ pub(super) fn read(book: &Book<'_>, files: Range<usize>) -> Inventory {
     resolve_pools(book, &mut inv, pools);
     machines.resolve(book, &mut inv);
     inv
+}
+
+impl Draft {
+    fn named(&mut self, t: &mut Table<'_, '_>, what: &'static str) -> Option<String> {
+        let name = t.need_name("name")?;
+        unique(t, self.seen.entry(what).or_default(), name, what);
+        Some(name.value.to_string())
+    }
+
+    fn read(&mut self, mut top: Table<'_, '_>) {
+        top.schema();
+        for mut t in top.tables("site") {
+            let name = self.named(&mut t, "site");
+            self.inv.sites.extend(name.map(|n| Arc::from(n.as_str())));
+            t.done();
+        }
+        for mut t in top.tables("rack") {
+            let name = self.named(&mut t, "rack");
+            let rack = rack(&mut t, name.as_deref(), &mut self.rack_sites);
+            if let Some(name) = name {
+                self.inv.racks.entry(name.into()).or_insert(rack);
+            }
+            t.done();
+        }
+        for mut t in top.tables("network") {
+            self.network(&mut t);
+            t.done();
+        }
+        for mut t in top.tables("pool") {
+            let name = self.named(&mut t, "pool");
+            let owned = |t: Option<Text<'_>>| t.map(|t| (t.value.to_string(), t.at));
+            let profile = owned(t.need_text("profile"));
+            let cluster = owned(t.text("cluster"));
+            if let Some(name) = name {
+                self.pools.entry(name).or_insert(RawPool { profile, cluster });
+            }
+            t.done();
+        }
+        for mut t in top.tables("profile") {
+            let name = self.named(&mut t, "profile");
+            let profile = profile(&mut t);
+            if let Some(name) = name {
+                self.inv.profiles.entry(name.into()).or_insert(profile);
+            }
+            t.done();
+        }
+        for mut t in top.tables("limit") {
+            self.limits.extend(limit(&mut t));
+            t.done();
+        }
+        self.machines.read(&mut top);
+        top.done();
+    }
+
+    fn network(&mut self, t: &mut Table<'_, '_>) {
+        let name = self.named(t, "network");
+        let purposes =
+            [("bmc", Purpose::Bmc), ("provision", Purpose::Provision), ("data", Purpose::Data)];
+        let purpose = t.need_choice("purpose", &purposes);
+        let text = t.need_text("subnet");
+        let subnet: Option<Subnet> = text.and_then(|text| match text.value.parse() {
+            Ok(subnet) => Some(subnet),
+            Err(why) => {
+                let why: String = why;
+                t.error(text.at, why);
+                None
+            }
+        });
+        let (Some(name), Some(purpose), Some(subnet), Some(text)) = (name, purpose, subnet, text)
+        else {
+            return;
+        };
+        let known = self.inv.networks.iter().zip(&self.subnets);
+        if let Some((other, at)) = known.into_iter().find(|(n, _)| n.subnet.overlaps(&subnet)) {
+            t.error(text.at, format!("the subnet overlaps network `{}`", other.name))
+                .hint(format!("that one is at {}", t.book.where_is(*at)));
+        }
+        self.inv.networks.push(Network { name, purpose, subnet });
+        self.subnets.push(text.at);
+    }
 }
 
 fn rack(t: &mut Table<'_, '_>, name: Option<&str>, sites: &mut Vec<(String, Place)>) -> Rack {

@@ -1,6 +1,7 @@
 //! Text to typed values, with every mistake at its place. Pure: reading files is done by `app`,
 //! so that the simulator and tests read the same files the same way.
 
+mod book;
 pub mod catalog;
 mod check;
 pub mod daemon;

@@ -1,6 +1,7 @@
 //! Names: unique ones, ones that must exist, and the one that was probably meant.
 
-use super::table::{Book, Place, Table, Text};
+use super::book::{Book, Place};
+use super::table::{Table, Text};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The candidate that is at most a third of the word's letters away; the first of equals.
@@ -20,7 +21,7 @@ pub(super) fn nearest<'a>(
 }
 
 /// As a hint: "did you mean `x`?", else all that is allowed where that is short.
-pub(super) fn hint<'a>(word: &str, candidates: &[&'a str]) -> Option<String> {
+pub(super) fn hint(word: &str, candidates: &[&str]) -> Option<String> {
     if let Some(name) = nearest(word, candidates.iter().copied()) {
         return Some(format!("did you mean `{name}`?"));
     }

@@ -1,192 +1,12 @@
 //! Reading TOML by taking keys: every mistake becomes a finding at its place, reading goes on, and
 //! what nobody took is an unknown key.
 
-use super::Source;
-use super::diagnostic::{Diagnostic, Lines, Severity};
+use super::book::{Book, Fix, Place, place};
 use super::names;
 use crate::model::time::Span;
-use std::cell::{Cell, OnceCell, RefCell};
 use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
-
-/// Bytes of one of the sources. Kept beside values that are checked against other files.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Place {
-    pub(super) file: u32,
-    pub(super) start: u32,
-    pub(super) end: u32,
-}
-
-struct Note {
-    severity: Severity,
-    place: Place,
-    message: String,
-    hint: Option<String>,
-}
-
-/// All sources under check and what was found in them.
-pub(super) struct Book<'a> {
-    files: Vec<&'a Source>,
-    lines: Vec<OnceCell<Lines<'a>>>,
-    /// Files with a syntax error: what else they seem to say is not reported.
-    broken: RefCell<Vec<bool>>,
-    /// Searches for the name that was meant that may still be made: each looks at all names, and
-    /// a generated file can have a wrong one in every machine.
-    searches: Cell<u32>,
-    notes: RefCell<Vec<Note>>,
-}
-
-impl<'a> Book<'a> {
-    pub(super) fn new(files: Vec<&'a Source>) -> Self {
-        let broken = RefCell::new(vec![false; files.len()]);
-        let lines = files.iter().map(|_| OnceCell::new()).collect();
-        Self { files, lines, broken, searches: Cell::new(200), notes: RefCell::default() }
-    }
-
-    pub(super) fn error(&self, place: Place, message: impl Into<String>) -> Fix<'_, 'a> {
-        self.note(Severity::Error, place, message.into())
-    }
-
-    pub(super) fn warning(&self, place: Place, message: impl Into<String>) -> Fix<'_, 'a> {
-        self.note(Severity::Warning, place, message.into())
-    }
-
-    fn note(&self, severity: Severity, place: Place, message: String) -> Fix<'_, 'a> {
-        if self.is_broken(place.file) {
-            return Fix { book: self, note: None };
-        }
-        let mut notes = self.notes.borrow_mut();
-        notes.push(Note { severity, place, message, hint: None });
-        Fix { book: self, note: Some(notes.len() - 1) }
-    }
-
-    pub(super) fn is_broken(&self, file: u32) -> bool {
-        self.broken.borrow().get(file as usize).copied().unwrap_or(true)
-    }
-
-    /// Does one of these files have a syntax error? Then what seems missing may stand in it.
-    pub(super) fn any_broken(&self, files: Range<usize>) -> bool {
-        self.broken.borrow().get(files).is_some_and(|b| b.contains(&true))
-    }
-
-    /// May the name that was probably meant be searched for once more?
-    pub(super) fn may_search(&self) -> bool {
-        let left = self.searches.get();
-        self.searches.set(left.saturating_sub(1));
-        left > 0
-    }
-
-    /// `path:line` of a place, for hints that point at another one.
-    pub(super) fn where_is(&self, place: Place) -> String {
-        let line = self.lines(place.file).map_or(1, |l| l.line_of(place.start as usize));
-        format!("{}:{line}", self.path(place.file as usize))
-    }
-
-    fn lines(&self, file: u32) -> Option<&Lines<'a>> {
-        let source = self.files.get(file as usize)?;
-        Some(self.lines.get(file as usize)?.get_or_init(|| Lines::new(source)))
-    }
-
-    /// The text of a place.
-    pub(super) fn text_of(&self, place: Place) -> &'a str {
-        let span = place.start as usize..place.end as usize;
-        self.files.get(place.file as usize).and_then(|s| s.text.get(span)).unwrap_or("")
-    }
-
-    pub(super) fn path(&self, file: usize) -> &'a str {
-        self.files.get(file).map_or("", |s| &s.path)
-    }
-
-    /// Parses one file; its syntax errors are noted. Read the result with [`Book::root`].
-    pub(super) fn parse(&self, file: usize) -> Spanned<DeTable<'a>> {
-        let empty = || Spanned::new(0..0, DeTable::new());
-        let Some(source) = self.files.get(file) else { return empty() };
-        // Places are 32 bits wide; a larger file is not one that people wrote.
-        if u32::try_from(source.text.len()).is_err() {
-            self.error(place(file, 0..0), "the file is larger than 4 GB");
-            self.set_broken(file);
-            return empty();
-        }
-        let (table, errors) = DeTable::parse_recoverable(&source.text);
-        if errors.is_empty() {
-            return table;
-        }
-        let mut found: Vec<(Range<usize>, String)> = errors
-            .iter()
-            .map(|e| (e.span().unwrap_or(0..0), e.message().trim().replace('\n', "; ")))
-            .collect();
-        found.sort_by_key(|(span, _)| span.start);
-        // One mistake derails the parser for a while: the first complaint of each line is the
-        // useful one, and later lines are mostly echoes.
-        let mut line = usize::MAX;
-        let mut shown = 0;
-        for (span, message) in found {
-            let before = source.text.get(..span.start.min(source.text.len())).unwrap_or("");
-            let this = before.bytes().filter(|b| *b == b'\n').count();
-            if this != line && shown < 5 {
-                self.error(place(file, span), format!("not valid TOML: {message}"));
-                shown += 1;
-            }
-            line = this;
-        }
-        self.set_broken(file);
-        table
-    }
-
-    fn set_broken(&self, file: usize) {
-        if let Some(b) = self.broken.borrow_mut().get_mut(file) {
-            *b = true;
-        }
-    }
-
-    /// The top of a parsed file.
-    pub(super) fn root<'b>(
-        &'b self,
-        file: usize,
-        table: &'b Spanned<DeTable<'a>>,
-    ) -> Table<'b, 'a> {
-        Table::new(self, place(file, 0..0), String::new(), table.get_ref())
-    }
-
-    /// Every finding, by file and place.
-    pub(super) fn finish(self) -> Vec<Diagnostic> {
-        let mut notes = self.notes.take();
-        notes.sort_by_key(|n| (n.place, n.severity));
-        notes
-            .into_iter()
-            .filter_map(|n| {
-                let span = n.place.start as usize..n.place.end as usize;
-                let lines = self.lines(n.place.file)?;
-                Some(lines.diagnostic(n.severity, span, n.message, n.hint))
-            })
-            .collect()
-    }
-}
-
-/// A finding just made, to which a hint may be added.
-pub(super) struct Fix<'b, 'a> {
-    book: &'b Book<'a>,
-    note: Option<usize>,
-}
-
-impl Fix<'_, '_> {
-    pub(super) fn hint(self, hint: impl Into<String>) {
-        self.maybe_hint(Some(hint.into()));
-    }
-
-    pub(super) fn maybe_hint(self, hint: Option<String>) {
-        let mut notes = self.book.notes.borrow_mut();
-        if let Some(note) = self.note.and_then(|i| notes.get_mut(i)) {
-            note.hint = hint;
-        }
-    }
-}
-
-pub(super) fn place(file: usize, span: Range<usize>) -> Place {
-    let cut = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-    Place { file: cut(file), start: cut(span.start), end: cut(span.end) }
-}
 
 /// A string with its place.
 #[derive(Clone, Copy, Debug)]
@@ -200,25 +20,79 @@ pub(super) struct Table<'b, 'a> {
     pub(super) book: &'b Book<'a>,
     /// The header or the braces.
     pub(super) at: Place,
-    /// As messages name it: `[[machine]]`; empty for the top of a file.
-    what: String,
+    /// Where the piece that was parsed starts in its file.
+    base: usize,
+    /// Keys down to this table, as far as messages name them; empty at the top of a file.
+    path: [&'b str; 3],
+    /// An element of `[[…]]`.
+    is_item: bool,
     entries: &'b DeTable<'a>,
     asked: Vec<&'static str>,
     taken: usize,
 }
 
 impl<'b, 'a> Table<'b, 'a> {
-    fn new(book: &'b Book<'a>, at: Place, what: String, entries: &'b DeTable<'a>) -> Self {
-        Self { book, at, what, entries, asked: Vec::new(), taken: 0 }
+    /// The top of a file, or of a piece that starts at byte `base` of it.
+    pub(super) fn top(
+        book: &'b Book<'a>,
+        file: usize,
+        base: usize,
+        entries: &'b DeTable<'a>,
+    ) -> Self {
+        Self {
+            book,
+            at: place(file, base..base),
+            base,
+            path: [""; 3],
+            is_item: false,
+            entries,
+            asked: Vec::with_capacity(16),
+            taken: 0,
+        }
+    }
+
+    fn below(
+        &self,
+        key: &'b str,
+        is_item: bool,
+        span: Range<usize>,
+        entries: &'b DeTable<'a>,
+    ) -> Self {
+        let mut path = self.path;
+        if let Some(free) = path.iter_mut().find(|p| p.is_empty()) {
+            *free = key;
+        }
+        let asked = Vec::with_capacity(16);
+        Self {
+            book: self.book,
+            at: self.place(span),
+            base: self.base,
+            path,
+            is_item,
+            entries,
+            asked,
+            taken: 0,
+        }
     }
 
     /// " in `[[machine]]`", or nothing at the top.
     fn inside(&self) -> String {
-        if self.what.is_empty() { String::new() } else { format!(" in `{}`", self.what) }
+        match (self.path, self.is_item) {
+            (["", ..], _) => String::new(),
+            ([key, "", _], true) => format!(" in `[[{key}]]`"),
+            ([key, "", _], false) => format!(" in `[{key}]`"),
+            ([a, b, ""], _) => format!(" in `{a}.{b}`"),
+            ([a, b, c], _) => format!(" in `{a}.{b}.{c}`"),
+        }
     }
 
+    fn is_top(&self) -> bool {
+        self.path[0].is_empty()
+    }
+
+    /// Where the table came from, or the start of the file.
     fn place(&self, span: Range<usize>) -> Place {
-        place(self.at.file as usize, span)
+        place(self.at.file as usize, self.base + span.start..self.base + span.end)
     }
 
     pub(super) fn error(&self, place: Place, message: impl Into<String>) -> Fix<'b, 'a> {
@@ -241,7 +115,7 @@ impl<'b, 'a> Table<'b, 'a> {
     }
 
     pub(super) fn missing(&self, key: &str) {
-        let place = if self.what.is_empty() { self.place(0..0) } else { self.at };
+        let place = if self.is_top() { self.place(0..0) } else { self.at };
         self.error(place, format!("`{key}` is missing{}", self.inside()));
     }
 
@@ -415,17 +289,11 @@ impl<'b, 'a> Table<'b, 'a> {
 
     pub(super) fn as_table(
         &self,
-        key: &str,
+        key: &'b str,
         value: &'b Spanned<DeValue<'a>>,
     ) -> Option<Table<'b, 'a>> {
         match value.get_ref() {
-            DeValue::Table(entries) => {
-                let what = match self.what.trim_matches(['[', ']']) {
-                    "" => format!("[{key}]"),
-                    above => format!("{above}.{key}"),
-                };
-                Some(Table::new(self.book, self.place(value.span()), what, entries))
-            }
+            DeValue::Table(entries) => Some(self.below(key, false, value.span(), entries)),
             _ => {
                 self.wrong(key, value, "a table");
                 None
@@ -443,10 +311,7 @@ impl<'b, 'a> Table<'b, 'a> {
         items
             .iter()
             .filter_map(|item| match item.get_ref() {
-                DeValue::Table(entries) => {
-                    let at = self.place(item.span());
-                    Some(Table::new(self.book, at, format!("[[{key}]]"), entries))
-                }
+                DeValue::Table(entries) => Some(self.below(key, true, item.span(), entries)),
                 _ => {
                     self.wrong(key, item, "a table").hint(format!("write `[[{key}]]`"));
                     None
@@ -455,8 +320,11 @@ impl<'b, 'a> Table<'b, 'a> {
             .collect()
     }
 
-    /// The file's format version: `schema = 1`.
+    /// The file's format version: `schema = 1`, at its start.
     pub(super) fn schema(&mut self) {
+        if self.base > 0 {
+            return;
+        }
         let at = self.entries.get("schema").map(|v| self.place(v.span()));
         let missing = at.is_none();
         let known = self.integer("schema", 0..u64::MAX);

@@ -3,9 +3,10 @@
 mod params;
 
 use super::Source;
+use super::book::{Book, Place};
 use super::diagnostic::Diagnostic;
 use super::names::{self, unique};
-use super::table::{Book, Place, Table};
+use super::table::Table;
 use crate::model::Stage;
 use crate::model::action::JobScript;
 use crate::model::time::Span;
@@ -46,55 +47,52 @@ struct Read {
 }
 
 pub(super) fn read(book: &Book<'_>, files: Range<usize>) -> Vec<Placed> {
-    let mut out = Vec::new();
-    let mut workflow_names = BTreeMap::new();
-    for file in files {
-        let parsed = book.parse(file);
-        let mut top = book.root(file, &parsed);
-        top.schema();
-        let name = top.need_name("name");
-        if let Some(name) = name {
-            unique(&top, &mut workflow_names, name, "workflow");
-        }
-        let mut watch = DEFAULT_WATCH;
-        if let Some(mut t) = top.table("watch") {
-            if let Some((every, at)) = t.span("every") {
-                if every.0 < 1000 {
-                    t.error(at, "health probes can't be closer than a second");
-                }
-                watch = every;
-            }
-            t.done();
-        }
-        let mut keys = BTreeMap::new();
-        let mut pools = Vec::new();
-        let mut steps: Vec<Read> = Vec::new();
-        let tables = top.tables("step");
-        let written = tables.len();
-        for mut t in tables {
-            if let Some(spec) = step(&mut t, &mut keys, &mut pools) {
-                steps.push(Read { spec, at: t.at });
-            }
-            t.done();
-        }
-        let complete = written == steps.len();
-        // Checks of the whole need the whole: what a mistake hides is not missing.
-        if written == 0 {
-            book.error(top.at, "the workflow has no `[[step]]`");
-        } else if complete {
-            check_order(book, &steps);
-            check_gates(book, &steps);
-        }
-        top.done();
-        // Stable: steps of a stage keep their order.
-        steps.sort_by_key(|s| s.spec.stage);
-        if let Some(name) = name {
-            let steps = steps.into_iter().map(|s| s.spec).collect();
-            let workflow = Workflow { name: name.value.into(), watch, steps };
-            out.push(Placed { workflow: Arc::new(workflow), pools, complete });
-        }
+    let mut names = BTreeMap::new();
+    files.filter_map(|file| book.read(file, |top| workflow(top, &mut names))).collect()
+}
+
+fn workflow(mut top: Table<'_, '_>, names: &mut BTreeMap<String, Place>) -> Option<Placed> {
+    let book = top.book;
+    top.schema();
+    let name = top.need_name("name");
+    if let Some(name) = name {
+        unique(&top, names, name, "workflow");
     }
-    out
+    let mut watch = DEFAULT_WATCH;
+    if let Some(mut t) = top.table("watch") {
+        if let Some((every, at)) = t.span("every") {
+            if every.0 < 1000 {
+                t.error(at, "health probes can't be closer than a second");
+            }
+            watch = every;
+        }
+        t.done();
+    }
+    let mut keys = BTreeMap::new();
+    let mut pools = Vec::new();
+    let mut steps: Vec<Read> = Vec::new();
+    let tables = top.tables("step");
+    let written = tables.len();
+    for mut t in tables {
+        if let Some(spec) = step(&mut t, &mut keys, &mut pools) {
+            steps.push(Read { spec, at: t.at });
+        }
+        t.done();
+    }
+    let complete = written == steps.len();
+    // Checks of the whole need the whole: what a mistake hides is not missing.
+    if written == 0 {
+        book.error(top.at, "the workflow has no `[[step]]`");
+    } else if complete {
+        check_order(book, &steps);
+        check_gates(book, &steps);
+    }
+    top.done();
+    // Stable: steps of a stage keep their order.
+    steps.sort_by_key(|s| s.spec.stage);
+    let steps = steps.into_iter().map(|s| s.spec).collect();
+    let workflow = Workflow { name: name?.value.into(), watch, steps };
+    Some(Placed { workflow: Arc::new(workflow), pools, complete })
 }
 
 fn step(

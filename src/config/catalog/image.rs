@@ -1,8 +1,9 @@
 //! `[[firmware]]`: one image of one component, with what must hold before it may be installed.
 
 use super::{Set, cycles, pattern};
+use crate::config::book::{Book, Place};
 use crate::config::names::dangling;
-use crate::config::table::{Book, Place, Table, Text};
+use crate::config::table::{Table, Text};
 use crate::config::url::check_url;
 use crate::model::time::Span;
 use crate::steps::catalog::{Activation, Firmware, SetStatus};

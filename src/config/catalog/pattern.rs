@@ -1,6 +1,7 @@
 //! Regexes with the place of what is wrong inside them.
 
-use crate::config::table::{Place, Table, Text};
+use crate::config::book::Place;
+use crate::config::table::{Table, Text};
 use regex::Regex;
 
 /// A regex that must start with `^`: one that matches anywhere takes in machines and parts that

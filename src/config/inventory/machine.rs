@@ -1,12 +1,14 @@
 //! `[[machine]]`: ten thousand of them are usual, so names that they share are stored once.
 
 use super::Inventory;
+use crate::config::book::{Book, Place};
 use crate::config::names::dangling;
-use crate::config::table::{Book, Place, Table, Text};
+use crate::config::table::{Table, Text};
 use crate::config::url::check_url;
 use crate::model::identity::{clean_mac, clean_serial, clean_uuid};
 use crate::model::{BmcEndpoint, Domain, DomainKind, Expected, HostEndpoint, Identity};
-use std::collections::BTreeMap;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Machines as read, until racks and pools of all files are known.
@@ -14,8 +16,11 @@ use std::sync::Arc;
 pub(super) struct Machines {
     drafts: Vec<Draft>,
     /// Names that machines share, each stored once.
-    shared: BTreeMap<Arc<str>, ()>,
-    plain: Option<(Place, usize)>,
+    shared: BTreeSet<Arc<str>>,
+    /// The current file's, and where its machines start in `drafts`.
+    defaults: Option<Defaults>,
+    file_start: usize,
+    unchecked: Option<(Place, usize)>,
     unproven: Option<(Place, usize)>,
 }
 
@@ -23,6 +28,9 @@ struct Draft {
     expected: Expected,
     chassis: Option<Arc<str>>,
     nvlink: Option<Arc<str>>,
+    /// The machine says nothing itself: the file's defaults count.
+    wants_credential: bool,
+    wants_tls: bool,
     at: Places,
 }
 
@@ -35,46 +43,86 @@ struct Places {
     serial: Place,
     uuid: Place,
     mac: Place,
+    bmc: Place,
     url: Place,
     credential: Place,
 }
 
 /// `[defaults]` of a file.
-#[derive(Default)]
 struct Defaults {
-    credential: Option<(Arc<str>, Place)>,
+    credential: Option<(String, Place)>,
     tls: Option<String>,
     user: Option<String>,
+    at: Place,
 }
 
 impl Machines {
+    /// Reads a piece of a file.
     pub(super) fn read(&mut self, top: &mut Table<'_, '_>) {
-        let mut defaults = Defaults::default();
         if let Some(mut t) = top.table("defaults") {
-            defaults.credential = t.text("credential").map(|c| (self.share(c.value), c.at));
-            defaults.tls = t.text("tls").and_then(|text| tls(&t, text));
-            defaults.user = t.text("user").map(|u| u.value.to_string());
+            if let Some(first) = &self.defaults {
+                t.error(t.at, "`[defaults]` is there twice")
+                    .hint(format!("the other one is at {}", t.book.where_is(first.at)));
+            }
+            let here = Defaults {
+                credential: t.text("credential").map(|c| (c.value.to_string(), c.at)),
+                tls: t.text("tls").and_then(|text| tls(&t, text)),
+                user: t.text("user").map(|u| u.value.to_string()),
+                at: t.at,
+            };
+            self.defaults.get_or_insert(here);
             t.done();
         }
-        let tables = top.tables("machine");
-        self.drafts.reserve(tables.len());
-        for mut t in tables {
-            let draft = self.draft(&mut t, &defaults);
+        for mut t in top.tables("machine") {
+            let draft = self.draft(&mut t);
             t.done();
             self.drafts.push(draft);
         }
     }
 
+    /// The file is read: its defaults fill in what its machines leave open.
+    pub(super) fn end_of_file(&mut self, book: &Book<'_>) {
+        let start = std::mem::replace(&mut self.file_start, self.drafts.len());
+        let defaults = self.defaults.take();
+        let credential = defaults.as_ref().and_then(|d| d.credential.as_ref());
+        let tls = defaults.as_ref().and_then(|d| d.tls.as_deref());
+        let user = defaults.as_ref().and_then(|d| d.user.as_deref());
+        for draft in self.drafts.iter_mut().skip(start) {
+            let m = &mut draft.expected;
+            match credential {
+                Some((name, at)) if draft.wants_credential => {
+                    m.bmc.credential.clone_from(name);
+                    draft.at.credential = *at;
+                }
+                None if draft.wants_credential => {
+                    book.error(draft.at.bmc, "`credential` is missing in `machine.bmc`")
+                        .hint("give it here, or for the whole file in `[defaults]`");
+                }
+                _ => {}
+            }
+            if draft.wants_tls {
+                let plain = m.bmc.url.starts_with("http://");
+                m.bmc.tls = if plain { "off" } else { tls.unwrap_or("ca") }.to_string();
+            }
+            if m.bmc.tls == "off" && !is_loopback(&m.bmc.url) {
+                count(&mut self.unchecked, draft.at.url);
+            }
+            if let (true, Some(user)) = (m.host.user.is_empty(), user) {
+                m.host.user = user.to_string();
+            }
+        }
+    }
+
     fn share(&mut self, name: &str) -> Arc<str> {
-        if let Some((shared, ())) = self.shared.get_key_value(name) {
+        if let Some(shared) = self.shared.get(name) {
             return shared.clone();
         }
         let shared: Arc<str> = name.into();
-        self.shared.insert(shared.clone(), ());
+        self.shared.insert(shared.clone());
         shared
     }
 
-    fn draft(&mut self, t: &mut Table<'_, '_>, defaults: &Defaults) -> Draft {
+    fn draft(&mut self, t: &mut Table<'_, '_>) -> Draft {
         let mut at = Places { header: t.at, ..Places::default() };
         let mut keep = |text: Option<Text<'_>>, place: &mut Place| {
             if let Some(text) = text {
@@ -113,8 +161,14 @@ impl Machines {
                 }
             }
         }
-        let bmc = self.bmc(t, defaults, &mut at);
-        let host = host(t, defaults, &name);
+        let mut draft_bmc = (BmcEndpoint::default(), false, false);
+        if let Some(table) = t.table("bmc") {
+            draft_bmc = bmc(table, &mut at);
+        } else if t.lacks("bmc") {
+            t.missing("bmc");
+        }
+        let (bmc, wants_credential, wants_tls) = draft_bmc;
+        let host = host(t, &name);
         let expected = Expected {
             name,
             identity,
@@ -127,62 +181,16 @@ impl Machines {
             bmc,
             host,
         };
-        Draft { expected, chassis, nvlink, at }
-    }
-
-    fn bmc(&mut self, t: &mut Table<'_, '_>, defaults: &Defaults, at: &mut Places) -> BmcEndpoint {
-        let mut out = BmcEndpoint::default();
-        let Some(mut bmc) = t.table("bmc") else {
-            if t.lacks("bmc") {
-                t.missing("bmc");
-            }
-            return out;
-        };
-        if let Some(url) = bmc.need_text("url") {
-            at.url = url.at;
-            match check_url(url.value) {
-                Ok(()) => out.url = url.value.trim_end_matches('/').to_string(),
-                Err(why) => bmc.error(url.at, why).hint("write one like `https://10.0.0.5`"),
-            }
-        }
-        match (bmc.text("credential"), &defaults.credential) {
-            (Some(own), _) => {
-                out.credential = own.value.to_string();
-                at.credential = own.at;
-            }
-            (None, Some((name, place))) => {
-                out.credential = name.to_string();
-                at.credential = *place;
-            }
-            (None, None) if bmc.lacks("credential") => {
-                bmc.missing("credential");
-            }
-            (None, None) => {}
-        }
-        let own = bmc.text("tls");
-        let plain = out.url.starts_with("http://");
-        out.tls = match own {
-            Some(text) => tls(&bmc, text).unwrap_or_default(),
-            None if plain => "off".to_string(),
-            None => defaults.tls.clone().unwrap_or_else(|| "ca".to_string()),
-        };
-        if out.tls == "off" && !is_loopback(&out.url) {
-            count(&mut self.plain, at.url);
-        }
-        bmc.done();
-        out
+        Draft { expected, chassis, nvlink, wants_credential, wants_tls, at }
     }
 
     /// Puts machines into their racks and pools, and notes what is there twice.
     pub(super) fn resolve(self, book: &Book<'_>, inv: &mut Inventory) {
-        let mut twice = Twice::default();
-        let mut domains = DomainCache::default();
+        twice(book, &self.drafts);
+        let mut pools = PoolDomains::default();
         inv.machines.reserve(self.drafts.len());
-        let mut made: Vec<(Place, Option<Arc<str>>)> = Vec::new();
         for draft in self.drafts {
-            let Draft { mut expected, chassis, nvlink, at } = draft;
-            twice.check(book, &expected, chassis.as_deref(), &at, &made);
-            made.push((at.header, chassis.clone()));
+            let Draft { mut expected, chassis, nvlink, at, .. } = draft;
             let rack = inv.racks.get_key_value(&*expected.rack);
             if let Some((name, _)) = rack {
                 expected.rack = name.clone();
@@ -195,27 +203,47 @@ impl Machines {
             } else if !inv.broken && !expected.pool.is_empty() {
                 dangling(book, at.pool, "pool", &expected.pool, inv.pools.keys().map(|k| &**k));
             }
-            expected.domains =
-                domains.of(rack.map(|(_, r)| &*r.domains), &expected, chassis, nvlink);
-            if !expected.bmc.credential.is_empty() {
-                let shared = self.shared.get_key_value(expected.bmc.credential.as_str());
-                let name =
-                    shared.map_or_else(|| expected.bmc.credential.as_str().into(), |s| s.0.clone());
-                inv.credentials.entry(name).or_insert(at.credential);
+            let rack = rack.map_or(&[][..], |(_, r)| &r.domains);
+            expected.domains = domains(rack, pools.of(&expected.pool), chassis, nvlink);
+            let credential = expected.bmc.credential.as_str();
+            if !credential.is_empty() && !inv.credentials.contains_key(credential) {
+                inv.credentials.insert(credential.into(), at.credential);
             }
             inv.machines.push(Arc::new(expected));
         }
-        let machines =
-            |n: usize| if n == 1 { "1 machine".to_string() } else { format!("{n} machines") };
+        let machines = |n: usize| format!("{n} machine{}", if n == 1 { "" } else { "s" });
         if let Some((at, n)) = self.unproven {
             book.warning(at, format!("{} with neither serial nor UUID nor MAC", machines(n)))
                 .hint("whatever answers at such a BMC address is taken for the machine");
         }
-        if let Some((at, n)) = self.plain {
+        if let Some((at, n)) = self.unchecked {
             book.warning(at, format!("the BMC's certificate is not checked on {}", machines(n)))
                 .hint("`tls = \"ca\"`, or `tls = \"sha256:…\"` for a self-signed certificate");
         }
     }
+}
+
+/// The endpoint, and whether credential and TLS are left to the file's defaults.
+fn bmc(mut t: Table<'_, '_>, at: &mut Places) -> (BmcEndpoint, bool, bool) {
+    let mut out = BmcEndpoint::default();
+    at.bmc = t.at;
+    if let Some(url) = t.need_text("url") {
+        at.url = url.at;
+        match check_url(url.value) {
+            Ok(()) => out.url = url.value.trim_end_matches('/').to_string(),
+            Err(why) => t.error(url.at, why).hint("write one like `https://10.0.0.5`"),
+        }
+    }
+    if let Some(name) = t.text("credential") {
+        out.credential = name.value.to_string();
+        at.credential = name.at;
+    }
+    if let Some(text) = t.text("tls") {
+        out.tls = tls(&t, text).unwrap_or_default();
+    }
+    let wants = (t.lacks("credential"), t.lacks("tls"));
+    t.done();
+    (out, wants.0, wants.1)
 }
 
 /// One warning for all, at the first place: there may be thousands.
@@ -266,7 +294,7 @@ fn tls(t: &Table<'_, '_>, text: Text<'_>) -> Option<String> {
     }
 }
 
-fn host(t: &mut Table<'_, '_>, defaults: &Defaults, name: &str) -> HostEndpoint {
+fn host(t: &mut Table<'_, '_>, name: &str) -> HostEndpoint {
     let mut host = t.table("host");
     let address = host.as_mut().and_then(|h| h.text("address"));
     let user = host.as_mut().and_then(|h| h.text("user"));
@@ -286,10 +314,7 @@ fn host(t: &mut Table<'_, '_>, defaults: &Defaults, name: &str) -> HostEndpoint 
     let out = HostEndpoint {
         // A machine without an address is looked up by its name.
         address: address.map_or(name, |a| a.value).to_string(),
-        user: user
-            .map(|u| u.value.to_string())
-            .or_else(|| defaults.user.clone())
-            .unwrap_or_default(),
+        user: user.map(|u| u.value.to_string()).unwrap_or_default(),
         host_key: key.map(|k| k.value.trim().to_string()),
     };
     if let Some(h) = host {
@@ -305,91 +330,115 @@ fn looks_like_key(text: &str) -> bool {
     kinds.iter().any(|k| kind.starts_with(k)) && words.next().is_some_and(|k| k.starts_with("AAAA"))
 }
 
-/// Domain lists are the same for all machines of a rack and pool: their names are shared.
+/// The domain of each pool, its name stored once.
 #[derive(Default)]
-struct DomainCache {
-    pools: BTreeMap<Arc<str>, Domain>,
-}
+struct PoolDomains(BTreeMap<Arc<str>, Domain>);
 
-impl DomainCache {
-    fn of(
-        &mut self,
-        rack: Option<&[Domain]>,
-        m: &Expected,
-        chassis: Option<Arc<str>>,
-        nvlink: Option<Arc<str>>,
-    ) -> Vec<Domain> {
-        let rack = rack.unwrap_or_default();
-        let extra = usize::from(chassis.is_some()) + usize::from(nvlink.is_some());
-        let mut out = Vec::with_capacity(rack.len() + 1 + extra);
-        out.extend_from_slice(rack);
-        if !m.pool.is_empty() {
-            let make = || Domain { kind: DomainKind::Pool, name: m.pool.clone() };
-            out.push(self.pools.entry(m.pool.clone()).or_insert_with(make).clone());
+impl PoolDomains {
+    fn of(&mut self, pool: &Arc<str>) -> Option<Domain> {
+        if pool.is_empty() {
+            return None;
         }
-        out.extend(chassis.map(|name| Domain { kind: DomainKind::Chassis, name }));
-        out.extend(nvlink.map(|name| Domain { kind: DomainKind::Nvlink, name }));
-        out.sort();
-        out
+        let make = || Domain { kind: DomainKind::Pool, name: pool.clone() };
+        Some(self.0.entry(pool.clone()).or_insert_with(make).clone())
     }
 }
 
-/// What must be one machine's alone.
-#[derive(Default)]
-struct Twice {
-    /// Kind of key and value → the machine that has it.
-    seen: [BTreeMap<String, usize>; 5],
+/// All failure domains of a machine, sorted.
+fn domains(
+    rack: &[Domain],
+    pool: Option<Domain>,
+    chassis: Option<Arc<str>>,
+    nvlink: Option<Arc<str>>,
+) -> Vec<Domain> {
+    let own = [
+        pool,
+        chassis.map(|name| Domain { kind: DomainKind::Chassis, name }),
+        nvlink.map(|name| Domain { kind: DomainKind::Nvlink, name }),
+    ];
+    let mut out = Vec::with_capacity(rack.len() + own.iter().flatten().count());
+    out.extend_from_slice(rack);
+    out.extend(own.into_iter().flatten());
+    out.sort();
+    out
 }
 
-impl Twice {
-    fn check(
-        &mut self,
-        book: &Book<'_>,
-        m: &Expected,
-        chassis: Option<&str>,
-        at: &Places,
-        made: &[(Place, Option<Arc<str>>)],
-    ) {
-        let id = &m.identity;
-        let url = m.bmc.url.to_ascii_lowercase();
-        let uuid = id.uuid.as_deref().map(either_order);
-        let keys: [(&str, Option<&str>, Place); 5] = [
-            ("name", Some(&*m.name), at.name),
-            ("serial", id.serial.as_deref(), at.serial),
-            ("UUID", uuid.as_deref(), at.uuid),
-            ("MAC", id.mac.as_deref(), at.mac),
-            ("BMC URL", Some(&url), at.url),
-        ];
-        for (slot, (what, value, place)) in self.seen.iter_mut().zip(keys) {
-            let Some(value) = value.filter(|v| !v.is_empty()) else { continue };
-            let Some(first) = slot.get(value) else {
-                slot.insert(value.to_string(), made.len());
+/// Notes what must be one machine's alone and is several's. By sorting: a map of strings for each
+/// of the five would cost more than reading the file.
+fn twice(book: &Book<'_>, drafts: &[Draft]) {
+    pairs(book, drafts, "name", |d| (&*d.expected.name, d.at.name));
+    pairs(book, drafts, "serial", |d| {
+        (d.expected.identity.serial.as_deref().unwrap_or(""), d.at.serial)
+    });
+    pairs(book, drafts, "MAC", |d| (d.expected.identity.mac.as_deref().unwrap_or(""), d.at.mac));
+    pairs(book, drafts, "BMC URL", |d| (&d.expected.bmc.url, d.at.url));
+    let mut uuids: Vec<(u128, usize)> = drafts
+        .iter()
+        .enumerate()
+        .filter_map(|(i, d)| Some((either_order(d.expected.identity.uuid.as_deref()?)?, i)))
+        .collect();
+    uuids.sort_unstable();
+    for same in uuids.chunk_by(|a, b| a.0 == b.0) {
+        let [first, others @ ..] = same else { continue };
+        for other in others {
+            if let (Some(first), Some(other)) = (drafts.get(first.1), drafts.get(other.1)) {
+                let uuid = other.expected.identity.uuid.as_deref().unwrap_or("");
+                note_twice(book, "UUID", uuid, other.at.uuid, first);
+            }
+        }
+    }
+}
+
+fn pairs<'d>(
+    book: &Book<'_>,
+    drafts: &'d [Draft],
+    what: &str,
+    key: impl Fn(&'d Draft) -> (&'d str, Place),
+) {
+    // Hosts in URLs have no case.
+    let fold = |s: &'d str| -> Cow<'d, str> {
+        match what == "BMC URL" && s.bytes().any(|b| b.is_ascii_uppercase()) {
+            true => s.to_ascii_lowercase().into(),
+            false => s.into(),
+        }
+    };
+    let mut all: Vec<(Cow<'d, str>, usize)> = drafts
+        .iter()
+        .enumerate()
+        .map(|(i, d)| (fold(key(d).0), i))
+        .filter(|(k, _)| !k.is_empty())
+        .collect();
+    all.sort_unstable();
+    for same in all.chunk_by(|a, b| a.0 == b.0) {
+        let [(_, first), others @ ..] = same else { continue };
+        for (value, other) in others {
+            let (Some(first), Some(other)) = (drafts.get(*first), drafts.get(*other)) else {
                 continue;
             };
-            let Some((header, other)) = made.get(*first) else { continue };
             // Nodes of one chassis may stand behind one BMC, as several systems of it.
-            if what == "BMC URL" && chassis.is_some() && chassis == other.as_deref() {
-                continue;
+            let siblings = other.chassis.is_some() && other.chassis == first.chassis;
+            if what != "BMC URL" || !siblings {
+                note_twice(book, what, value, key(other).1, first);
             }
-            book.error(place, format!("two machines have the {what} `{value}`"))
-                .hint(format!("the other one is at {}", book.where_is(*header)));
         }
     }
 }
 
-/// One form for both byte orders of a UUID: boards disagree about the first three fields.
-fn either_order(uuid: &str) -> String {
-    let swapped: Option<String> = (|| {
-        let field = |r: std::ops::Range<usize>| {
-            let text = uuid.get(r)?;
-            let pairs: Option<Vec<&str>> =
-                (0..text.len() / 2).rev().map(|i| text.get(i * 2..i * 2 + 2)).collect();
-            Some(pairs?.concat())
-        };
-        Some(format!("{}-{}-{}{}", field(0..8)?, field(9..13)?, field(14..18)?, uuid.get(18..)?))
-    })();
-    match swapped {
-        Some(s) if s.as_str() < uuid => s,
-        _ => uuid.to_string(),
-    }
+fn note_twice(book: &Book<'_>, what: &str, value: &str, at: Place, first: &Draft) {
+    book.error(at, format!("two machines have the {what} `{value}`"))
+        .hint(format!("the other one is at {}", book.where_is(first.at.header)));
+}
+
+/// One number for both byte orders of a UUID: boards disagree about the first three fields.
+fn either_order(uuid: &str) -> Option<u128> {
+    let hex: String = uuid.chars().filter(|c| *c != '-').collect();
+    let [a, b, c, d, e, f, g, h, rest @ ..] = u128::from_str_radix(&hex, 16).ok()?.to_be_bytes();
+    let swap = |fields: [u8; 8]| {
+        let mut all = [0; 16];
+        let (head, tail) = all.split_at_mut(8);
+        head.copy_from_slice(&fields);
+        tail.copy_from_slice(&rest);
+        u128::from_be_bytes(all)
+    };
+    Some(swap([a, b, c, d, e, f, g, h]).min(swap([d, c, b, a, f, e, h, g])))
 }

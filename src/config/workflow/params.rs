@@ -1,8 +1,9 @@
 //! `kind` and `params` of a step, decoded by the kinds' own serde types: a new kind or parameter
 //! needs nothing here.
 
+use crate::config::book::{Place, place};
 use crate::config::names;
-use crate::config::table::{Place, Table, place};
+use crate::config::table::Table;
 use crate::steps::Step;
 use serde::Deserialize;
 use serde::de::value::StrDeserializer;
@@ -31,8 +32,18 @@ pub(super) fn step(t: &mut Table<'_, '_>) -> Option<Step> {
     let known = fields(kind_name);
     let header = t.at.start as usize..t.at.end as usize;
     let file = t.at.file as usize;
-    // Serde stops at the first mistake: note it, take the key out, read again.
     let mut noted: Vec<String> = Vec::new();
+    let strange: Vec<_> = match known.is_empty() {
+        // No names, or a type that does not tell them: serde decides below.
+        true => Vec::new(),
+        false => entries.keys().filter(|k| !known.contains(&&**k.get_ref())).cloned().collect(),
+    };
+    for key in strange {
+        unknown(t, place(file, key.span()), kind_name, key.get_ref(), &known);
+        entries.remove(&**key.get_ref());
+        noted.push(key.get_ref().to_string());
+    }
+    // Serde stops at the first mistake: note it, take the key out, read again.
     loop {
         let error = match decode(kind_name, &entries, header.clone()) {
             Ok(step) if noted.is_empty() => return Some(step),
