@@ -34,10 +34,11 @@ impl Headroom {
         expected: &'a Expected,
         class: LimitClass,
     ) -> impl Iterator<Item = (Limit, Bucket)> + 'a {
-        self.limits.iter().enumerate().filter(move |(_, l)| l.class == class).filter_map(
+        // A machine may be in several domains of a kind: a rack with two power feeds.
+        self.limits.iter().enumerate().filter(move |(_, l)| l.class == class).flat_map(
             move |(n, l)| {
-                let domain = expected.domains.iter().find(|d| d.kind == l.per)?;
-                Some((*l, (u16::try_from(n).ok()?, domain.name.clone())))
+                let domains = expected.domains.iter().filter(|d| d.kind == l.per);
+                domains.filter_map(move |d| Some((*l, (u16::try_from(n).ok()?, d.name.clone()))))
             },
         )
     }
