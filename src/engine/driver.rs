@@ -48,6 +48,21 @@ impl Handle {
     }
 }
 
+/// The receiving ends of a [`Handle`].
+#[derive(Debug)]
+pub struct Ends {
+    inbox: mpsc::Receiver<Inward>,
+    queries: mpsc::Receiver<Query>,
+}
+
+/// A handle and its receiving ends: made first, because edges need the inbox.
+pub fn channels() -> (Handle, Ends) {
+    let (inbox_tx, inbox) = mpsc::channel(1024);
+    let (queries_tx, queries) = mpsc::channel(256);
+    let (durable, _) = broadcast::channel(4096);
+    (Handle { inbox: inbox_tx, queries: queries_tx, durable }, Ends { inbox, queries })
+}
+
 /// What the driver needs besides the director.
 #[derive(Clone)]
 pub struct Wiring {
@@ -89,34 +104,29 @@ impl std::fmt::Debug for Driver {
 }
 
 impl Driver {
-    /// Makes the driver and its handle; nothing runs until [`Driver::run`].
-    pub fn new(director: Director, wiring: Wiring) -> (Self, Handle) {
-        let (inbox_tx, inbox) = mpsc::channel(1024);
-        let (queries_tx, queries) = mpsc::channel(256);
+    /// Makes the driver and starts its writer; nothing else runs until [`Driver::run`].
+    pub fn new(director: Director, wiring: Wiring, handle: &Handle, ends: Ends) -> Self {
         let (send, events) = mpsc::unbounded_channel();
-        let (durable, _) = broadcast::channel(4096);
         let (writer, writes) = mpsc::unbounded_channel();
         tokio::spawn(write_loop(
             wiring.store.clone(),
             wiring.clock,
             writes,
             send.clone(),
-            durable.clone(),
+            handle.durable.clone(),
         ));
-        let handle = Handle { inbox: inbox_tx, queries: queries_tx, durable };
-        let driver = Self {
+        Self {
             director,
             wiring,
-            inbox,
-            queries,
+            inbox: ends.inbox,
+            queries: ends.queries,
             events,
             send,
             writer,
             tickets: BTreeMap::new(),
             ticket: 0,
             probes: Arc::new(Semaphore::new(PROBES)),
-        };
-        (driver, handle)
+        }
     }
 
     /// Runs until `stop` resolves (graceful) or the store can't be trusted (`Err`: exit and
