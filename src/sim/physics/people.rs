@@ -1,0 +1,81 @@
+//! A person (or the building) at the machine: what nobody told Farrier about.
+
+use super::{BmcTask, HostState, Node, Slot, Window};
+use super::{Cause, Due, PowerState, VirtualMachine, What};
+use crate::model::{EngineTime, Identity, PowerOp};
+
+impl VirtualMachine {
+    /// Somebody presses the power button: off when on, on when off.
+    pub fn press_power(&mut self, now: EngineTime) {
+        self.advance(now);
+        let op = match self.power {
+            PowerState::On => PowerOp::ForceOff,
+            PowerState::Off => PowerOp::On,
+            PowerState::TurningOn | PowerState::TurningOff => return,
+        };
+        self.order_power(now, op, Cause::Human);
+    }
+
+    /// Another machine stands behind this address from now on, running and with data on it.
+    pub fn swap(&mut self, now: EngineTime, other: Identity) {
+        self.advance(now);
+        self.pending.clear();
+        self.identity = other;
+        self.bmc_up = true;
+        self.tasks.clear();
+        self.firmware = Slot::factory();
+        self.node = Node::default();
+        self.found_running(false, 0);
+        self.host_key = "ssh-ed25519 somebody-elses".into();
+    }
+
+    /// The host's address leads to another host (`None`: put right again).
+    pub fn cross_cables(&mut self, now: EngineTime, other: Option<Identity>) {
+        self.advance(now);
+        self.other_host = other;
+    }
+
+    /// A repair: the right machine, cables as they should be, a BMC restarted from its standby
+    /// power, so that no task hangs. A machine that is sick for good stays sick.
+    pub fn mend(&mut self, now: EngineTime) {
+        self.advance(now);
+        self.other_host = None;
+        if self.identity != self.delivered {
+            self.identity = self.delivered.clone();
+            self.rebuild(now);
+        }
+        if self.tasks.iter().any(BmcTask::is_running) {
+            self.restart_bmc(now, Cause::Human);
+        }
+        if self.node.cordoned {
+            // Whoever holds a drain up is talked to.
+            self.node.ends.clear();
+        }
+    }
+
+    /// A new machine in this place, as from the factory: old firmware, empty disks, off. It keeps
+    /// the name and (as a repaired board does) the identity.
+    pub fn rebuild(&mut self, now: EngineTime) {
+        self.advance(now);
+        if self.power == PowerState::On {
+            self.effect(now, What::PowerCut, Cause::Human);
+        }
+        self.pending.retain(|(_, due)| matches!(due, Due::Late(_)));
+        self.power = PowerState::Off;
+        self.host = HostState::Down;
+        self.firmware = Slot::factory();
+        self.tasks.clear();
+        self.bmc_up = self.sick.is_none_or(|s| s != super::Sickness::DeadBmc);
+        self.installed = None;
+        self.foreign_data = false;
+        self.jobs.clear();
+        self.boot = super::BootOverride::default();
+        self.node = Node::default();
+        self.window = Window::default();
+    }
+
+    /// The BMC answers or not, whatever it does itself: a dead switch.
+    pub fn is_reachable(&self) -> bool {
+        self.bmc_up
+    }
+}
