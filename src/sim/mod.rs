@@ -15,8 +15,16 @@
 //! | [`broken`] | deliberately broken deciders that the invariants must catch |
 //! | [`campaign`] | many seeds over threads, and shrinking of a failing one |
 
+pub mod broken;
+pub mod campaign;
+pub mod coverage;
 pub mod durations;
 pub mod faults;
+pub mod invariants;
 pub mod physics;
 pub mod rng;
+pub mod run;
+pub mod scenario;
+pub mod store;
 pub mod truth;
+pub mod workflows;

@@ -27,14 +27,15 @@ impl VirtualMachine {
         expect: &Expect,
     ) -> Option<Outcome> {
         self.advance(now);
-        let refused = |saw: String| Some(Outcome::Refused { saw });
+        let refused = |saw: String| Some(Outcome::Refused { saw, wrong_machine: false });
+        let stranger = |saw: String| Some(Outcome::Refused { saw, wrong_machine: true });
         let touches = action.kind().class().touches;
         if touches.contains(&Touch::Bmc) {
             if !self.bmc_up {
                 return Some(Outcome::Failed { fault: no_bmc() });
             }
             if let Some(saw) = differs(&expect.identity, &self.shown_identity()) {
-                return refused(saw);
+                return stranger(saw);
             }
             if let Some(power) = expect.power
                 && power != self.shown_power()
@@ -59,7 +60,7 @@ impl VirtualMachine {
                         fault: Fault::no_answer(Channel::Host, "connection to port 22 refused"),
                     });
                 }
-                differs(&expect.identity, self.host_identity()).and_then(refused)
+                differs(&expect.identity, self.host_identity()).and_then(stranger)
             }
             Action::Hook { verb: HookVerb::Leave } if self.node.workloads(now) > 0 => {
                 Some(Outcome::Failed {

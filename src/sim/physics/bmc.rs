@@ -127,6 +127,11 @@ impl BmcTask {
         self.ended.is_none()
     }
 
+    /// It runs and the BMC does not claim that it has ended: nobody can know of the others.
+    pub fn is_told_running(&self) -> bool {
+        self.is_running() && self.flaw != Flaw::Early
+    }
+
     /// State, Redfish `TaskState` and percent as a client sees them at `now`.
     pub fn shown(&self, now: EngineTime) -> (TaskState, &'static str, u8) {
         let span = self.ends.since(self.started).max(1);
@@ -301,7 +306,7 @@ impl VirtualMachine {
             slot: u8::try_from(slot).unwrap_or(u8::MAX),
             already: &*now.version == to,
             staged: now.staged.as_deref() == Some(to),
-            busy: self.is_flashing(),
+            busy: self.tasks.iter().any(BmcTask::is_told_running),
         };
         self.effect(at, what, by);
         let ends = at + self.durations.flash.pick(&mut self.rng);

@@ -21,7 +21,7 @@ mod tests;
 pub use bmc::{BmcTask, BootMode, BootOverride, Flaw, Slot};
 pub use host::{HostJob, HostState, Installed, JobEnd};
 pub use node::Node;
-pub use probe::Ask;
+pub use probe::{Ask, CANARY};
 
 use super::durations::Durations;
 use super::faults::Dice;
@@ -169,6 +169,8 @@ pub struct VirtualMachine {
     powered_by: Cause,
     /// Latest first, so that the next one is popped from the end.
     pending: Vec<(EngineTime, Due)>,
+    /// When another machine or host last came behind this name: a call sent before may meet it.
+    pub crossed_at: EngineTime,
     /// Updated by `advance`; no call may go back in time.
     now: EngineTime,
 }
@@ -208,6 +210,7 @@ impl VirtualMachine {
             next_job: 1,
             powered_by: Cause::Itself,
             pending: Vec::new(),
+            crossed_at: EngineTime::ZERO,
             now: EngineTime::ZERO,
         }
     }
@@ -292,7 +295,7 @@ impl VirtualMachine {
             right_machine,
             workloads: self.node.workloads(at),
             closed: !self.node.member || self.node.cordoned,
-            flashing: self.is_flashing(),
+            flashing: self.tasks.iter().any(BmcTask::is_told_running),
             was_on: self.power == PowerState::On,
         };
         self.truth.push(Effect { at, what, by, scene });

@@ -20,6 +20,7 @@ impl VirtualMachine {
     pub fn swap(&mut self, now: EngineTime, other: Identity) {
         self.advance(now);
         self.pending.clear();
+        self.crossed_at = now;
         self.identity = other;
         self.bmc_up = true;
         self.tasks.clear();
@@ -32,6 +33,7 @@ impl VirtualMachine {
     /// The host's address leads to another host (`None`: put right again).
     pub fn cross_cables(&mut self, now: EngineTime, other: Option<Identity>) {
         self.advance(now);
+        self.crossed_at = now;
         self.other_host = other;
     }
 
@@ -42,6 +44,7 @@ impl VirtualMachine {
         self.other_host = None;
         if self.identity != self.delivered {
             self.identity = self.delivered.clone();
+            self.crossed_at = now;
             self.rebuild(now);
         }
         if self.tasks.iter().any(BmcTask::is_running) {
