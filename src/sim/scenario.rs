@@ -159,7 +159,10 @@ impl Scenario {
             // The inventory knows some part of the identity, not always all.
             let known = match own.below(4) {
                 0 => Identity { uuid: None, mac: None, ..vm.identity.clone() },
-                1 => Identity { serial: None, ..vm.identity.clone() },
+                // A BMC that is silent about the rest while the host is off could prove nothing.
+                1 if !vm.quirks.identity_null_when_off => {
+                    Identity { serial: None, ..vm.identity.clone() }
+                }
                 _ => vm.identity.clone(),
             };
             let allow = vm.foreign_data && (calm || own.chance(700_000));
