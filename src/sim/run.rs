@@ -553,7 +553,7 @@ impl<D: Decide + Clone> Runner<D> {
     fn make_durable(&mut self, write: Write) -> Committed {
         match write {
             Write::Stop(stopped) => {
-                self.store.stopped = stopped;
+                self.store.set_stopped(stopped, self.now);
                 Committed::Durable
             }
             Write::Item(item) => {

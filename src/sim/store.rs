@@ -12,6 +12,7 @@ pub struct MemStore {
     pub rows: Vec<Option<Machine>>,
     pub journal: Vec<Vec<(EngineTime, Entry)>>,
     pub stopped: Option<Stopped>,
+    resumed_at: EngineTime,
     expected: BTreeMap<MachineId, Arc<Expected>>,
     keys: Vec<BTreeSet<String>>,
     incarnation: Arc<str>,
@@ -26,6 +27,14 @@ impl MemStore {
             incarnation,
             ..Self::default()
         }
+    }
+
+    /// Stop or resume, durable.
+    pub fn set_stopped(&mut self, stopped: Option<Stopped>, now: EngineTime) {
+        if stopped.is_none() {
+            self.resumed_at = now;
+        }
+        self.stopped = stopped;
     }
 
     /// The inventory's lines: kept before the director hears of them.
@@ -81,6 +90,7 @@ impl MemStore {
                 engine_time: now,
                 wall_ms: 0,
                 stopped: self.stopped.clone(),
+                resumed_at: self.resumed_at,
             },
             machines: self.rows.iter().flatten().cloned().collect(),
             expected: self.expected.clone(),

@@ -1,98 +1,32 @@
-//! The site that the simulated daemon runs: the workflow of a GPU node with every step kind,
-//! its profile, its limits, its firmware catalog.
+//! The site that the simulated daemon runs: the shipped workflow of a GPU node with every step
+//! kind, the shipped catalog, one profile, and limits tight enough to be felt.
 
+use crate::config::{self, shipped};
 use crate::model::time::Span;
-use crate::model::{Domain, DomainKind, Expected, HostEndpoint, Identity, Limit, LimitClass};
-use crate::model::{MachineId, Stage};
-use crate::steps::catalog::{Activation, Catalog, Family, Firmware, FirmwareSet, SetStatus};
+use crate::model::{
+    Domain, DomainKind, Expected, HostEndpoint, Identity, Limit, LimitClass, MachineId,
+};
+use crate::steps::catalog::Catalog;
 use crate::steps::site::{Profile, Site};
-use crate::steps::version::Scheme;
-use crate::steps::workflow::{Retry, StepSpec, Unsupported, When, Workflow};
-use crate::steps::{Step, power};
-use regex::Regex;
+use crate::steps::workflow::Workflow;
 use std::sync::Arc;
 
-const M: u64 = 60_000;
-const H: u64 = 60 * M;
+/// Health probes of the simulated fleet at rest come no more often than this. Production's shipped
+/// pace is a matter of taste; here most events would be health probes that find nothing.
+pub const WATCH_MIN: Span = Span(600_000);
 
-fn spec(stage: Stage, key: &str, step: Step, timeout_ms: u64) -> StepSpec {
-    StepSpec {
-        key: key.into(),
-        stage,
-        step,
-        timeout: Span(timeout_ms),
-        stall: Span(20 * M),
-        retry: Retry::default(),
-        unsupported: Unsupported::Quarantine,
-        when: When::default(),
-    }
+/// The shipped workflow of a GPU node, as operators get it.
+pub fn gpu_node() -> Option<Workflow> {
+    let (workflows, _) = config::workflow::parse(&shipped::workflows());
+    let shipped = workflows.into_iter().find(|w| &*w.name == "gpu-node")?;
+    let mut workflow = Arc::unwrap_or_clone(shipped);
+    workflow.watch = Span(workflow.watch.0.max(WATCH_MIN.0));
+    Some(workflow)
 }
 
-/// The GPU node's workflow: all eleven step kinds.
-pub fn gpu_node() -> Workflow {
-    use Stage as S;
-    let leave = || Step::Leave(Default::default());
-    Workflow {
-        name: "gpu-node".into(),
-        watch: Span(15 * M),
-        steps: vec![
-            spec(S::Discover, "identify", Step::Identify(Default::default()), 2 * H),
-            spec(S::Discover, "inventory", Step::Inventory(Default::default()), 2 * H),
-            spec(S::Firmware, "firmware", Step::Firmware(Default::default()), 12 * H),
-            spec(S::Provision, "leave-before-image", leave(), 2 * H),
-            spec(S::Provision, "image", Step::Provision(Default::default()), 12 * H),
-            spec(S::BurnIn, "smoke", Step::BurnIn(Default::default()), 12 * H),
-            spec(S::Join, "join", Step::Join(Default::default()), 2 * H),
-            spec(S::Drain, "drain", Step::Drain(Default::default()), 12 * H),
-            spec(S::Retire, "leave", leave(), 2 * H),
-            spec(S::Retire, "sanitize", Step::Sanitize(Default::default()), 24 * H),
-            spec(S::Retire, "release-bmc", Step::ReleaseBmc(Default::default()), 2 * H),
-            spec(S::Retire, "off", Step::Power(power::Params { state: power::Wanted::Off }), 2 * H),
-        ],
-    }
-}
-
-fn any(pattern: &str) -> Vec<Regex> {
-    Regex::new(pattern).ok().into_iter().collect()
-}
-
-fn image(component: &str, member: &str, version: &str, activation: Activation) -> Option<Firmware> {
-    Some(Firmware {
-        id: format!("{component}-{version}"),
-        component: component.into(),
-        inventory_id: Regex::new(&format!("^{member}$")).ok()?,
-        version: version.into(),
-        scheme: Scheme::Dotted,
-        version_regex: None,
-        min_version: None,
-        blocked_versions: Vec::new(),
-        file: format!("virtual/{component}-{version}.bin"),
-        size: 1 << 20,
-        sha256: "0".repeat(64),
-        activation,
-        verify_timeout: Span(30 * M),
-        allow_downgrade: false,
-    })
-}
-
-/// The firmware catalog of the virtual node.
+/// The shipped firmware catalog of the virtual node.
 pub fn catalog() -> Catalog {
-    let firmware = [
-        image("bmc", "BMC", "7.20", Activation::BmcReset),
-        image("bios", "BIOS", "2.1.0", Activation::HostReset),
-    ];
-    let set = FirmwareSet {
-        status: SetStatus::Approved,
-        firmware: firmware.into_iter().flatten().collect(),
-    };
-    Catalog {
-        families: vec![Family {
-            file: "virtual/gpu-node.toml".into(),
-            manufacturer: any("^Farrier$"),
-            model: any("^Virtual GPU node$"),
-            sets: [("2026.11".to_string(), set)].into(),
-        }],
-    }
+    config::catalog::parse("firmware-catalog", &[shipped::virtual_catalog()], &|_| true).0
 }
 
 /// Machines of one rack.
@@ -100,7 +34,11 @@ pub const RACK: u32 = 10;
 
 /// The site: one profile, limits over racks, pool and site.
 pub fn site() -> Site {
-    let workflow = gpu_node();
+    let workflow = gpu_node().unwrap_or_else(|| Workflow {
+        name: "none".into(),
+        watch: WATCH_MIN,
+        steps: Vec::new(),
+    });
     let hash = workflow.hash();
     let profile = Profile {
         name: "gpu".into(),
@@ -147,5 +85,23 @@ pub fn expected(id: MachineId, identity: Identity, host_key: Option<String>) -> 
         labels: Default::default(),
         bmc: Default::default(),
         host: HostEndpoint { host_key, ..HostEndpoint::default() },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::steps::Step;
+
+    #[test]
+    fn the_shipped_workflow_has_every_step_kind_and_the_catalog_its_set() {
+        let workflow = gpu_node().unwrap();
+        for kind in Step::KINDS {
+            assert!(workflow.steps.iter().any(|s| s.step.kind() == kind), "{kind}");
+        }
+        let site = site();
+        let set = &site.catalog.families[0].sets["2026.11"];
+        assert_eq!(set.firmware.len(), 2);
+        assert!(site.profiles.values().all(|p| site.workflows.contains_key(&p.workflow)));
     }
 }
