@@ -94,6 +94,10 @@ struct Watch {
     /// Start of the current step, or the last release from quarantine.
     fresh_since: EngineTime,
     adopted_free: bool,
+    /// When it was last said that an update did not take hold: by a person's release, or by the
+    /// old version re-read long after the activation.
+    taken_back_at: EngineTime,
+    last_flash: EngineTime,
 }
 
 /// Violations kept with their text; all are counted.
@@ -170,6 +174,8 @@ impl Checker {
             buckets,
             fresh_since: EngineTime::ZERO,
             adopted_free: false,
+            taken_back_at: EngineTime::ZERO,
+            last_flash: EngineTime::ZERO,
         });
     }
 
@@ -360,11 +366,21 @@ impl Checker {
             }
             Entry::StepBegan { .. } => w.fresh_since = now,
             Entry::Changed { change, .. } => match change {
-                Change::Release { .. } | Change::Unhold { .. } => w.fresh_since = now,
+                Change::Release { .. } => {
+                    w.fresh_since = now;
+                    w.taken_back_at = now;
+                }
+                Change::Unhold { .. } => w.fresh_since = now,
                 Change::Desire { .. } | Change::Enroll { .. } => w.adopted_free = true,
                 _ => {}
             },
+            Entry::Faulted { fault, .. } if fault.code == Fault::VERSION_UNCHANGED => {
+                w.taken_back_at = now;
+            }
             Entry::Quarantined { fault } => {
+                if fault.code == Fault::VERSION_UNCHANGED {
+                    w.taken_back_at = now;
+                }
                 if let Some(why) = self.unjustified(now, id, fault, vm) {
                     self.violate("quarantine-unjustified", now, id, || why);
                 }
@@ -551,10 +567,13 @@ impl Checker {
             self.violate("write-during-flash", e.at, id, || format!("{name} by seq {seq}"));
         }
         if let What::FlashStarted { already, staged, busy, .. } = what {
+            let w = &mut self.watches[id.0 as usize];
+            let before = std::mem::replace(&mut w.last_flash, e.at);
+            let said_so = w.taken_back_at > before;
             if already {
                 self.violate("flash-again", e.at, id, || format!("seq {seq}"));
             }
-            if staged {
+            if staged && !said_so {
                 self.violate("flash-while-staged", e.at, id, || format!("seq {seq}"));
             }
             if busy {

@@ -167,6 +167,8 @@ pub struct VirtualMachine {
     next_job: u32,
     /// The last power change's cause: an installation is its consequence.
     powered_by: Cause,
+    /// The machine that was here before a swap.
+    away: Option<Box<VirtualMachine>>,
     /// Latest first, so that the next one is popped from the end.
     pending: Vec<(EngineTime, Due)>,
     /// When another machine or host last came behind this name: a call sent before may meet it.
@@ -209,6 +211,7 @@ impl VirtualMachine {
             next_task: 1,
             next_job: 1,
             powered_by: Cause::Itself,
+            away: None,
             pending: Vec::new(),
             crossed_at: EngineTime::ZERO,
             now: EngineTime::ZERO,

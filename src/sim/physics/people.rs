@@ -1,6 +1,6 @@
 //! A person (or the building) at the machine: what nobody told Farrier about.
 
-use super::{BmcTask, HostState, Node, Slot, Window};
+use super::{BmcTask, HostState, Installed, Node, Slot, Window};
 use super::{Cause, Due, PowerState, VirtualMachine, What};
 use crate::model::{EngineTime, Identity, PowerOp};
 
@@ -19,8 +19,10 @@ impl VirtualMachine {
     /// Another machine stands behind this address from now on, running and with data on it.
     pub fn swap(&mut self, now: EngineTime, other: Identity) {
         self.advance(now);
+        let taken = self.clone();
         self.pending.clear();
         self.crossed_at = now;
+        self.away.get_or_insert_with(|| Box::new(taken));
         self.identity = other;
         self.bmc_up = true;
         self.tasks.clear();
@@ -42,10 +44,13 @@ impl VirtualMachine {
     pub fn mend(&mut self, now: EngineTime) {
         self.advance(now);
         self.other_host = None;
-        if self.identity != self.delivered {
-            self.identity = self.delivered.clone();
-            self.crossed_at = now;
-            self.rebuild(now);
+        if let Some(own) = self.away.take() {
+            self.come_home(now, *own);
+        }
+        if self.installed.is_none() && matches!(self.host, HostState::Stuck | HostState::Idle) {
+            // Whoever comes to a machine that boots nothing leaves a rescue system on its disk.
+            self.installed = Some(Installed { image: None, run: None });
+            self.reboot(now, Cause::Human);
         }
         if self.tasks.iter().any(BmcTask::is_running) {
             self.restart_bmc(now, Cause::Human);
@@ -54,6 +59,27 @@ impl VirtualMachine {
             // Whoever holds a drain up is talked to.
             self.node.ends.clear();
         }
+    }
+
+    /// The machine that was swapped away is back in its place, unplugged meanwhile.
+    fn come_home(&mut self, now: EngineTime, own: VirtualMachine) {
+        self.pending.clear();
+        self.crossed_at = now;
+        self.identity = own.identity;
+        self.power = PowerState::Off;
+        self.host = HostState::Down;
+        self.boot = own.boot;
+        self.firmware = own.firmware;
+        self.tasks.clear();
+        self.bmc_up = own.sick != Some(super::Sickness::DeadBmc);
+        self.installed = own.installed;
+        self.foreign_data = own.foreign_data;
+        self.host_key = own.host_key;
+        self.jobs = own.jobs;
+        self.node = own.node;
+        self.window = own.window;
+        self.host_down();
+        self.node.host_lost(now);
     }
 
     /// A new machine in this place, as from the factory: old firmware, empty disks, off. It keeps
