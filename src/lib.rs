@@ -6,4 +6,5 @@ pub mod decide;
 pub mod engine;
 pub mod model;
 pub mod port;
+pub mod sim;
 pub mod steps;

@@ -93,6 +93,10 @@ impl Fault {
     /// never a reason for quarantine by itself (design law 8).
     pub const NO_ANSWER: &'static str = "no-answer";
 
+    /// The code of "the update was activated and the old version still runs": the evidence that
+    /// a firmware update did not take hold, so that it may be done again.
+    pub const VERSION_UNCHANGED: &'static str = "version-unchanged";
+
     pub fn new(
         class: FaultClass,
         channel: Channel,

@@ -1,8 +1,9 @@
 //! `fold(journal) == row`: the only code that changes a [`Machine`]. An entry that does not fit
 //! the row is an error, never a guess.
 
-use super::action::Outcome;
+use super::action::{Outcome, Redo};
 use super::change::Change;
+use super::fault::Fault;
 use super::journal::{Entry, StepEnd};
 use super::machine::{
     Act, Condition, Control, Cursor, Deployed, FaultNote, Hold, Machine, MachineId, OpenAction,
@@ -185,7 +186,7 @@ pub fn apply(m: &mut Machine, entry: &Entry, at: EngineTime) -> Result<(), Illeg
             if *charged && let Some(step) = &mut m.step {
                 step.attempt = step.attempt.saturating_add(1);
                 if m.open.is_none() {
-                    step.acts.clear();
+                    forget(&mut step.acts, fault);
                 }
             }
         }
@@ -335,6 +336,17 @@ fn change_row(m: &mut Machine, change: &Change, by: &str, at: EngineTime) -> Res
         }
     }
     Ok(())
+}
+
+/// A new attempt starts afresh, except behind an action that may not be done twice and took hold:
+/// what failed after it (its activation, a read) is tried again, it is not. Only the re-read version
+/// itself takes it back.
+fn forget(acts: &mut Vec<Act>, fault: &Fault) {
+    let kept = acts.iter().position(|a| a.happened && a.kind.class().redo == Redo::Never);
+    match kept {
+        Some(first) if fault.code != Fault::VERSION_UNCHANGED => drop(acts.drain(..first)),
+        _ => acts.clear(),
+    }
 }
 
 fn start_over(m: &mut Machine, at: EngineTime) {

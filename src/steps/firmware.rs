@@ -129,7 +129,7 @@ fn install(v: &View<'_>, fw: &Firmware, member: &Component, reported: &str) -> L
             Fault::new(
                 FaultClass::Transient,
                 Channel::Bmc,
-                "version-unchanged",
+                Fault::VERSION_UNCHANGED,
                 format!(
                     "`{}` still reports `{reported}` {} after the update to `{}`",
                     member.id, fw.verify_timeout, fw.version,

@@ -1,0 +1,304 @@
+//! Deliberately broken deciders. Each wraps the production rules and breaks one thing; the
+//! invariants must catch every one of them, or they prove nothing.
+
+use crate::decide::{Decide, Input, Room, Rules, Verdict};
+use crate::model::facts::{Membership, Power, TaskState};
+use crate::model::{
+    Action, ActionKind, Channel, Control, EngineTime, Entry, Expect, Fault, FaultClass, LimitClass,
+    MachineId, OpenState, Outcome, PowerOp, Read,
+};
+
+/// What is broken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Break {
+    /// Intents expect nobody in particular, and nobody checks who answers.
+    NoIdentity,
+    /// An update without an answer counts as not done at once, and is issued again.
+    ReissueNever,
+    /// There is always room.
+    NoLimits,
+    /// A hold is not seen.
+    IgnoreHold,
+    /// `farrier stop` is not seen.
+    IgnoreStop,
+    /// Probes-only machines are worked on.
+    ManageUnmanaged,
+    /// A step counts as done when a call said so: an update is through once it was taken.
+    TrustTheCall,
+    /// Drains are over at once.
+    SkipDrain,
+    /// Power is cut while an update runs.
+    CutDuringFlash,
+    /// The first fault is for a person.
+    QuarantineForNothing,
+    /// Other tasks of a BMC are not seen.
+    IgnoreTasks,
+    /// A quarantined machine goes on.
+    IgnoreQuarantine,
+    /// Waits without an end.
+    NeverDone,
+    /// Job output goes into the journal.
+    LeakOutput,
+    /// An adopted machine is rebuilt as if it had been enrolled.
+    RebuildAdopted,
+}
+
+impl Break {
+    pub const ALL: [Break; 15] = [
+        Break::NoIdentity,
+        Break::ReissueNever,
+        Break::NoLimits,
+        Break::IgnoreHold,
+        Break::IgnoreStop,
+        Break::ManageUnmanaged,
+        Break::TrustTheCall,
+        Break::SkipDrain,
+        Break::CutDuringFlash,
+        Break::QuarantineForNothing,
+        Break::IgnoreTasks,
+        Break::IgnoreQuarantine,
+        Break::NeverDone,
+        Break::LeakOutput,
+        Break::RebuildAdopted,
+    ];
+
+    /// Rules of which at least one must be reported.
+    pub fn caught_by(self) -> &'static [&'static str] {
+        match self {
+            Break::NoIdentity => &["wrong-machine"],
+            Break::ReissueNever => {
+                &["flash-while-busy", "flash-while-staged", "two-at-once", "write-during-flash"]
+            }
+            Break::NoLimits => &["limit", "physical-limit"],
+            Break::IgnoreHold => &["fold-differs", "held-touched", "quarantine-unjustified"],
+            Break::IgnoreStop => &["stopped-touched"],
+            Break::ManageUnmanaged => {
+                &["unmanaged-touched", "fold-differs", "quarantine-unjustified"]
+            }
+            Break::TrustTheCall => &["write-during-flash", "flash-while-busy"],
+            Break::SkipDrain => &["in-use"],
+            Break::CutDuringFlash => &["write-during-flash", "two-at-once"],
+            Break::QuarantineForNothing => &["quarantine-unjustified"],
+            Break::IgnoreTasks => &["flash-while-busy", "write-during-flash"],
+            Break::IgnoreQuarantine => {
+                &["quarantined-touched", "fold-differs", "quarantine-unjustified"]
+            }
+            Break::NeverDone => &["liveness"],
+            Break::LeakOutput => &["secret-in-journal"],
+            Break::RebuildAdopted => &["adopted-touched", "in-use", "quarantine-unjustified"],
+        }
+    }
+}
+
+/// [`Rules`] with one break.
+#[derive(Clone, Copy, Debug)]
+pub struct Broken(pub Break);
+
+struct Boundless;
+
+impl Room for Boundless {
+    fn full(&self, _machine: MachineId, _class: LimitClass) -> Option<String> {
+        None
+    }
+}
+
+impl Decide for Broken {
+    fn decide(&self, i: &Input<'_>) -> Verdict {
+        let m = i.m;
+        let with_row = |change: &dyn Fn(&mut crate::model::Machine)| {
+            let mut row = m.clone();
+            change(&mut row);
+            Rules.decide(&Input { m: &row, ..*i })
+        };
+        match self.0 {
+            Break::NoIdentity => {
+                // The standing check and the expectation both believe whoever answers.
+                let mut row = m.clone();
+                if let Read::Seen(system) = &i.report.system
+                    && !row.identity.is_unknown()
+                {
+                    row.identity = system.identity.clone();
+                }
+                blind(Rules.decide(&Input { m: &row, ..*i }))
+            }
+            Break::ReissueNever => match &m.open {
+                Some(open)
+                    if open.action.kind() == ActionKind::UpdateFirmware
+                        && open.state == OpenState::Unknown =>
+                {
+                    Verdict::Write {
+                        entries: vec![Entry::Closed {
+                            happened: false,
+                            why: "no answer: surely it did not happen".into(),
+                        }],
+                        due: i.now,
+                    }
+                }
+                _ => with_report(i, &|r| clear_tasks(r)),
+            },
+            Break::NoLimits => Rules.decide(&Input { room: &Boundless, ..*i }),
+            Break::IgnoreHold => with_row(&|row| row.hold = None),
+            Break::IgnoreStop => Rules.decide(&Input { stopped: false, ..*i }),
+            Break::ManageUnmanaged if m.control == Control::Unmanaged => {
+                let power = i.report.system.seen().map(|s| s.power);
+                // "It will want its inventory fresh": a reboot inside the discovery run.
+                if m.step.is_some() && m.open.is_none() && power == Some(Power::On) {
+                    act(Action::Power { op: PowerOp::ForceRestart }, i)
+                } else {
+                    Rules.decide(i)
+                }
+            }
+            Break::TrustTheCall => match &m.open {
+                Some(open) if open.state == OpenState::Applied => Verdict::Write {
+                    entries: vec![Entry::Closed { happened: true, why: "the call said so".into() }],
+                    due: i.now,
+                },
+                _ => Rules.decide(i),
+            },
+            Break::SkipDrain => with_report(i, &|r| {
+                if let Read::Seen(node) = &mut r.cluster {
+                    *node = Membership { workloads: 0, cordoned: true, ..node.clone() };
+                }
+            }),
+            Break::CutDuringFlash => match &m.open {
+                Some(open)
+                    if open.action.kind() == ActionKind::UpdateFirmware
+                        && open.state == OpenState::Applied
+                        && i.now.since(open.at) > 60_000 =>
+                {
+                    let mut entries =
+                        vec![Entry::Closed { happened: true, why: "long enough".into() }];
+                    if let Verdict::Act { entries: act } = act(Action::BmcReset, i) {
+                        entries.extend(act);
+                    }
+                    Verdict::Act { entries }
+                }
+                _ => Rules.decide(i),
+            },
+            Break::QuarantineForNothing => match Rules.decide(i) {
+                Verdict::Write { entries, due } if m.run.is_some() => {
+                    let entries = entries
+                        .into_iter()
+                        .map(|e| match e {
+                            Entry::Waits { what } if m.id.0 % 4 == 1 && !m.is_quarantined() => {
+                                Entry::Quarantined { fault: boredom(&what) }
+                            }
+                            e => e,
+                        })
+                        .collect();
+                    Verdict::Write { entries, due }
+                }
+                verdict => verdict,
+            },
+            Break::IgnoreTasks => {
+                let mut row = m.clone();
+                let report_free = |r: &mut crate::model::Report| clear_tasks(r);
+                // A quarantined machine's running task is forgotten as well.
+                if let Some(open) = &mut row.open
+                    && open.action.kind() == ActionKind::UpdateFirmware
+                    && open.state == OpenState::Applied
+                {
+                    return Verdict::Write {
+                        entries: vec![Entry::Closed {
+                            happened: false,
+                            why: "no task is seen".into(),
+                        }],
+                        due: i.now,
+                    };
+                }
+                with_report(i, &report_free)
+            }
+            Break::IgnoreQuarantine => with_row(&|row| {
+                if row.is_quarantined() {
+                    row.condition = crate::model::Condition::Ok;
+                }
+            }),
+            Break::NeverDone => match Rules.decide(i) {
+                Verdict::Write { entries, due }
+                    if m.id.0 % 7 == 3
+                        && entries.iter().any(|e| matches!(e, Entry::StepEnded { .. })) =>
+                {
+                    Verdict::Rest { due: due + 60_000, waiting: None }
+                }
+                verdict => verdict,
+            },
+            Break::LeakOutput => match (&i.report.job, Rules.decide(i)) {
+                (Read::Seen(job), Verdict::Write { mut entries, due }) => {
+                    let tail = job.tail.clone().unwrap_or_default();
+                    entries.push(Entry::Noticed { what: tail });
+                    Verdict::Write { entries, due }
+                }
+                (_, verdict) => verdict,
+            },
+            Break::RebuildAdopted if m.control == Control::Adopted && m.desired.is_none() => {
+                let step = m.step.is_some() && m.open.is_none() && !m.identity.is_unknown();
+                let on = i.report.system.seen().is_some_and(|s| s.power == Power::On);
+                if step && on && m.hold.is_none() && !m.is_quarantined() {
+                    act(Action::Power { op: PowerOp::ForceRestart }, i)
+                } else {
+                    Rules.decide(i)
+                }
+            }
+            Break::ManageUnmanaged | Break::RebuildAdopted => Rules.decide(i),
+        }
+    }
+
+    fn settle(&self, i: &Input<'_>, outcome: Outcome) -> Vec<Entry> {
+        Rules.settle(i, outcome)
+    }
+}
+
+fn with_report(i: &Input<'_>, change: &dyn Fn(&mut crate::model::Report)) -> Verdict {
+    let mut report = i.report.clone();
+    change(&mut report);
+    Rules.decide(&Input { report: &report, ..*i })
+}
+
+fn clear_tasks(report: &mut crate::model::Report) {
+    if let Read::Seen(tasks) = &mut report.tasks {
+        tasks.retain(|t| t.state != TaskState::InProgress);
+    }
+}
+
+fn act(action: Action, i: &Input<'_>) -> Verdict {
+    let expect = Expect { identity: i.m.identity.clone(), ..Expect::default() };
+    Verdict::Act {
+        entries: vec![Entry::Intent { action, expect, baseline: Default::default(), holds: None }],
+    }
+}
+
+fn blind(mut verdict: Verdict) -> Verdict {
+    if let Verdict::Act { entries } = &mut verdict {
+        for entry in entries {
+            if let Entry::Intent { expect, .. } = entry {
+                expect.identity = Default::default();
+            }
+        }
+    }
+    verdict
+}
+
+fn boredom(what: &str) -> Fault {
+    Fault::new(FaultClass::Transient, Channel::Engine, "bored", format!("waiting for {what}"))
+}
+
+/// Seeds within which each break must be caught, at 20 machines, 2 days, chaos.
+pub const SEEDS: u64 = 6;
+
+/// The first seed from `first` that catches `broken`, with the rule that did.
+pub fn first_catch(
+    broken: Break,
+    first: u64,
+    seeds: u64,
+    profile: &super::faults::Profile,
+) -> Option<(u64, &'static str, EngineTime)> {
+    (first..first + seeds).find_map(|seed| {
+        let spec = super::run::Spec {
+            liveness_days: 1,
+            ..super::run::Spec::new(20, 2, seed, profile.clone())
+        };
+        let ran = super::run::run(&spec, Broken(broken));
+        let hit = ran.violations.iter().find(|v| broken.caught_by().contains(&v.rule))?;
+        Some((seed, hit.rule, hit.at))
+    })
+}

@@ -1,0 +1,140 @@
+//! What the seeds have touched: fault × step kind and crash × command. Seeds that touch nothing
+//! prove nothing.
+
+use super::faults::FaultKind;
+use crate::engine::Command;
+use crate::model::{ActionKind, Entry};
+use crate::steps::Step;
+use std::fmt::Write as _;
+
+const STEPS: usize = Step::KINDS.len();
+/// Column of machines without a step.
+const NO_STEP: usize = STEPS;
+const COLUMNS: usize = STEPS + 1;
+/// Commands a daemon can die before: acts by kind, commits by kind of their intent, the rest.
+const ACTS: usize = ActionKind::ALL.len();
+const COMMANDS: usize = 2 * ACTS + 5;
+
+/// Counters of one or many runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Coverage {
+    faults: Vec<[u64; COLUMNS]>,
+    crashes: [u64; COMMANDS],
+    /// Steps that ended (done or skipped), by kind.
+    pub ended: [u64; STEPS],
+}
+
+impl Default for Coverage {
+    fn default() -> Self {
+        Self {
+            faults: vec![[0; COLUMNS]; FaultKind::COUNT],
+            crashes: [0; COMMANDS],
+            ended: [0; STEPS],
+        }
+    }
+}
+
+/// Position of a step kind in the matrix; `None` = no step.
+pub fn column(kind: Option<&str>) -> usize {
+    kind.and_then(|k| Step::KINDS.iter().position(|n| *n == k)).unwrap_or(NO_STEP)
+}
+
+fn row(command: &Command) -> usize {
+    match command {
+        Command::Act { action, .. } => action.kind() as usize,
+        Command::Commit(item) => match item.entries.last() {
+            Some(Entry::Intent { action, .. }) => ACTS + action.kind() as usize,
+            _ => 2 * ACTS,
+        },
+        Command::Probe { .. } => 2 * ACTS + 1,
+        Command::CommitStop { .. } => 2 * ACTS + 2,
+        Command::Ack { .. } => 2 * ACTS + 3,
+        Command::Halt { .. } => 2 * ACTS + 4,
+    }
+}
+
+fn row_name(i: usize) -> String {
+    match i {
+        _ if i < ACTS => format!("act {}", ActionKind::ALL[i]),
+        _ if i < 2 * ACTS => format!("commit intent {}", ActionKind::ALL[i - ACTS]),
+        _ => ["commit other", "probe", "commit stop", "ack", "halt"][i - 2 * ACTS].to_string(),
+    }
+}
+
+impl Coverage {
+    pub fn fault(&mut self, kind: FaultKind, column: usize) {
+        self.faults[kind as usize][column] += 1;
+    }
+
+    /// The daemon died before carrying this out.
+    pub fn crash(&mut self, before: &Command) {
+        self.crashes[row(before)] += 1;
+    }
+
+    pub fn add(&mut self, other: &Coverage) {
+        for (mine, theirs) in self.faults.iter_mut().zip(&other.faults) {
+            for (a, b) in mine.iter_mut().zip(theirs) {
+                *a += b;
+            }
+        }
+        for (a, b) in self.crashes.iter_mut().zip(&other.crashes) {
+            *a += b;
+        }
+        for (a, b) in self.ended.iter_mut().zip(&other.ended) {
+            *a += b;
+        }
+    }
+
+    /// Step kinds that no fault has met, or that never ended.
+    pub fn untouched_steps(&self) -> Vec<&'static str> {
+        (0..STEPS)
+            .filter(|c| self.faults.iter().all(|f| f[*c] == 0) || self.ended[*c] == 0)
+            .map(|c| Step::KINDS[c])
+            .collect()
+    }
+
+    /// Faults that were never thrown.
+    pub fn unthrown_faults(&self) -> Vec<&'static str> {
+        FaultKind::ALL
+            .iter()
+            .filter(|k| self.faults[**k as usize].iter().all(|n| *n == 0))
+            .map(|k| k.name())
+            .collect()
+    }
+
+    /// Acts and intents before which no daemon has died.
+    pub fn uncrashed_commands(&self) -> Vec<String> {
+        (0..2 * ACTS + 4).filter(|i| self.crashes[*i] == 0).map(row_name).collect()
+    }
+
+    /// Cells with a hit, and all cells that could have one.
+    pub fn cells(&self) -> (usize, usize) {
+        let hit = self.faults.iter().flatten().filter(|n| **n > 0).count();
+        (hit, FaultKind::COUNT * COLUMNS)
+    }
+
+    /// Both matrices as text.
+    pub fn table(&self) -> String {
+        let mut out = format!("{:<22}", "fault \\ step");
+        for name in Step::KINDS.iter().chain(&["(none)"]) {
+            let _ = write!(out, " {:>9.9}", name);
+        }
+        out.push('\n');
+        for kind in FaultKind::ALL {
+            let _ = write!(out, "{:<22}", kind.name());
+            for n in self.faults[*kind as usize] {
+                let _ = write!(out, " {n:>9}");
+            }
+            out.push('\n');
+        }
+        let _ = write!(out, "{:<22}", "steps ended");
+        for n in self.ended {
+            let _ = write!(out, " {n:>9}");
+        }
+        out.push_str("\n\ncrash before command\n");
+        for (i, n) in self.crashes.iter().enumerate() {
+            let _ = writeln!(out, "  {:<34} {n:>8}", row_name(i));
+        }
+        out
+    }
+}

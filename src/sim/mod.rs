@@ -1,0 +1,30 @@
+//! The simulator: a world of virtual machines with faults, the production director on top of it,
+//! and invariants checked on what each event changed. One pure world: time comes in events, chance
+//! from a seeded generator, and the same seed gives the same journal.
+//!
+//! | part | what |
+//! | --- | --- |
+//! | [`physics`] | one virtual machine: power, BMC, firmware, host, cluster node, boot window |
+//! | [`truth`] | what physically happened, by whom, and how the machine stood then |
+//! | [`faults`] | fault profiles as data, and the dice |
+//! | [`store`] | the store in memory: journal, rows, sequence checks |
+//! | [`scenario`] | what people do: enrol, hold, drain, retire, repair, stop |
+//! | [`run`] | the discrete-event runner |
+//! | [`invariants`] | what must hold after every event |
+//! | [`coverage`] | fault × step kind, crash × command |
+//! | [`broken`] | deliberately broken deciders that the invariants must catch |
+//! | [`campaign`] | many seeds over threads, and shrinking of a failing one |
+
+pub mod broken;
+pub mod campaign;
+pub mod coverage;
+pub mod durations;
+pub mod faults;
+pub mod invariants;
+pub mod physics;
+pub mod rng;
+pub mod run;
+pub mod scenario;
+pub mod store;
+pub mod truth;
+pub mod workflows;

@@ -1,0 +1,149 @@
+//! Writes: the expectation re-read on the same channel, then the effect.
+
+use super::probe::no_bmc;
+use super::{Cause, Due, HostState, VirtualMachine, What, Window};
+use crate::model::action::Touch;
+use crate::model::facts::WindowFacts;
+use crate::model::identity::Match;
+use crate::model::{
+    Action, Channel, EngineTime, Expect, Fault, FaultClass, HookVerb, Identity, Outcome, PowerOp,
+};
+
+impl VirtualMachine {
+    /// Acts at `now` as an edge would: re-reads `expect`, then writes. `seq` is the journal seq of
+    /// the intent, for the truth log.
+    pub fn act(&mut self, now: EngineTime, seq: u64, action: &Action, expect: &Expect) -> Outcome {
+        match self.refusal(now, action, expect) {
+            Some(outcome) => outcome,
+            None => self.apply(now, seq, action),
+        }
+    }
+
+    /// Why `action` is not sent: its channel is dead, or what it expects is not so.
+    pub fn refusal(
+        &mut self,
+        now: EngineTime,
+        action: &Action,
+        expect: &Expect,
+    ) -> Option<Outcome> {
+        self.advance(now);
+        let refused = |saw: String| Some(Outcome::Refused { saw, wrong_machine: false });
+        let stranger = |saw: String| Some(Outcome::Refused { saw, wrong_machine: true });
+        let touches = action.kind().class().touches;
+        if touches.contains(&Touch::Bmc) {
+            if !self.bmc_up {
+                return Some(Outcome::Failed { fault: no_bmc() });
+            }
+            if let Some(saw) = differs(&expect.identity, &self.shown_identity()) {
+                return stranger(saw);
+            }
+            if let Some(power) = expect.power
+                && power != self.shown_power()
+            {
+                return refused(format!("power {:?}", self.shown_power()));
+            }
+        }
+        match action {
+            Action::UpdateFirmware { inventory_id, .. } => {
+                let Some(slot) = self.firmware.iter().find(|s| s.id == inventory_id) else {
+                    return refused(format!("no component `{inventory_id}`"));
+                };
+                let seen = self.spell(&slot.version);
+                match &expect.from_version {
+                    Some(from) if *from != seen => refused(format!("version {seen}")),
+                    _ => None,
+                }
+            }
+            Action::StartJob { .. } => {
+                if self.host != HostState::Running {
+                    return Some(Outcome::Failed {
+                        fault: Fault::no_answer(Channel::Host, "connection to port 22 refused"),
+                    });
+                }
+                differs(&expect.identity, self.host_identity()).and_then(stranger)
+            }
+            Action::Hook { verb: HookVerb::Leave } if self.node.workloads(now) > 0 => {
+                Some(Outcome::Failed {
+                    fault: Fault::new(
+                        FaultClass::Precondition,
+                        Channel::Cluster,
+                        "workloads-running",
+                        "the provider keeps a node with workloads",
+                    ),
+                })
+            }
+            Action::Power { op: PowerOp::ForceRestart | PowerOp::GracefulShutdown }
+                if self.shown_power() == crate::model::facts::Power::Off =>
+            {
+                Some(Outcome::Failed {
+                    fault: Fault::new(
+                        FaultClass::Transient,
+                        Channel::Bmc,
+                        "conflict",
+                        "the BMC answers 409: the host is off",
+                    ),
+                })
+            }
+            _ => None,
+        }
+    }
+
+    /// The effect itself, at `now`, without looking at any expectation.
+    pub fn apply(&mut self, now: EngineTime, seq: u64, action: &Action) -> Outcome {
+        self.advance(now);
+        let by = Cause::Farrier { seq };
+        let mut handle = None;
+        match action {
+            Action::Power { op } => self.order_power(now, *op, by),
+            Action::BmcReset => self.restart_bmc(now, by),
+            Action::SetBoot { target } => self.set_boot(now, *target, by),
+            Action::OpenBootWindow { image, run, allow_existing_data } => {
+                self.effect(now, What::WindowOpened, by);
+                self.window = Window {
+                    facts: WindowFacts {
+                        open: true,
+                        run: Some(run.clone()),
+                        ..WindowFacts::default()
+                    },
+                    image: image.clone(),
+                    allow_existing_data: *allow_existing_data,
+                };
+            }
+            Action::CloseBootWindow { run } => {
+                self.effect(now, What::WindowClosed, by);
+                if self.window.facts.run.as_deref() == Some(run) {
+                    self.window.facts.open = false;
+                }
+            }
+            Action::UpdateFirmware { inventory_id, to, .. } => {
+                if let Some(slot) = self.firmware.iter().position(|s| s.id == inventory_id) {
+                    handle = Some(self.start_flash(now, slot, to, by));
+                }
+            }
+            Action::StartJob { script, name, .. } => {
+                if self.host == HostState::Running {
+                    self.start_job(now, *script, name, by);
+                }
+            }
+            Action::Hook { verb } => self.hook(now, *verb, by),
+            Action::EndBmcSessions => self.effect(now, What::SessionsEnded, by),
+        }
+        Outcome::Applied { handle }
+    }
+
+    /// The BMC takes the call now and applies it at `at`: nobody looks at the expectation again.
+    pub fn apply_late(&mut self, at: EngineTime, seq: u64, action: &Action) {
+        self.after(at, Due::Late(Box::new((seq, action.clone()))));
+    }
+}
+
+/// What the channel showed instead of `expected`.
+fn differs(expected: &Identity, seen: &Identity) -> Option<String> {
+    match expected.compare(seen) {
+        Match::Same => None,
+        // Nobody said who it should be: the edge can't refuse.
+        Match::Unknown if expected.is_unknown() => None,
+        Match::Unknown => Some("no part of the identity".into()),
+        Match::Differs { part, found, .. } => Some(format!("{part} {found}")),
+    }
+}

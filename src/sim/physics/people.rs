@@ -1,0 +1,110 @@
+//! A person (or the building) at the machine: what nobody told Farrier about.
+
+use super::{BmcTask, HostState, Installed, Node, Slot, Window};
+use super::{Cause, Due, PowerState, VirtualMachine, What};
+use crate::model::{EngineTime, Identity, PowerOp};
+
+impl VirtualMachine {
+    /// Somebody presses the power button: off when on, on when off.
+    pub fn press_power(&mut self, now: EngineTime) {
+        self.advance(now);
+        let op = match self.power {
+            PowerState::On => PowerOp::ForceOff,
+            PowerState::Off => PowerOp::On,
+            PowerState::TurningOn | PowerState::TurningOff => return,
+        };
+        self.order_power(now, op, Cause::Human);
+    }
+
+    /// Another machine stands behind this address from now on, running and with data on it.
+    pub fn swap(&mut self, now: EngineTime, other: Identity) {
+        self.advance(now);
+        let taken = self.clone();
+        self.pending.clear();
+        self.crossed_at = now;
+        self.away.get_or_insert_with(|| Box::new(taken));
+        self.identity = other;
+        self.bmc_up = true;
+        self.tasks.clear();
+        self.firmware = Slot::factory();
+        self.node = Node::default();
+        self.found_running(false, 0);
+        self.host_key = "ssh-ed25519 somebody-elses".into();
+    }
+
+    /// The host's address leads to another host (`None`: put right again).
+    pub fn cross_cables(&mut self, now: EngineTime, other: Option<Identity>) {
+        self.advance(now);
+        self.crossed_at = now;
+        self.other_host = other;
+    }
+
+    /// A repair: the right machine, cables as they should be, a BMC restarted from its standby
+    /// power, so that no task hangs. A machine that is sick for good stays sick.
+    pub fn mend(&mut self, now: EngineTime) {
+        self.advance(now);
+        self.other_host = None;
+        if let Some(own) = self.away.take() {
+            self.come_home(now, *own);
+        }
+        if self.installed.is_none() && matches!(self.host, HostState::Stuck | HostState::Idle) {
+            // Whoever comes to a machine that boots nothing leaves a rescue system on its disk.
+            self.installed = Some(Installed { image: None, run: None });
+            self.reboot(now, Cause::Human);
+        }
+        if self.tasks.iter().any(BmcTask::is_running) {
+            self.restart_bmc(now, Cause::Human);
+        }
+        if self.node.cordoned {
+            // Whoever holds a drain up is talked to.
+            self.node.ends.clear();
+        }
+    }
+
+    /// The machine that was swapped away is back in its place, unplugged meanwhile.
+    fn come_home(&mut self, now: EngineTime, own: VirtualMachine) {
+        self.pending.clear();
+        self.crossed_at = now;
+        self.identity = own.identity;
+        self.power = PowerState::Off;
+        self.host = HostState::Down;
+        self.boot = own.boot;
+        self.firmware = own.firmware;
+        self.tasks.clear();
+        self.bmc_up = own.sick != Some(super::Sickness::DeadBmc);
+        self.installed = own.installed;
+        self.foreign_data = own.foreign_data;
+        self.host_key = own.host_key;
+        self.jobs = own.jobs;
+        self.node = own.node;
+        self.window = own.window;
+        self.host_down();
+        self.node.host_lost(now);
+    }
+
+    /// A new machine in this place, as from the factory: old firmware, empty disks, off. It keeps
+    /// the name and (as a repaired board does) the identity.
+    pub fn rebuild(&mut self, now: EngineTime) {
+        self.advance(now);
+        if self.power == PowerState::On {
+            self.effect(now, What::PowerCut, Cause::Human);
+        }
+        self.pending.retain(|(_, due)| matches!(due, Due::Late(_)));
+        self.power = PowerState::Off;
+        self.host = HostState::Down;
+        self.firmware = Slot::factory();
+        self.tasks.clear();
+        self.bmc_up = self.sick.is_none_or(|s| s != super::Sickness::DeadBmc);
+        self.installed = None;
+        self.foreign_data = false;
+        self.jobs.clear();
+        self.boot = super::BootOverride::default();
+        self.node = Node::default();
+        self.window = Window::default();
+    }
+
+    /// The BMC answers or not, whatever it does itself: a dead switch.
+    pub fn is_reachable(&self) -> bool {
+        self.bmc_up
+    }
+}

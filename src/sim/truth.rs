@@ -1,0 +1,153 @@
+//! The truth log: what physically happened to a machine, by whom, and how the machine stood at that
+//! moment. The invariants judge by it, never by the class that an action declared.
+
+use crate::model::{EngineTime, HookVerb};
+
+/// Who made it happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// Farrier's intent with this journal seq.
+    Farrier { seq: u64 },
+    /// A person at the machine.
+    Human,
+    /// The machine itself.
+    Itself,
+}
+
+/// What happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum What {
+    PowerOn,
+    /// Power went away from a host that had it.
+    PowerCut,
+    BmcReset,
+    SetBoot,
+    /// `slot`: position in [`crate::sim::physics::VirtualMachine::firmware`].
+    FlashStarted {
+        slot: u8,
+        /// The slot runs that version already.
+        already: bool,
+        /// The same image waits for its activation.
+        staged: bool,
+        /// Another task of the BMC was running.
+        busy: bool,
+    },
+    FlashEnded {
+        slot: u8,
+        ok: bool,
+    },
+    /// Power cut or BMC reset in the middle of an update.
+    FlashBroken {
+        slot: u8,
+    },
+    InstallStarted,
+    InstallEnded {
+        ok: bool,
+    },
+    WipeStarted,
+    WipeEnded,
+    SmokeStarted,
+    Hook(HookVerb),
+    WindowOpened,
+    WindowClosed,
+    SessionsEnded,
+}
+
+impl What {
+    pub fn name(self) -> &'static str {
+        match self {
+            What::PowerOn => "power-on",
+            What::PowerCut => "power-cut",
+            What::BmcReset => "bmc-reset",
+            What::SetBoot => "set-boot",
+            What::FlashStarted { .. } => "flash-started",
+            What::FlashEnded { .. } => "flash-ended",
+            What::FlashBroken { .. } => "flash-broken",
+            What::InstallStarted => "install-started",
+            What::InstallEnded { .. } => "install-ended",
+            What::WipeStarted => "wipe-started",
+            What::WipeEnded => "wipe-ended",
+            What::SmokeStarted => "smoke-started",
+            What::Hook(verb) => verb.name(),
+            What::WindowOpened => "window-opened",
+            What::WindowClosed => "window-closed",
+            What::SessionsEnded => "sessions-ended",
+        }
+    }
+
+    /// Could cost data, firmware or somebody's work.
+    pub fn is_destructive(self) -> bool {
+        matches!(
+            self,
+            What::PowerCut
+                | What::BmcReset
+                | What::SetBoot
+                | What::FlashStarted { .. }
+                | What::InstallStarted
+                | What::WipeStarted
+                | What::SmokeStarted
+                | What::Hook(HookVerb::Cordon | HookVerb::Leave)
+        )
+    }
+
+    /// Interrupts whatever runs on the host, now or at its next boot.
+    pub fn needs_empty_host(self) -> bool {
+        matches!(
+            self,
+            What::PowerCut
+                | What::FlashStarted { .. }
+                | What::InstallStarted
+                | What::WipeStarted
+                | What::SmokeStarted
+                | What::Hook(HookVerb::Leave)
+        )
+    }
+}
+
+/// How the machine stood at that moment, before the effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Scene {
+    /// The machine (for effects on the disks: the host) is the one that was delivered under this
+    /// name.
+    pub right_machine: bool,
+    pub workloads: u32,
+    /// Cordoned or not in a cluster at all.
+    pub closed: bool,
+    /// An update task was running.
+    pub flashing: bool,
+    pub was_on: bool,
+}
+
+/// One line of the truth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Effect {
+    pub at: EngineTime,
+    pub what: What,
+    pub by: Cause,
+    pub scene: Scene,
+}
+
+/// The log of one machine, oldest first.
+#[derive(Clone, Debug, Default)]
+pub struct Truth {
+    effects: Vec<Effect>,
+}
+
+impl Truth {
+    pub fn push(&mut self, effect: Effect) {
+        self.effects.push(effect);
+    }
+
+    pub fn effects(&self) -> &[Effect] {
+        &self.effects
+    }
+
+    /// What was added after the first `seen` effects.
+    pub fn since(&self, seen: usize) -> &[Effect] {
+        self.effects.get(seen..).unwrap_or(&[])
+    }
+
+    pub fn count(&self, mut which: impl FnMut(&Effect) -> bool) -> usize {
+        self.effects.iter().filter(|e| which(e)).count()
+    }
+}

@@ -1,0 +1,107 @@
+//! The site that the simulated daemon runs: the shipped workflow of a GPU node with every step
+//! kind, the shipped catalog, one profile, and limits tight enough to be felt.
+
+use crate::config::{self, shipped};
+use crate::model::time::Span;
+use crate::model::{
+    Domain, DomainKind, Expected, HostEndpoint, Identity, Limit, LimitClass, MachineId,
+};
+use crate::steps::catalog::Catalog;
+use crate::steps::site::{Profile, Site};
+use crate::steps::workflow::Workflow;
+use std::sync::Arc;
+
+/// Health probes of the simulated fleet at rest come no more often than this. Production's shipped
+/// pace is a matter of taste; here most events would be health probes that find nothing.
+pub const WATCH_MIN: Span = Span(600_000);
+
+/// The shipped workflow of a GPU node, as operators get it.
+pub fn gpu_node() -> Option<Workflow> {
+    let (workflows, _) = config::workflow::parse(&shipped::workflows());
+    let shipped = workflows.into_iter().find(|w| &*w.name == "gpu-node")?;
+    let mut workflow = Arc::unwrap_or_clone(shipped);
+    workflow.watch = Span(workflow.watch.0.max(WATCH_MIN.0));
+    Some(workflow)
+}
+
+/// The shipped firmware catalog of the virtual node.
+pub fn catalog() -> Catalog {
+    config::catalog::parse("firmware-catalog", &[shipped::virtual_catalog()], &|_| true).0
+}
+
+/// Machines of one rack.
+pub const RACK: u32 = 10;
+
+/// The site: one profile, limits over racks, pool and site.
+pub fn site() -> Site {
+    let workflow = gpu_node().unwrap_or_else(|| Workflow {
+        name: "none".into(),
+        watch: WATCH_MIN,
+        steps: Vec::new(),
+    });
+    let hash = workflow.hash();
+    let profile = Profile {
+        name: "gpu".into(),
+        workflow: hash.clone(),
+        firmware_set: Some("2026.11".into()),
+        image: Some("ubuntu-24.04-gpu".into()),
+        cluster: Some("sim".into()),
+        gpus: 8,
+    };
+    let limit = |class, per, max| Limit { class, per, max };
+    Site {
+        incarnation: "51a0c0de".into(),
+        limits: vec![
+            limit(LimitClass::Power, DomainKind::Rack, 3),
+            limit(LimitClass::Flash, DomainKind::Rack, 3),
+            limit(LimitClass::Flash, DomainKind::Site, 24),
+            limit(LimitClass::Provision, DomainKind::Rack, 4),
+            limit(LimitClass::BurnIn, DomainKind::Rack, 5),
+            limit(LimitClass::Drain, DomainKind::Rack, 3),
+        ],
+        profiles: [(profile.name.clone(), Arc::new(profile))].into(),
+        workflows: [(hash, Arc::new(workflow))].into(),
+        catalog: catalog(),
+        breaker_quarantines: 0,
+        breaker_window_ms: 0,
+    }
+}
+
+/// The machine as its inventory line states it.
+pub fn expected(id: MachineId, identity: Identity, host_key: Option<String>) -> Expected {
+    let rack: Arc<str> = format!("r{:03}", id.0 / RACK).into();
+    Expected {
+        name: format!("n{:05}", id.0).into(),
+        identity,
+        rack: rack.clone(),
+        position: u16::try_from(id.0 % RACK).unwrap_or(0),
+        pool: "gpu".into(),
+        profile: "gpu".into(),
+        domains: vec![
+            Domain { kind: DomainKind::Site, name: "sim".into() },
+            Domain { kind: DomainKind::Rack, name: rack },
+            Domain { kind: DomainKind::Pool, name: "gpu".into() },
+        ],
+        labels: Default::default(),
+        bmc: Default::default(),
+        host: HostEndpoint { host_key, ..HostEndpoint::default() },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::steps::Step;
+
+    #[test]
+    fn the_shipped_workflow_has_every_step_kind_and_the_catalog_its_set() {
+        let workflow = gpu_node().unwrap();
+        for kind in Step::KINDS {
+            assert!(workflow.steps.iter().any(|s| s.step.kind() == kind), "{kind}");
+        }
+        let site = site();
+        let set = &site.catalog.families[0].sets["2026.11"];
+        assert_eq!(set.firmware.len(), 2);
+        assert!(site.profiles.values().all(|p| site.workflows.contains_key(&p.workflow)));
+    }
+}
