@@ -193,6 +193,14 @@ fn judge(i: &Input<'_>, open: &OpenAction, stall_ms: u64) -> Judgement {
             update(i, open, inventory_id, to, late, stall_ms)
         }
         Action::StartJob { .. } => match i.report.job.seen() {
+            // A job does not outlive the host's power.
+            None if is_off(i) && late && open.state == OpenState::Applied => Broke(Fault::new(
+                FaultClass::Transient,
+                Channel::Host,
+                "job-lost",
+                "the host is powered off and its job with it",
+            )),
+            None if is_off(i) && late => DidNot("the host is powered off".into()),
             None => read(i.report.job.fault()),
             Some(job) => match &job.state {
                 JobState::Finished { .. } => Happened("the result file is there".into()),
@@ -251,6 +259,10 @@ fn judge(i: &Input<'_>, open: &OpenAction, stall_ms: u64) -> Judgement {
             _ => Still("the BMC to log out"),
         },
     }
+}
+
+fn is_off(i: &Input<'_>) -> bool {
+    i.report.system.seen().is_some_and(|s| s.power == Power::Off)
 }
 
 fn power(

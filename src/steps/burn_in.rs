@@ -1,5 +1,6 @@
 //! Prove the hardware by a named job with a JSON result and thresholds.
 
+use super::power::ensure_on;
 use super::{Look, View, need};
 use crate::model::action::JobScript;
 use crate::model::facts::{JobState, ProbeSet};
@@ -36,6 +37,9 @@ impl Params {
     }
 
     pub(super) fn look(&self, v: &View<'_>) -> Look {
+        if let Some(look) = ensure_on(need!(v.report.system).power) {
+            return look;
+        }
         if v.m.happened(ActionKind::BurnInJob).is_none() {
             return Look::Act(Action::StartJob {
                 script: self.preset,

@@ -45,6 +45,15 @@ impl Params {
     }
 }
 
+/// A step whose work is on the host first needs its power: `None` = it is on.
+pub(super) fn ensure_on(power: Power) -> Option<Look> {
+    match power {
+        Power::On => None,
+        Power::Off => Some(Look::Act(Action::Power { op: PowerOp::On })),
+        _ => Some(Look::wait("the power state to settle", 5_000)),
+    }
+}
+
 impl View<'_> {
     /// A shutdown was tried in this attempt and the machine is still on.
     fn last_power_off_failed(&self) -> bool {

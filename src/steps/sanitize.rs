@@ -1,6 +1,7 @@
 //! Wipe the machine's local disks by the shipped job. The job re-reads DMI in the command that
 //! writes and refuses any other host than the BMC's machine.
 
+use super::power::ensure_on;
 use super::{Look, View, need};
 use crate::model::action::JobScript;
 use crate::model::facts::{JobState, ProbeSet};
@@ -27,7 +28,9 @@ impl Params {
     }
 
     pub(super) fn look(&self, v: &View<'_>) -> Look {
-        need!(v.report.system);
+        if let Some(look) = ensure_on(need!(v.report.system).power) {
+            return look;
+        }
         let Some(act) = v.m.happened(ActionKind::WipeJob) else {
             return Look::Act(Action::StartJob {
                 script: JobScript::Wipe,
