@@ -1,4 +1,7 @@
 //! Wiring: the only place that knows every part.
 
 pub mod check;
+pub mod current;
 pub mod files;
+pub mod listen;
+pub mod reload;

@@ -1,0 +1,139 @@
+//! What a (re)loaded inventory would change, and taking it into a running engine.
+
+use super::current::Current;
+use super::files;
+use crate::config;
+use crate::engine::driver::Handle;
+use crate::model::{Expected, MachineId};
+use crate::port::Inward;
+use crate::port::store::Store;
+use crate::steps::site::Site;
+use crate::steps::workflow::Workflow;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+
+/// The inventory file against what the database expects.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Difference {
+    /// Names that are new: they start unmanaged, so nothing is done to them.
+    pub added: Vec<Arc<str>>,
+    /// Names whose expectation changed.
+    pub changed: Vec<Arc<str>>,
+    /// Names that are gone from the file: reported, never acted on.
+    pub vanished: Vec<Arc<str>>,
+}
+
+/// Compares by name.
+pub fn difference(known: &BTreeMap<Arc<str>, Arc<Expected>>, file: &[Arc<Expected>]) -> Difference {
+    let mut found = Difference::default();
+    let names: BTreeSet<&Arc<str>> = file.iter().map(|e| &e.name).collect();
+    for expected in file {
+        match known.get(&expected.name) {
+            None => found.added.push(expected.name.clone()),
+            Some(old) if old != expected => found.changed.push(expected.name.clone()),
+            Some(_) => {}
+        }
+    }
+    found.vanished = known.keys().filter(|n| !names.contains(n)).cloned().collect();
+    found
+}
+
+/// Stores what is new or changed; returns the machines to tell the engine of.
+///
+/// # Errors
+/// A sentence for a person; nothing was changed.
+pub async fn take(
+    store: &dyn Store,
+    known: &BTreeMap<Arc<str>, Arc<Expected>>,
+    loaded: &config::Loaded,
+    confirmed: Option<usize>,
+) -> Result<Vec<(MachineId, Arc<Expected>)>, String> {
+    let diff = difference(known, &loaded.expected);
+    for name in &diff.vanished {
+        tracing::warn!(machine = %name, "not in the inventory any more; Farrier leaves it as it is");
+    }
+    let max = loaded.daemon.confirm_max_machines as usize;
+    if diff.changed.len() > max && confirmed != Some(diff.changed.len()) {
+        return Err(format!(
+            "the inventory changes what is expected of {} machines, more than `[confirm] max_machines = {max}`; nothing was taken over\n  hint: look at the change, then confirm it: `farrier reload --confirm {}`, or `farrier serve --confirm {}` at a start",
+            diff.changed.len(),
+            diff.changed.len(),
+            diff.changed.len(),
+        ));
+    }
+    for (hash, workflow) in &loaded.site.workflows {
+        let json = serde_json::to_string(&**workflow).map_err(|e| e.to_string())?;
+        store.keep_workflow(hash, &json).await.map_err(|e| e.to_string())?;
+    }
+    let touched: BTreeSet<&Arc<str>> = diff.added.iter().chain(&diff.changed).collect();
+    let fresh: Vec<Arc<Expected>> =
+        loaded.expected.iter().filter(|e| touched.contains(&e.name)).cloned().collect();
+    if fresh.is_empty() {
+        return Ok(Vec::new());
+    }
+    let plain: Vec<Expected> = fresh.iter().map(|e| (**e).clone()).collect();
+    let ids = store.expect(&plain).await.map_err(|e| e.to_string())?;
+    if ids.len() != fresh.len() {
+        return Err("the store gave fewer ids than machines".into());
+    }
+    tracing::info!(added = diff.added.len(), changed = diff.changed.len(), "inventory taken over");
+    Ok(ids.into_iter().zip(fresh).collect())
+}
+
+/// The site for the engine: the files' part, the database's incarnation and pinned workflows.
+pub fn site(
+    loaded: &config::Loaded,
+    incarnation: &Arc<str>,
+    pinned: &BTreeMap<Arc<str>, String>,
+) -> Arc<Site> {
+    let mut site = loaded.site.clone();
+    site.incarnation = incarnation.clone();
+    for (hash, json) in pinned {
+        if site.workflows.contains_key(hash) {
+            continue;
+        }
+        match serde_json::from_str::<Workflow>(json) {
+            Ok(workflow) => {
+                site.workflows.insert(hash.clone(), Arc::new(workflow));
+            }
+            Err(e) => tracing::error!(%hash, error = %e, "a kept workflow can't be read"),
+        }
+    }
+    Arc::new(site)
+}
+
+/// Reads the files again; on any problem the last good configuration stays in force.
+///
+/// # Errors
+/// The report of what is wrong; nothing was changed.
+pub async fn reload(
+    path: &Path,
+    current: &Current,
+    store: &dyn Store,
+    engine: &Handle,
+    confirmed: Option<usize>,
+) -> Result<String, String> {
+    let loaded = files::load(path).map_err(|problems| problems.report)?;
+    let known = engine
+        .ask(|director, _| {
+            let named = director.machines().filter_map(|m| {
+                let expected = director.expected(m.id)?;
+                Some((expected.name.clone(), expected.clone()))
+            });
+            (named.collect::<BTreeMap<_, _>>(), director.site().incarnation.clone())
+        })
+        .await
+        .ok_or("the engine has ended")?;
+    let (known, incarnation) = known;
+    let machines = take(store, &known, &loaded, confirmed).await?;
+    let count = machines.len();
+    let site = site(&loaded, &incarnation, &BTreeMap::new());
+    current.set(loaded);
+    let ended = |_| "the engine has ended".to_string();
+    engine.inbox.send(Inward::Site { site }).await.map_err(ended)?;
+    if !machines.is_empty() {
+        engine.inbox.send(Inward::Expect { machines }).await.map_err(ended)?;
+    }
+    Ok(format!("reloaded; {count} machines new or changed"))
+}
