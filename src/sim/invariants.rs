@@ -12,7 +12,7 @@ use crate::model::{
     Action, Change, Control, DomainKind, EngineTime, Entry, Expect, Expected, Fault, FaultClass,
     Limit, LimitClass, Machine, MachineId, Stage, fold, stage,
 };
-use crate::port::store::CommitItem;
+use crate::port::store::{CommitItem, Stopped};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -33,6 +33,8 @@ pub const RULES: &[&str] = &[
     "held-touched",
     "stopped-touched",
     "quarantined-touched",
+    "quarantined-moves",
+    "intent-after-stop",
     "in-use",
     "limit",
     "physical-limit",
@@ -309,10 +311,18 @@ impl Checker {
         &mut self,
         now: EngineTime,
         item: &CommitItem,
-        stopped: bool,
+        stopped: Option<&Stopped>,
         vm: &VirtualMachine,
     ) {
         let id = item.machine;
+        // Decided after the stop: one decided before it may still wait for the disk.
+        if let Some(stop) = stopped
+            && item.at > stop.at
+            && matches!(item.entries.last(), Some(Entry::Intent { .. }))
+        {
+            self.violate("intent-after-stop", now, id, String::new);
+        }
+        let stopped = stopped.is_some();
         if self.watches[id.0 as usize].folded.seq != item.after_seq {
             self.violate("journal-gap", now, id, || format!("after seq {}", item.after_seq));
         }
@@ -341,6 +351,17 @@ impl Checker {
         stopped: bool,
         vm: &VirtualMachine,
     ) {
+        let w = &mut self.watches[id.0 as usize];
+        let moves = matches!(
+            entry,
+            Entry::RunBegan { .. }
+                | Entry::Entered { .. }
+                | Entry::StepBegan { .. }
+                | Entry::StepEnded { .. }
+        );
+        if moves && w.folded.is_quarantined() {
+            self.violate("quarantined-moves", now, id, || entry.name().into());
+        }
         let w = &mut self.watches[id.0 as usize];
         match entry {
             Entry::Intent { action, expect, .. } => {

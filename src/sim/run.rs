@@ -587,7 +587,7 @@ impl<D: Decide + Clone> Runner<D> {
                         eprintln!("{:>12} {}", self.now.0, serde_json::json!(entry));
                     }
                 }
-                self.checker.durable(self.now, &item, self.store.stopped.is_some(), &self.vms[i]);
+                self.checker.durable(self.now, &item, self.store.stopped.as_ref(), &self.vms[i]);
                 self.store.commit(*item)
             }
         }
