@@ -10,7 +10,7 @@ use super::truth::{Cause, Effect, What};
 use crate::model::action::Touch;
 use crate::model::{
     Action, Change, Control, DomainKind, EngineTime, Entry, Expect, Expected, Fault, FaultClass,
-    Limit, LimitClass, Machine, MachineId, Stage, fold, stage,
+    Limit, LimitClass, Machine, MachineId, Stage, StepEnd, fold, stage,
 };
 use crate::port::store::{CommitItem, Stopped};
 use std::collections::BTreeMap;
@@ -40,6 +40,7 @@ pub const RULES: &[&str] = &[
     "physical-limit",
     "fold-differs",
     "illegal-edge",
+    "done-not-true",
     "journal-gap",
     "conflict",
     "halt",
@@ -120,6 +121,8 @@ pub struct Checker {
     last_kill: EngineTime,
     killed: bool,
     last_trouble: Option<EngineTime>,
+    /// Step kinds of the workflow, by index.
+    kinds: Vec<&'static str>,
 }
 
 fn bit(class: LimitClass) -> u8 {
@@ -127,7 +130,7 @@ fn bit(class: LimitClass) -> u8 {
 }
 
 impl Checker {
-    pub fn new(limits: Vec<Limit>) -> Self {
+    pub fn new(limits: Vec<Limit>, kinds: Vec<&'static str>) -> Self {
         Self {
             watches: Vec::new(),
             limits,
@@ -141,6 +144,7 @@ impl Checker {
             last_kill: EngineTime::ZERO,
             killed: false,
             last_trouble: None,
+            kinds,
         }
     }
 
@@ -386,6 +390,15 @@ impl Checker {
                 }
             }
             Entry::StepBegan { .. } => w.fresh_since = now,
+            Entry::StepEnded { end: StepEnd::Done { .. }, .. } => {
+                let kind =
+                    w.folded.step.as_ref().and_then(|s| self.kinds.get(usize::from(s.index)));
+                if let Some(kind) = kind.copied()
+                    && let Some(why) = not_true(now, kind, w.fresh_since, vm)
+                {
+                    self.violate("done-not-true", now, id, || format!("{kind}: {why}"));
+                }
+            }
             Entry::Changed { change, .. } => match change {
                 Change::Release { .. } => {
                     w.fresh_since = now;
@@ -650,6 +663,40 @@ impl Checker {
     /// The folded row of a machine.
     pub fn row(&self, id: MachineId) -> &Machine {
         &self.watches[id.0 as usize].folded
+    }
+}
+
+/// Why a step that ended as done is not so in the world. A machine that people have just had their
+/// hands on proves nothing.
+fn not_true(
+    now: EngineTime,
+    kind: &str,
+    since: EngineTime,
+    vm: &VirtualMachine,
+) -> Option<&'static str> {
+    let hands = vm.crossed_at + 600_000 > now && vm.crossed_at != EngineTime::ZERO
+        || vm.truth.effects().iter().rev().take(6).any(|e| e.by == Cause::Human && e.at >= since);
+    if hands || vm.identity != vm.delivered || vm.other_host.is_some() {
+        return None;
+    }
+    match kind {
+        "firmware" => {
+            let old = vm.firmware.iter().any(|s| matches!(&*s.version, "2.0.0" | "7.10"));
+            old.then_some("an old version runs")
+        }
+        "provision" => {
+            let ours = vm.installed.as_ref().is_some_and(|i| i.run.is_some());
+            (!ours).then_some("no image of ours is on the disk")
+        }
+        "drain" => (vm.node.workloads(now) > 0).then_some("workloads run"),
+        "join" => (!vm.node.member).then_some("not a member"),
+        "leave" => vm.node.member.then_some("still a member"),
+        "sanitize" => {
+            let wiped =
+                vm.truth.effects().iter().rev().any(|e| e.what == What::WipeEnded && e.at >= since);
+            (!wiped).then_some("no wipe ended")
+        }
+        _ => None,
     }
 }
 
