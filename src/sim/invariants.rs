@@ -100,7 +100,9 @@ struct Watch {
     /// When it was last said that an update did not take hold: by a person's release, or by the
     /// old version re-read long after the activation.
     taken_back_at: EngineTime,
+    /// When an update last took hold.
     last_flash: EngineTime,
+    step_since: EngineTime,
 }
 
 /// Violations kept with their text; all are counted.
@@ -182,6 +184,7 @@ impl Checker {
             adopted_free: false,
             taken_back_at: EngineTime::ZERO,
             last_flash: EngineTime::ZERO,
+            step_since: EngineTime::ZERO,
         });
     }
 
@@ -389,12 +392,15 @@ impl Checker {
                     self.violate("illegal-edge", now, id, || format!("{from} → {to}"));
                 }
             }
-            Entry::StepBegan { .. } => w.fresh_since = now,
+            Entry::StepBegan { .. } => {
+                w.fresh_since = now;
+                w.step_since = now;
+            }
             Entry::StepEnded { end: StepEnd::Done { .. }, .. } => {
                 let kind =
                     w.folded.step.as_ref().and_then(|s| self.kinds.get(usize::from(s.index)));
                 if let Some(kind) = kind.copied()
-                    && let Some(why) = not_true(now, kind, w.fresh_since, vm)
+                    && let Some(why) = not_true(now, kind, w.step_since, vm)
                 {
                     self.violate("done-not-true", now, id, || format!("{kind}: {why}"));
                 }
@@ -548,6 +554,7 @@ impl Checker {
         match e.what {
             What::WipeStarted => wipe_twice = std::mem::replace(&mut w.wiping, true),
             What::WipeEnded | What::PowerCut => w.wiping = false,
+            What::FlashEnded { ok: true, .. } => w.last_flash = e.at,
             _ => {}
         }
         let Cause::Farrier { seq } = e.by else { return };
@@ -601,9 +608,8 @@ impl Checker {
             self.violate("write-during-flash", e.at, id, || format!("{name} by seq {seq}"));
         }
         if let What::FlashStarted { already, staged, busy, .. } = what {
-            let w = &mut self.watches[id.0 as usize];
-            let before = std::mem::replace(&mut w.last_flash, e.at);
-            let said_so = w.taken_back_at > before;
+            let w = &self.watches[id.0 as usize];
+            let said_so = w.taken_back_at > w.last_flash;
             if already {
                 self.violate("flash-again", e.at, id, || format!("seq {seq}"));
             }

@@ -28,6 +28,7 @@ impl VirtualMachine {
         self.tasks.clear();
         self.firmware = Slot::factory();
         self.node = Node::default();
+        self.boot = super::BootOverride::default();
         self.found_running(false, 0);
         self.host_key = "ssh-ed25519 somebody-elses".into();
     }
