@@ -1,11 +1,13 @@
 //! Deliberately broken deciders. Each wraps the production rules and breaks one thing; the
 //! invariants must catch every one of them, or they prove nothing.
 
+use super::faults::{FaultKind, Profile, Rule};
+use super::run::{Spec, run};
 use crate::decide::{Decide, Input, Room, Rules, Verdict};
 use crate::model::facts::{Membership, Power, TaskState};
 use crate::model::{
     Action, ActionKind, Channel, Control, EngineTime, Entry, Expect, Fault, FaultClass, LimitClass,
-    MachineId, OpenState, Outcome, PowerOp, Read,
+    MachineId, OpenState, Outcome, PowerOp, Read, Stage,
 };
 
 /// What is broken.
@@ -33,8 +35,8 @@ pub enum Break {
     QuarantineForNothing,
     /// Other tasks of a BMC are not seen.
     IgnoreTasks,
-    /// A quarantined machine goes on.
-    IgnoreQuarantine,
+    /// Once an update was taken, its version is believed to run.
+    AssumeVersion,
     /// Waits without an end.
     NeverDone,
     /// Job output goes into the journal.
@@ -56,7 +58,7 @@ impl Break {
         Break::CutDuringFlash,
         Break::QuarantineForNothing,
         Break::IgnoreTasks,
-        Break::IgnoreQuarantine,
+        Break::AssumeVersion,
         Break::NeverDone,
         Break::LeakOutput,
         Break::RebuildAdopted,
@@ -71,7 +73,7 @@ impl Break {
             }
             Break::NoLimits => &["limit", "physical-limit"],
             Break::IgnoreHold => &["fold-differs", "held-touched", "quarantine-unjustified"],
-            Break::IgnoreStop => &["stopped-touched"],
+            Break::IgnoreStop => &["intent-after-stop", "stopped-touched"],
             Break::ManageUnmanaged => {
                 &["unmanaged-touched", "fold-differs", "quarantine-unjustified"]
             }
@@ -80,9 +82,7 @@ impl Break {
             Break::CutDuringFlash => &["write-during-flash", "two-at-once"],
             Break::QuarantineForNothing => &["quarantine-unjustified"],
             Break::IgnoreTasks => &["flash-while-busy", "write-during-flash"],
-            Break::IgnoreQuarantine => {
-                &["quarantined-touched", "fold-differs", "quarantine-unjustified"]
-            }
+            Break::AssumeVersion => &["done-not-true"],
             Break::NeverDone => &["liveness"],
             Break::LeakOutput => &["secret-in-journal"],
             Break::RebuildAdopted => &["adopted-touched", "in-use", "quarantine-unjustified"],
@@ -156,7 +156,9 @@ impl Decide for Broken {
                 _ => Rules.decide(i),
             },
             Break::SkipDrain => with_report(i, &|r| {
-                if let Read::Seen(node) = &mut r.cluster {
+                if !matches!(m.stage, Stage::Join | Stage::InService)
+                    && let Read::Seen(node) = &mut r.cluster
+                {
                     *node = Membership { workloads: 0, cordoned: true, ..node.clone() };
                 }
             }),
@@ -208,9 +210,23 @@ impl Decide for Broken {
                 }
                 with_report(i, &report_free)
             }
-            Break::IgnoreQuarantine => with_row(&|row| {
-                if row.is_quarantined() {
-                    row.condition = crate::model::Condition::Ok;
+            Break::AssumeVersion => with_report(i, &|r| {
+                let acts = m.step.as_ref().map_or(&[][..], |s| &s.acts);
+                if let Read::Seen(components) = &mut r.firmware {
+                    for c in components {
+                        let wanted = match c.id.as_str() {
+                            "BMC" => ("bmc", "7.20"),
+                            _ => ("bios", "2.1.0"),
+                        };
+                        let flashed = |a: &crate::model::machine::Act| {
+                            a.kind == ActionKind::UpdateFirmware
+                                && a.happened
+                                && a.about == wanted.0
+                        };
+                        if acts.iter().any(flashed) {
+                            c.version = Some(wanted.1.into());
+                        }
+                    }
                 }
             }),
             Break::NeverDone => match Rules.decide(i) {
@@ -282,22 +298,39 @@ fn boredom(what: &str) -> Fault {
     Fault::new(FaultClass::Transient, Channel::Engine, "bored", format!("waiting for {what}"))
 }
 
-/// Seeds within which each break must be caught, at 20 machines, 2 days, chaos.
+/// Seeds within which each break must be caught, at 20 machines and 3 days of chaos.
 pub const SEEDS: u64 = 6;
 
-/// The first seed from `first` that catches `broken`, with the rule that did.
+impl Break {
+    /// Chaos, with more of what this break stumbles over.
+    fn profile(self) -> Profile {
+        let mut profile = Profile::named("chaos").unwrap_or(Profile {
+            name: "chaos",
+            rules: Vec::new(),
+            sick_per_million: 0,
+        });
+        let more: &[(FaultKind, u32)] = match self {
+            Break::NoIdentity => {
+                &[(FaultKind::SerialSwapped, 10_000), (FaultKind::WrongHost, 10_000)]
+            }
+            _ => &[],
+        };
+        for (kind, per_million) in more {
+            profile.rules.push(Rule { kind: *kind, per_million: *per_million });
+        }
+        profile
+    }
+}
+
+/// The first seed from `first` that catches `broken`, with the rule that did and when.
 pub fn first_catch(
     broken: Break,
     first: u64,
     seeds: u64,
-    profile: &super::faults::Profile,
 ) -> Option<(u64, &'static str, EngineTime)> {
     (first..first + seeds).find_map(|seed| {
-        let spec = super::run::Spec {
-            liveness_days: 1,
-            ..super::run::Spec::new(20, 2, seed, profile.clone())
-        };
-        let ran = super::run::run(&spec, Broken(broken));
+        let spec = Spec { liveness_days: 1, ..Spec::new(20, 3, seed, broken.profile()) };
+        let ran = run(&spec, Broken(broken));
         let hit = ran.violations.iter().find(|v| broken.caught_by().contains(&v.rule))?;
         Some((seed, hit.rule, hit.at))
     })

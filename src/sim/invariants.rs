@@ -10,9 +10,9 @@ use super::truth::{Cause, Effect, What};
 use crate::model::action::Touch;
 use crate::model::{
     Action, Change, Control, DomainKind, EngineTime, Entry, Expect, Expected, Fault, FaultClass,
-    Limit, LimitClass, Machine, MachineId, Stage, fold, stage,
+    Limit, LimitClass, Machine, MachineId, Stage, StepEnd, fold, stage,
 };
-use crate::port::store::CommitItem;
+use crate::port::store::{CommitItem, Stopped};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -33,11 +33,14 @@ pub const RULES: &[&str] = &[
     "held-touched",
     "stopped-touched",
     "quarantined-touched",
+    "quarantined-moves",
+    "intent-after-stop",
     "in-use",
     "limit",
     "physical-limit",
     "fold-differs",
     "illegal-edge",
+    "done-not-true",
     "journal-gap",
     "conflict",
     "halt",
@@ -97,7 +100,9 @@ struct Watch {
     /// When it was last said that an update did not take hold: by a person's release, or by the
     /// old version re-read long after the activation.
     taken_back_at: EngineTime,
+    /// When an update last took hold.
     last_flash: EngineTime,
+    step_since: EngineTime,
 }
 
 /// Violations kept with their text; all are counted.
@@ -118,6 +123,8 @@ pub struct Checker {
     last_kill: EngineTime,
     killed: bool,
     last_trouble: Option<EngineTime>,
+    /// Step kinds of the workflow, by index.
+    kinds: Vec<&'static str>,
 }
 
 fn bit(class: LimitClass) -> u8 {
@@ -125,7 +132,7 @@ fn bit(class: LimitClass) -> u8 {
 }
 
 impl Checker {
-    pub fn new(limits: Vec<Limit>) -> Self {
+    pub fn new(limits: Vec<Limit>, kinds: Vec<&'static str>) -> Self {
         Self {
             watches: Vec::new(),
             limits,
@@ -139,6 +146,7 @@ impl Checker {
             last_kill: EngineTime::ZERO,
             killed: false,
             last_trouble: None,
+            kinds,
         }
     }
 
@@ -176,6 +184,7 @@ impl Checker {
             adopted_free: false,
             taken_back_at: EngineTime::ZERO,
             last_flash: EngineTime::ZERO,
+            step_since: EngineTime::ZERO,
         });
     }
 
@@ -309,10 +318,18 @@ impl Checker {
         &mut self,
         now: EngineTime,
         item: &CommitItem,
-        stopped: bool,
+        stopped: Option<&Stopped>,
         vm: &VirtualMachine,
     ) {
         let id = item.machine;
+        // Decided after the stop: one decided before it may still wait for the disk.
+        if let Some(stop) = stopped
+            && item.at > stop.at
+            && matches!(item.entries.last(), Some(Entry::Intent { .. }))
+        {
+            self.violate("intent-after-stop", now, id, String::new);
+        }
+        let stopped = stopped.is_some();
         if self.watches[id.0 as usize].folded.seq != item.after_seq {
             self.violate("journal-gap", now, id, || format!("after seq {}", item.after_seq));
         }
@@ -342,6 +359,17 @@ impl Checker {
         vm: &VirtualMachine,
     ) {
         let w = &mut self.watches[id.0 as usize];
+        let moves = matches!(
+            entry,
+            Entry::RunBegan { .. }
+                | Entry::Entered { .. }
+                | Entry::StepBegan { .. }
+                | Entry::StepEnded { .. }
+        );
+        if moves && w.folded.is_quarantined() {
+            self.violate("quarantined-moves", now, id, || entry.name().into());
+        }
+        let w = &mut self.watches[id.0 as usize];
         match entry {
             Entry::Intent { action, expect, .. } => {
                 let row = &w.folded;
@@ -364,7 +392,19 @@ impl Checker {
                     self.violate("illegal-edge", now, id, || format!("{from} → {to}"));
                 }
             }
-            Entry::StepBegan { .. } => w.fresh_since = now,
+            Entry::StepBegan { .. } => {
+                w.fresh_since = now;
+                w.step_since = now;
+            }
+            Entry::StepEnded { end: StepEnd::Done { .. }, .. } => {
+                let kind =
+                    w.folded.step.as_ref().and_then(|s| self.kinds.get(usize::from(s.index)));
+                if let Some(kind) = kind.copied()
+                    && let Some(why) = not_true(now, kind, w.step_since, vm)
+                {
+                    self.violate("done-not-true", now, id, || format!("{kind}: {why}"));
+                }
+            }
             Entry::Changed { change, .. } => match change {
                 Change::Release { .. } => {
                     w.fresh_since = now;
@@ -514,6 +554,7 @@ impl Checker {
         match e.what {
             What::WipeStarted => wipe_twice = std::mem::replace(&mut w.wiping, true),
             What::WipeEnded | What::PowerCut => w.wiping = false,
+            What::FlashEnded { ok: true, .. } => w.last_flash = e.at,
             _ => {}
         }
         let Cause::Farrier { seq } = e.by else { return };
@@ -567,9 +608,8 @@ impl Checker {
             self.violate("write-during-flash", e.at, id, || format!("{name} by seq {seq}"));
         }
         if let What::FlashStarted { already, staged, busy, .. } = what {
-            let w = &mut self.watches[id.0 as usize];
-            let before = std::mem::replace(&mut w.last_flash, e.at);
-            let said_so = w.taken_back_at > before;
+            let w = &self.watches[id.0 as usize];
+            let said_so = w.taken_back_at > w.last_flash;
             if already {
                 self.violate("flash-again", e.at, id, || format!("seq {seq}"));
             }
@@ -629,6 +669,40 @@ impl Checker {
     /// The folded row of a machine.
     pub fn row(&self, id: MachineId) -> &Machine {
         &self.watches[id.0 as usize].folded
+    }
+}
+
+/// Why a step that ended as done is not so in the world. A machine that people have just had their
+/// hands on proves nothing.
+fn not_true(
+    now: EngineTime,
+    kind: &str,
+    since: EngineTime,
+    vm: &VirtualMachine,
+) -> Option<&'static str> {
+    let hands = vm.crossed_at + 600_000 > now && vm.crossed_at != EngineTime::ZERO
+        || vm.truth.effects().iter().rev().take(6).any(|e| e.by == Cause::Human && e.at >= since);
+    if hands || vm.identity != vm.delivered || vm.other_host.is_some() {
+        return None;
+    }
+    match kind {
+        "firmware" => {
+            let old = vm.firmware.iter().any(|s| matches!(&*s.version, "2.0.0" | "7.10"));
+            old.then_some("an old version runs")
+        }
+        "provision" => {
+            let ours = vm.installed.as_ref().is_some_and(|i| i.run.is_some());
+            (!ours).then_some("no image of ours is on the disk")
+        }
+        "drain" => (vm.node.workloads(now) > 0).then_some("workloads run"),
+        "join" => (!vm.node.member).then_some("not a member"),
+        "leave" => vm.node.member.then_some("still a member"),
+        "sanitize" => {
+            let wiped =
+                vm.truth.effects().iter().rev().any(|e| e.what == What::WipeEnded && e.at >= since);
+            (!wiped).then_some("no wipe ended")
+        }
+        _ => None,
     }
 }
 

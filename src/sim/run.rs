@@ -220,7 +220,11 @@ impl<D: Decide + Clone> Runner<D> {
         let site = Arc::new(workflows::site());
         let (people, vms, lines, plan) =
             Scenario::new(spec.seed, spec.machines, spec.days, &spec.profile, &durations);
-        let mut checker = Checker::new(site.limits.clone());
+        let kinds = |w: &Arc<crate::steps::workflow::Workflow>| {
+            w.steps.iter().map(|s| s.step.kind()).collect()
+        };
+        let kinds = site.workflows.values().next().map(kinds).unwrap_or_default();
+        let mut checker = Checker::new(site.limits.clone(), kinds);
         for line in &lines {
             checker.add(line);
         }
@@ -466,7 +470,14 @@ impl<D: Decide + Clone> Runner<D> {
         }
         let mut commands = out.drain(..);
         while let Some(command) = commands.next() {
-            if self.dice.throw(FaultKind::Kill, self.now) {
+            // Most commands are probes; the dangerous moments are the acts and their intents.
+            let dangerous = match &command {
+                Command::Act { .. } => true,
+                Command::Commit(item) => matches!(item.entries.last(), Some(Entry::Intent { .. })),
+                _ => false,
+            };
+            let throws = if dangerous { 16 } else { 1 };
+            if (0..throws).any(|_| self.dice.throw(FaultKind::Kill, self.now)) {
                 self.coverage.crash(&command);
                 if let Command::Act { machine, .. } | Command::Probe { machine, .. } = &command {
                     self.coverage.fault(FaultKind::Kill, self.column(*machine));
@@ -587,7 +598,7 @@ impl<D: Decide + Clone> Runner<D> {
                         eprintln!("{:>12} {}", self.now.0, serde_json::json!(entry));
                     }
                 }
-                self.checker.durable(self.now, &item, self.store.stopped.is_some(), &self.vms[i]);
+                self.checker.durable(self.now, &item, self.store.stopped.as_ref(), &self.vms[i]);
                 self.store.commit(*item)
             }
         }

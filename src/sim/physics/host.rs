@@ -121,7 +121,9 @@ impl VirtualMachine {
 
     /// The boot server answers only while a run waits for this machine; else: boot the disk.
     pub(super) fn script_fetch(&mut self, at: EngineTime) {
-        if !self.window.facts.open || self.window.facts.callback.is_some() {
+        // It knows machines by their MAC: a stranger is told to boot its disk.
+        let ours = self.identity == self.delivered;
+        if !ours || !self.window.facts.open || self.window.facts.callback.is_some() {
             self.boot_disk(at);
             return;
         }

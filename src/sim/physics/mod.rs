@@ -291,7 +291,7 @@ impl VirtualMachine {
     }
 
     fn effect(&mut self, at: EngineTime, what: What, by: Cause) {
-        let on_host = matches!(what, What::InstallStarted | What::WipeStarted | What::SmokeStarted);
+        let on_host = matches!(what, What::WipeStarted | What::SmokeStarted);
         let right_machine =
             self.identity == self.delivered && (!on_host || self.other_host.is_none());
         let scene = Scene {

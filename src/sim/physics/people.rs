@@ -28,6 +28,7 @@ impl VirtualMachine {
         self.tasks.clear();
         self.firmware = Slot::factory();
         self.node = Node::default();
+        self.boot = super::BootOverride::default();
         self.found_running(false, 0);
         self.host_key = "ssh-ed25519 somebody-elses".into();
     }
@@ -51,6 +52,9 @@ impl VirtualMachine {
             // Whoever comes to a machine that boots nothing leaves a rescue system on its disk.
             self.installed = Some(Installed { image: None, run: None });
             self.reboot(now, Cause::Human);
+        } else if self.installed.is_some() && self.power == PowerState::Off {
+            // And nobody leaves a machine off that could run.
+            self.order_power(now, PowerOp::On, Cause::Human);
         }
         if self.tasks.iter().any(BmcTask::is_running) {
             self.restart_bmc(now, Cause::Human);
