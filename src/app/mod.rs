@@ -5,3 +5,4 @@ pub mod current;
 pub mod files;
 pub mod listen;
 pub mod reload;
+pub mod simulate;
