@@ -1,7 +1,9 @@
 //! Farrier takes bare-metal GPU machines from rack to cluster and back. See `ARCHITECTURE.md`.
 
+pub mod api;
 pub mod decide;
 pub mod engine;
 pub mod model;
 pub mod port;
 pub mod steps;
+pub mod web;
