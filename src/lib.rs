@@ -1,6 +1,7 @@
 //! Farrier takes bare-metal GPU machines from rack to cluster and back. See `ARCHITECTURE.md`.
 
 pub mod api;
+pub mod cli;
 pub mod decide;
 pub mod engine;
 pub mod model;
