@@ -27,5 +27,8 @@ fn main() {
     }
     rates.sort_by(f64::total_cmp);
     let median = rates[rates.len() / 2];
-    println!("simulator: median {median:.0} events/s = {:.2} x the floor of 300000/s", median / 300_000.0);
+    println!(
+        "simulator: median {median:.0} events/s = {:.2} x the floor of 300000/s",
+        median / 300_000.0
+    );
 }

@@ -1,6 +1,8 @@
 //! Farrier takes bare-metal GPU machines from rack to cluster and back. See `ARCHITECTURE.md`.
 
+pub mod api;
 pub mod app;
+pub mod cli;
 pub mod config;
 pub mod decide;
 pub mod engine;
@@ -8,3 +10,4 @@ pub mod model;
 pub mod port;
 pub mod sim;
 pub mod steps;
+pub mod web;

@@ -1,2 +1,33 @@
 //! The farrier command.
-fn main() {}
+
+use clap::Parser;
+use farrier::app;
+use farrier::cli::{Cli, Dispatch, Local};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    // Every rustls configuration of the process uses aws-lc-rs.
+    rustls::crypto::aws_lc_rs::default_provider().install_default().ok();
+    match farrier::cli::run(Cli::parse()) {
+        Dispatch::Done(code) => code,
+        Dispatch::Local { command, json } => local(command, json),
+    }
+}
+
+fn local(command: Local, json: bool) -> ExitCode {
+    match command {
+        Local::Check(args) => app::check::check(&args.config, json),
+        Local::Sim(args) => app::simulate::simulate(&app::simulate::Ask {
+            machines: args.machines,
+            days: u64::from(args.days),
+            seeds: if args.seed.is_some() { 1 } else { args.seeds },
+            first_seed: args.seed.unwrap_or(args.first_seed),
+            profile: args.profile,
+            json,
+        }),
+        Local::Serve(_) | Local::Demo(_) | Local::Fsck(_) | Local::Secret(_) => {
+            eprintln!("error: not wired yet");
+            ExitCode::from(2)
+        }
+    }
+}

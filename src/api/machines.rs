@@ -1,0 +1,276 @@
+//! Machines: list, one, why, history.
+
+use super::State;
+use super::engine::{ask, find};
+use super::extract::Query;
+use super::journal::{page, rfc3339};
+use super::problem::{Body, Code, Problem};
+use super::select::Selector;
+use super::view::{
+    Explanation, FactView, FaultView, History, MachinePage, MachineRow, MachineView, OpenView,
+};
+use crate::model::{EngineTime, MachineId, OpenState, Read, Report};
+use axum::Json;
+use axum::extract::{Path, State as Of};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use utoipa::IntoParams;
+
+/// Machines on a page when the client does not say, and at most.
+const PAGE: usize = 100;
+const PAGE_MAX: usize = 1000;
+/// Facts older than this are stale however long the watch interval is short.
+const FRESH_MS: u64 = 600_000;
+
+/// Which machines, and where the page begins.
+#[derive(Clone, Debug, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct ListQuery {
+    /// Glob with `*` and `?`.
+    name: Option<String>,
+    pool: Option<String>,
+    rack: Option<String>,
+    stage: Option<String>,
+    /// `ok`, `backing-off`, `unreachable`, `quarantined`.
+    condition: Option<String>,
+    /// `unmanaged`, `adopted`, `enrolled`.
+    control: Option<String>,
+    /// `ready`, `in-service`, `drained`, `retired`, `none`.
+    desired: Option<String>,
+    held: Option<bool>,
+    /// 1 to 1000, default 100.
+    limit: Option<usize>,
+    /// The last name of the page before.
+    after: Option<String>,
+}
+
+/// Machines, sorted by name.
+#[utoipa::path(get, path = "/v1/machines", tag = "machines", operation_id = "list_machines",
+    params(ListQuery),
+    responses((status = 200, body = MachinePage),
+        (status = "4XX", body = Body, content_type = "application/problem+json")))]
+pub(super) async fn list(
+    Of(state): Of<State>,
+    Query(q): Query<ListQuery>,
+) -> Result<Json<MachinePage>, Problem> {
+    let limit = page_size(q.limit)?;
+    let after = q.after;
+    let matcher = Selector {
+        names: vec![],
+        name: q.name,
+        pool: q.pool,
+        rack: q.rack,
+        stage: q.stage,
+        condition: q.condition,
+        control: q.control,
+        desired: q.desired,
+        held: q.held,
+    }
+    .check("query ")?;
+    let page = ask(&state, move |d, now| {
+        let expected = |id| d.expected(id).map(AsRef::as_ref);
+        let mut hits: Vec<_> =
+            d.machines().filter(|m| matcher.matches(m, expected(m.id))).collect();
+        let total = hits.len();
+        hits.retain(|m| after.as_deref().is_none_or(|after| &*m.name > after));
+        let more = hits.len() > limit;
+        if more {
+            // Only the page is sorted: the engine waits for this.
+            hits.select_nth_unstable_by(limit, |a, b| a.name.cmp(&b.name));
+            hits.truncate(limit);
+        }
+        hits.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        let machines: Vec<MachineRow> =
+            hits.iter().map(|m| MachineRow::of(m, expected(m.id), now)).collect();
+        let next = machines.last().filter(|_| more).map(|m| m.name.clone());
+        MachinePage { machines, total, next }
+    })
+    .await?;
+    Ok(Json(page))
+}
+
+fn page_size(limit: Option<usize>) -> Result<usize, Problem> {
+    match limit.unwrap_or(PAGE) {
+        n @ 1..=PAGE_MAX => Ok(n),
+        n => {
+            Err(Problem::new(Code::BadQuery, format!("`limit` is {n}; it can be 1 to {PAGE_MAX}"))
+                .place("query limit"))
+        }
+    }
+}
+
+/// One machine with what is expected of it and what was read.
+#[utoipa::path(get, path = "/v1/machines/{name}", tag = "machines", operation_id = "show_machine",
+    params(("name" = String, Path, description = "The machine's name")),
+    responses((status = 200, body = MachineView),
+        (status = "4XX", body = Body, content_type = "application/problem+json")))]
+pub(super) async fn show(
+    Of(state): Of<State>,
+    Path(name): Path<String>,
+) -> Result<Json<MachineView>, Problem> {
+    let id = find(&state, &name).await?;
+    let facts = stored(&state, id).await?;
+    let view = ask(&state, move |d, now| {
+        let m = d.machine(id)?;
+        let expected = d.expected(id);
+        let (read, due) = d.times(id)?;
+        let watch = expected
+            .and_then(|e| d.site().profiles.get(&e.profile))
+            .and_then(|p| d.site().workflows.get(&p.workflow))
+            .map_or(0, |w| w.watch.0);
+        Some(MachineView {
+            row: MachineRow::of(m, expected.map(AsRef::as_ref), now),
+            expected: expected.map(|e| (&**e).into()),
+            identity: (&m.identity).into(),
+            image: m.deployed.as_ref().map(|d| d.image.clone()),
+            open_action: m.open.as_ref().map(|o| OpenView {
+                seq: o.seq,
+                action: o.action.kind().name().into(),
+                about: o.action.about(),
+                state: match o.state {
+                    OpenState::Intended => "intended",
+                    OpenState::Applied => "applied",
+                    OpenState::Unknown => "unknown",
+                }
+                .into(),
+                for_ms: now.since(o.at),
+            }),
+            read_ago_ms: (read != EngineTime::ZERO).then(|| now.since(read)),
+            next_look_ms: (due != EngineTime::NEVER).then(|| due.since(now)),
+            facts: facts.as_ref().map(|f| parts(f, now, watch)).unwrap_or_default(),
+        })
+    })
+    .await?;
+    view.map(Json).ok_or_else(|| super::engine::unknown(&name, vec![]))
+}
+
+async fn stored(state: &State, id: MachineId) -> Result<Option<Report>, Problem> {
+    state.store.facts(id).await.map_err(|e| Problem::unreadable(&e))
+}
+
+fn parts(r: &Report, now: EngineTime, watch_ms: u64) -> BTreeMap<String, FactView> {
+    let age = now.since(r.at);
+    let stale = age > (2 * watch_ms).max(FRESH_MS);
+    let mut out = BTreeMap::new();
+    let mut add = |part: &str, fact: FactView| {
+        out.insert(part.to_string(), fact);
+    };
+    add("system", fact(&r.system, age, stale));
+    add("inventory", fact(&r.inventory, age, stale));
+    add("firmware", fact(&r.firmware, age, stale));
+    add("tasks", fact(&r.tasks, age, stale));
+    add("host", fact(&r.host, age, stale));
+    add("job", fact(&r.job, age, stale));
+    add("cluster", fact(&r.cluster, age, stale));
+    add("boot", fact(&r.boot, age, stale));
+    out
+}
+
+fn fact<T: Serialize>(read: &Read<T>, age: u64, stale: bool) -> FactView {
+    match read {
+        Read::NotAsked => FactView { freshness: "unknown".into(), ..FactView::default() },
+        Read::Failed(fault) => FactView {
+            freshness: "unknown".into(),
+            age_ms: Some(age),
+            fault: Some(FaultView::from(fault)),
+            value: None,
+        },
+        Read::Seen(value) => FactView {
+            freshness: if stale { "stale" } else { "fresh" }.into(),
+            age_ms: Some(age),
+            fault: None,
+            value: serde_json::to_value(value).ok(),
+        },
+    }
+}
+
+/// Why the machine is where it is and what comes next: the live decision, not carried out.
+#[utoipa::path(get, path = "/v1/machines/{name}/explain", tag = "machines",
+    operation_id = "explain_machine",
+    params(("name" = String, Path, description = "The machine's name")),
+    responses((status = 200, body = Explanation),
+        (status = "4XX", body = Body, content_type = "application/problem+json")))]
+pub(super) async fn explain(
+    Of(state): Of<State>,
+    Path(name): Path<String>,
+) -> Result<Json<Explanation>, Problem> {
+    let id = find(&state, &name).await?;
+    explanation(&state, id, &name).await.map(Json)
+}
+
+pub(crate) async fn explanation(
+    state: &State,
+    id: MachineId,
+    name: &str,
+) -> Result<Explanation, Problem> {
+    let facts = stored(state, id).await?;
+    let live = ask(state, move |d, now| {
+        d.explain(id, now, facts.as_ref())
+            .ok_or_else(|| d.expected(id).map(|e| e.profile.to_string()))
+    })
+    .await?;
+    live.map(Explanation::from).map_err(|profile| match profile {
+        Some(profile) => Problem::new(
+            Code::NotExplainable,
+            format!("{name}'s profile `{profile}`, or its workflow, is not in the configuration"),
+        )
+        .hint("the machine is only read until it is; `farrier check` looks at the files"),
+        None => Problem::new(
+            Code::NotExplainable,
+            format!("{name} is not in the inventory any more: Farrier leaves it alone"),
+        )
+        .hint("put its line back, or leave it out for good"),
+    })
+}
+
+/// Where a page of the journal begins.
+#[derive(Clone, Debug, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct HistoryQuery {
+    /// Lines after this seq; default 0, the beginning.
+    after: Option<u64>,
+    /// 1 to 1000, default 100.
+    limit: Option<usize>,
+    /// The last `limit` lines instead; `after` is not looked at.
+    last: Option<bool>,
+}
+
+/// The machine's journal, oldest first.
+#[utoipa::path(get, path = "/v1/machines/{name}/history", tag = "machines",
+    operation_id = "machine_history",
+    params(("name" = String, Path, description = "The machine's name"), HistoryQuery),
+    responses((status = 200, body = History),
+        (status = "4XX", body = Body, content_type = "application/problem+json")))]
+pub(super) async fn history(
+    Of(state): Of<State>,
+    Path(name): Path<String>,
+    Query(q): Query<HistoryQuery>,
+) -> Result<Json<History>, Problem> {
+    let limit = page_size(q.limit)?;
+    let id = find(&state, &name).await?;
+    let after = match q.last {
+        Some(true) => {
+            let seq = ask(&state, move |d, _| d.machine(id).map_or(0, |m| m.seq)).await?;
+            seq.saturating_sub(limit as u64)
+        }
+        _ => q.after.unwrap_or(0),
+    };
+    // One more than asked for tells whether there is a next page.
+    let mut lines = page(&state, id, after, limit + 1).await?;
+    let more = lines.len() > limit;
+    lines.truncate(limit);
+    let next = lines.last().filter(|_| more).map(|l| l.seq);
+    let lines = lines
+        .into_iter()
+        .map(|l| super::view::Line {
+            seq: l.seq,
+            at: rfc3339(l.wall_ms),
+            engine_ms: l.at.0,
+            text: super::words::words(&l.entry),
+            entry: serde_json::to_value(&l.entry).unwrap_or_default(),
+        })
+        .collect();
+    Ok(Json(History { machine: name, lines, next }))
+}

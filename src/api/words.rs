@@ -1,0 +1,75 @@
+//! Journal entries in words, for pages and tables.
+
+use crate::model::time::Span;
+use crate::model::{Change, Entry, Outcome, StepEnd};
+
+/// One line. Machines are not named: the reader knows which one it is.
+pub fn words(entry: &Entry) -> String {
+    match entry {
+        Entry::Registered { name } => format!("registered as {name}"),
+        Entry::Changed { change, by, .. } => format!("{by}: {}", order(change)),
+        Entry::RunBegan { reason, .. } => format!("run began: {reason}"),
+        Entry::RunEnded { why } => format!("run ended: {why}"),
+        Entry::Entered { stage } => format!("entered {stage}"),
+        Entry::StepBegan { key, .. } => format!("step `{key}` began"),
+        Entry::StepEnded { key, end: StepEnd::Done { evidence } } => {
+            format!("step `{key}` done: {evidence}")
+        }
+        Entry::StepEnded { key, end: StepEnd::Skipped { reason } } => {
+            format!("step `{key}` skipped: {reason}")
+        }
+        Entry::Proven { identity } => {
+            let parts: Vec<&str> = [&identity.serial, &identity.uuid, &identity.mac]
+                .into_iter()
+                .filter_map(Option::as_deref)
+                .collect();
+            format!("identity proven: {}", parts.join(", "))
+        }
+        Entry::HostKeyPinned { .. } => "SSH host key pinned".into(),
+        Entry::Deployed { image, .. } => format!("image {image} deployed"),
+        Entry::Intent { action, .. } => format!("will do {} ({})", action.kind(), action.about()),
+        Entry::Settled { outcome } => match outcome {
+            Outcome::Applied { handle: Some(handle) } => format!("taken, followed at {handle}"),
+            Outcome::Applied { handle: None } => "taken".into(),
+            Outcome::Refused { saw, .. } => format!("not sent, things had changed: {saw}"),
+            Outcome::Failed { fault } => format!("failed: {fault}"),
+            Outcome::Unknown { fault } => format!("outcome unknown: {fault}"),
+            Outcome::Withdrawn { why } => format!("withdrawn: {why}"),
+        },
+        Entry::Found { handle } => format!("launched work found again at {handle}"),
+        Entry::Progressed { .. } => "launched work moved on".into(),
+        Entry::Closed { happened: true, why } => format!("observed: {why}"),
+        Entry::Closed { happened: false, why } => format!("did not happen: {why}"),
+        Entry::Faulted { fault, charged, .. } => {
+            let counts = if *charged { "" } else { " (not counted)" };
+            format!("attempt failed{counts}: {fault}")
+        }
+        Entry::Lost { fault } => format!("the BMC stopped answering: {fault}"),
+        Entry::Back => "the BMC answers again".into(),
+        Entry::Quarantined { fault } => format!("quarantined: {fault}"),
+        Entry::Waits { what } => format!("waits for {what}"),
+        Entry::Noticed { what } if what.is_empty() => "the notice is gone".into(),
+        Entry::Noticed { what } => format!("noticed: {what}"),
+    }
+}
+
+fn order(change: &Change) -> String {
+    match change {
+        Change::Adopt => "adopt".into(),
+        Change::Enroll { allow_existing_data: true, desired } => {
+            format!("enroll, desired {desired}, existing data may go")
+        }
+        Change::Enroll { desired, .. } => format!("enroll, desired {desired}"),
+        Change::Desire { desired } => format!("desired {desired}"),
+        Change::Hold { why }
+        | Change::Unhold { why }
+        | Change::Release { why }
+        | Change::Retry { why }
+        | Change::Repair { why } => format!("{} ({why})", change.name()),
+    }
+}
+
+/// Milliseconds as people write them.
+pub fn span(ms: u64) -> String {
+    Span(ms).to_string()
+}

@@ -1,0 +1,283 @@
+//! The words of the command line.
+
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+
+/// Takes bare-metal machines from rack to cluster and back.
+#[derive(Debug, Parser)]
+#[command(name = "farrier", version, max_term_width = 100, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// For every command.
+#[derive(Clone, Debug, Args)]
+pub struct Global {
+    /// Print JSON
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Where the daemon's API is
+    #[arg(
+        long,
+        global = true,
+        env = "FARRIER_API",
+        default_value = "http://127.0.0.1:7787",
+        value_name = "URL"
+    )]
+    pub api: String,
+    /// File that holds the API's token
+    #[arg(long, global = true, env = "FARRIER_TOKEN_FILE", value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+    /// Certificates (PEM) to trust for an https API instead of the system's
+    #[arg(long, global = true, env = "FARRIER_CA_FILE", value_name = "FILE")]
+    pub ca_file: Option<PathBuf>,
+    /// Who speaks, for the journal [default: the user's name]
+    #[arg(long, global = true, env = "FARRIER_BY", value_name = "NAME")]
+    pub by: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the daemon
+    Serve(Serve),
+    /// Check the configuration, the inventory, workflows and catalog: all problems at once
+    Check(Check),
+    /// Show a fleet of virtual machines going into service, on real HTTP and SSH
+    Demo(Demo),
+    /// Simulate fleets and check the invariants
+    Sim(Sim),
+    /// Check a database: does each journal fold to its row?
+    Fsck(Fsck),
+    /// Keep credentials
+    Secret(Secret),
+    /// See and change machines
+    Machine {
+        #[command(subcommand)]
+        command: MachineCommand,
+    },
+    /// See runs
+    Run {
+        #[command(subcommand)]
+        command: RunCommand,
+    },
+    /// Stop every action at every machine; probes go on
+    Stop {
+        /// For the person who finds everything stopped
+        #[arg(long)]
+        why: String,
+    },
+    /// Allow actions again
+    Resume {
+        #[arg(long, default_value = "resumed by hand")]
+        why: String,
+    },
+    /// The site at a glance
+    Status,
+    /// How full the limits are
+    Limits,
+    /// Show what becomes durable, as it does
+    Events(Events),
+}
+
+#[derive(Debug, Args)]
+pub struct Serve {
+    #[arg(long, default_value = "farrier.toml", value_name = "FILE")]
+    pub config: PathBuf,
+    /// Probes only: no action, whatever people want
+    #[arg(long)]
+    pub observe_only: bool,
+    /// Engine time runs this many times faster (demos)
+    #[arg(long, hide = true, default_value_t = 1)]
+    pub time_scale: u32,
+}
+
+#[derive(Debug, Args)]
+pub struct Check {
+    #[arg(long, default_value = "farrier.toml", value_name = "FILE")]
+    pub config: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct Demo {
+    #[arg(long, default_value_t = 24)]
+    pub machines: u32,
+    /// Where healthy machines should arrive
+    #[arg(long, default_value = "in-service", value_parser = ["ready", "in-service"])]
+    pub until: String,
+    /// End when they have arrived
+    #[arg(long)]
+    pub exit: bool,
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+}
+
+#[derive(Debug, Args)]
+pub struct Sim {
+    #[arg(long, default_value_t = 100)]
+    pub machines: u32,
+    /// Simulated days of each seed
+    #[arg(long, default_value_t = 7)]
+    pub days: u32,
+    /// How many seeds
+    #[arg(long, default_value_t = 16)]
+    pub seeds: u64,
+    #[arg(long, default_value_t = 1, value_name = "SEED")]
+    pub first_seed: u64,
+    /// Only this seed
+    #[arg(long, conflicts_with_all = ["seeds", "first_seed"])]
+    pub seed: Option<u64>,
+    /// How much goes wrong
+    #[arg(long, default_value = "flaky", value_parser = ["calm", "flaky", "chaos"])]
+    pub profile: String,
+}
+
+#[derive(Debug, Args)]
+pub struct Fsck {
+    /// The database [default: the one of --config]
+    #[arg(long, value_name = "FILE")]
+    pub db: Option<PathBuf>,
+    #[arg(long, default_value = "farrier.toml", value_name = "FILE")]
+    pub config: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct Secret {
+    #[arg(long, default_value = "farrier.toml", value_name = "FILE")]
+    pub config: PathBuf,
+    #[command(subcommand)]
+    pub command: SecretCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum SecretCommand {
+    /// Keep a credential; its value is read from standard input or a file, never from arguments
+    Set {
+        name: String,
+        /// User that the password is for
+        #[arg(long)]
+        user: Option<String>,
+        /// Read the value here [default: standard input]
+        #[arg(long, value_name = "FILE")]
+        file: Option<PathBuf>,
+    },
+    /// Names of the kept credentials
+    List,
+    /// Forget a credential
+    Rm { name: String },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum MachineCommand {
+    /// List machines
+    List {
+        /// Only names like this (`*` and `?`)
+        glob: Option<String>,
+        /// Only these: pool, rack, stage, condition, control, desired, held
+        #[arg(long, value_name = "KEY=VALUE,…")]
+        selector: Option<String>,
+    },
+    /// One machine, with what was read and how old that is
+    Show { name: String },
+    /// Why a machine is where it is, and what comes next
+    Explain { name: String },
+    /// A machine's journal
+    History {
+        name: String,
+        /// The last so many lines
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        last: u32,
+        /// From the beginning
+        #[arg(long, conflicts_with = "last")]
+        all: bool,
+    },
+    /// Take over running machines untouched: they rest where they are found
+    Adopt(Target),
+    /// Hand machines to their workflow
+    Enroll {
+        #[command(flatten)]
+        target: Target,
+        /// A first deployment may overwrite disks that hold data
+        #[arg(long)]
+        allow_existing_data: bool,
+        /// Where they should rest
+        #[arg(long, default_value = "ready", value_name = "STATE")]
+        desired: String,
+    },
+    /// Say where machines should rest: ready, in-service, drained or retired
+    #[command(override_usage = "farrier machine set [OPTIONS] <NAME>... <DESIRED>\n       \
+        farrier machine set [OPTIONS] --selector <KEY=VALUE,…> <DESIRED>")]
+    Set(SetTarget),
+    /// Hold machines for maintenance: probes only
+    Hold(Target),
+    /// End a hold
+    Unhold(Target),
+    /// End a quarantine: the step starts over with fresh attempts
+    Release(Target),
+    /// Try the current step again now
+    Retry(Target),
+    /// Give machines to people for repair
+    Repair(Target),
+}
+
+/// Which machines, and why.
+#[derive(Clone, Debug, Default, Args)]
+pub struct Target {
+    #[arg(value_name = "NAME", required_unless_present = "selector")]
+    pub names: Vec<String>,
+    #[command(flatten)]
+    pub how: How,
+}
+
+/// Like [`Target`]; the last word is the desired state.
+#[derive(Clone, Debug, Args)]
+pub struct SetTarget {
+    /// Names, then where they should rest
+    #[arg(value_name = "NAME… DESIRED", required = true)]
+    pub words: Vec<String>,
+    #[command(flatten)]
+    pub how: How,
+}
+
+#[derive(Clone, Debug, Default, Args)]
+pub struct How {
+    /// Machines by name, pool, rack, stage, condition, control, desired, held
+    #[arg(long, value_name = "KEY=VALUE,…")]
+    pub selector: Option<String>,
+    /// For the person who reads the history at 3 a.m.
+    #[arg(long)]
+    pub why: Option<String>,
+    /// How many machines the change may touch; asked for when they are many
+    #[arg(long, value_name = "COUNT")]
+    pub confirm: Option<usize>,
+    /// Idempotency key of a command that is said again
+    #[arg(long)]
+    pub key: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum RunCommand {
+    /// A machine's runs, newest first
+    List { machine: String },
+    /// One run, step by step
+    Show {
+        machine: String,
+        /// [default: the latest]
+        id: Option<u64>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct Events {
+    /// Go on until interrupted; what it does anyway
+    #[arg(long)]
+    pub follow: bool,
+    /// Only machines with names like this (`*` and `?`)
+    #[arg(long, value_name = "GLOB")]
+    pub machine: Option<String>,
+    /// End after so many
+    #[arg(long, value_name = "COUNT")]
+    pub count: Option<u64>,
+}

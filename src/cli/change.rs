@@ -1,0 +1,81 @@
+//! Changes, of one machine or of many.
+
+use super::args::{SetTarget, Target};
+use super::client::{Api, encode};
+use super::out::{Cell, Failure, Io, Paint};
+use crate::api::select::Selector;
+use crate::api::view::{BulkChanged, BulkOrder, ChangeOrder, Changed};
+
+/// `set`: the last word is the desired state.
+pub(super) fn target(set: SetTarget) -> Result<(Target, String), Failure> {
+    let mut names = set.words;
+    let desired = names.pop().unwrap_or_default();
+    if names.is_empty() && set.how.selector.is_none() {
+        return Err(Failure::usage("which machines?")
+            .hint("farrier machine set <NAME>... <DESIRED>, or --selector"));
+    }
+    Ok((Target { names, how: set.how }, desired))
+}
+
+pub(super) async fn change(
+    api: &Api,
+    target: Target,
+    mut order: ChangeOrder,
+    io: &mut Io<'_>,
+) -> Result<(), Failure> {
+    let Target { names, how } = target;
+    order.why = how.why;
+    let key = how.key.unwrap_or_else(|| uuid::Uuid::new_v4().to_string());
+    let word = serde_json::to_value(order.change).ok();
+    let word = word.as_ref().and_then(|w| w.as_str()).unwrap_or("change").to_string();
+    if let ([name], None, None) = (&names[..], &how.selector, how.confirm) {
+        let path = format!("/v1/machines/{}/changes", encode(name));
+        let answer = api.post::<Changed>(&path, &order, Some(&key)).await?;
+        if io.json {
+            return io.document(&answer.raw);
+        }
+        let done = answer.value;
+        return io.line(format_args!("{}: {word} is durable (seq {})", done.machine, done.seq));
+    }
+    let selector = match &how.selector {
+        Some(text) if names.is_empty() => Selector::parse(text).map_err(Failure::usage)?,
+        Some(_) => return Err(Failure::usage("give names or --selector, not both")),
+        None => Selector { names, ..Selector::default() },
+    };
+    let bulk = BulkOrder { selector, change: order, confirm: how.confirm };
+    let answer = api.post::<BulkChanged>("/v1/changes", &bulk, Some(&key)).await?;
+    let done = answer.value;
+    if io.json {
+        io.document(&answer.raw)?;
+    } else {
+        report(&done, &word, io)?;
+    }
+    match (done.changed.len(), done.refused.len()) {
+        (0, 0) => Err(Failure::error("no machine matches")),
+        (_, 0) => Ok(()),
+        _ => Err(Failure::Said),
+    }
+}
+
+fn report(done: &BulkChanged, word: &str, io: &mut Io<'_>) -> Result<(), Failure> {
+    let changed = done.changed.len();
+    if changed > 0 {
+        let s = if changed == 1 { "" } else { "s" };
+        io.line(format_args!("{word} is durable on {changed} machine{s}"))?;
+    }
+    if done.refused.is_empty() {
+        return Ok(());
+    }
+    let rows: Vec<Vec<Cell>> = done
+        .refused
+        .iter()
+        .map(|r| {
+            vec![
+                Cell::new(&r.machine).painted(Paint::Bold),
+                Cell::new(&r.problem.code).painted(Paint::Red),
+                Cell::new(&r.problem.detail),
+            ]
+        })
+        .collect();
+    io.table(&["REFUSED", "CODE", "WHY"], &rows)
+}

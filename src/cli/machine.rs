@@ -1,0 +1,332 @@
+//! `farrier machine …`
+
+use super::args::MachineCommand;
+use super::change::{change, target};
+use super::client::{Api, encode};
+use super::out::{Cell, Failure, Io, Paint};
+use crate::api::select::Selector;
+use crate::api::view::{
+    ChangeKind, ChangeOrder, Explanation, FactView, History, MachinePage, MachineRow, MachineView,
+};
+use crate::api::words::span;
+
+pub(super) async fn run(
+    api: &Api,
+    command: MachineCommand,
+    io: &mut Io<'_>,
+) -> Result<(), Failure> {
+    let kind = |change| ChangeOrder { change, ..ChangeOrder::default() };
+    match command {
+        MachineCommand::List { glob, selector } => list(api, glob, selector, io).await,
+        MachineCommand::Show { name } => show(api, &name, io).await,
+        MachineCommand::Explain { name } => explain(api, &name, io).await,
+        MachineCommand::History { name, last, all } => history(api, &name, last, all, io).await,
+        MachineCommand::Adopt(t) => change(api, t, kind(ChangeKind::Adopt), io).await,
+        MachineCommand::Enroll { target, allow_existing_data, desired } => {
+            let order = ChangeOrder {
+                change: ChangeKind::Enroll,
+                desired: Some(desired),
+                allow_existing_data: Some(allow_existing_data),
+                why: None,
+            };
+            change(api, target, order, io).await
+        }
+        MachineCommand::Set(set) => {
+            let (target, desired) = target(set)?;
+            let order = ChangeOrder { desired: Some(desired), ..kind(ChangeKind::Desire) };
+            change(api, target, order, io).await
+        }
+        MachineCommand::Hold(t) => change(api, t, kind(ChangeKind::Hold), io).await,
+        MachineCommand::Unhold(t) => change(api, t, kind(ChangeKind::Unhold), io).await,
+        MachineCommand::Release(t) => change(api, t, kind(ChangeKind::Release), io).await,
+        MachineCommand::Retry(t) => change(api, t, kind(ChangeKind::Retry), io).await,
+        MachineCommand::Repair(t) => change(api, t, kind(ChangeKind::Repair), io).await,
+    }
+}
+
+async fn list(
+    api: &Api,
+    glob: Option<String>,
+    selector: Option<String>,
+    io: &mut Io<'_>,
+) -> Result<(), Failure> {
+    let mut s = Selector::parse(selector.as_deref().unwrap_or("")).map_err(Failure::usage)?;
+    s.name = glob.or(s.name);
+    let held = s.held.map(|h| h.to_string());
+    let mut query = String::from("?limit=1000");
+    for (key, value) in [
+        ("name", &s.name),
+        ("pool", &s.pool),
+        ("rack", &s.rack),
+        ("stage", &s.stage),
+        ("condition", &s.condition),
+        ("control", &s.control),
+        ("desired", &s.desired),
+        ("held", &held),
+    ] {
+        if let Some(value) = value {
+            query += &format!("&{key}={}", encode(value));
+        }
+    }
+    let mut machines = Vec::new();
+    let mut after = None;
+    loop {
+        let more = after.map(|a: String| format!("&after={}", encode(&a))).unwrap_or_default();
+        let page = api.get::<MachinePage>(&format!("/v1/machines{query}{more}")).await?;
+        machines.extend(page.value.machines);
+        after = page.value.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    if io.json {
+        return io.document(&MachinePage { total: machines.len(), machines, next: None });
+    }
+    if machines.is_empty() {
+        return io.line("no machine matches");
+    }
+    let rows: Vec<Vec<Cell>> = machines.iter().map(row).collect();
+    io.table(
+        &["NAME", "POOL", "RACK", "STAGE", "FOR", "CONDITION", "CONTROL", "DESIRED", "NOW"],
+        &rows,
+    )
+}
+
+fn row(m: &MachineRow) -> Vec<Cell> {
+    let condition = match m.hold {
+        Some(_) if m.condition == "ok" => Cell::new("held").painted(Paint::Magenta),
+        Some(_) => Cell::new(format!("{}, held", m.condition)).painted(colour(&m.condition)),
+        None => Cell::new(&m.condition).painted(colour(&m.condition)),
+    };
+    let or_dash = |text: &Option<String>| Cell::new(text.as_deref().unwrap_or("-"));
+    vec![
+        Cell::new(&m.name).painted(Paint::Bold),
+        or_dash(&m.pool),
+        or_dash(&m.rack),
+        Cell::new(&m.stage),
+        Cell::new(span(m.in_stage_ms)),
+        condition,
+        Cell::new(&m.control),
+        or_dash(&m.desired),
+        Cell::new(shortened(&now(m), 80)),
+    ]
+}
+
+fn colour(condition: &str) -> Paint {
+    match condition {
+        "ok" => Paint::Green,
+        "backing-off" => Paint::Yellow,
+        "unreachable" => Paint::Blue,
+        "quarantined" => Paint::Red,
+        _ => Paint::None,
+    }
+}
+
+/// What is to be said of a machine in one cell.
+fn now(m: &MachineRow) -> String {
+    if let Some(hold) = &m.hold {
+        return format!("{}: {}", hold.by, hold.why);
+    }
+    if let (Some(fault), "quarantined" | "backing-off" | "unreachable") = (&m.fault, &*m.condition)
+    {
+        return fault.message.clone();
+    }
+    match (&m.step, &m.waiting, &m.notice) {
+        (Some(step), Some(what), _) => format!("{step}: waits for {what}"),
+        (Some(step), None, _) => step.clone(),
+        (None, _, Some(notice)) => notice.clone(),
+        _ => String::new(),
+    }
+}
+
+fn shortened(text: &str, max: usize) -> String {
+    if text.chars().count() <= max {
+        return text.to_string();
+    }
+    text.chars().take(max - 1).chain(['…']).collect()
+}
+
+async fn show(api: &Api, name: &str, io: &mut Io<'_>) -> Result<(), Failure> {
+    let answer = api.get::<MachineView>(&format!("/v1/machines/{}", encode(name))).await?;
+    if io.json {
+        return io.document(&answer.raw);
+    }
+    let m = answer.value;
+    let r = &m.row;
+    let text = |t: &Option<String>| t.clone().unwrap_or_default();
+    let title = io.paint(Paint::Bold, &r.name);
+    io.line(title)?;
+    io.fields(&[
+        ("stage", format!("{} for {}", r.stage, span(r.in_stage_ms))),
+        ("step", text(&r.step)),
+        ("condition", r.condition.clone()),
+        (
+            "hold",
+            r.hold.as_ref().map_or(String::new(), |h| {
+                format!("by {} for {}: {}", h.by, span(h.for_ms), h.why)
+            }),
+        ),
+        ("control", r.control.clone()),
+        ("desired", text(&r.desired)),
+        ("waiting for", text(&r.waiting)),
+        (
+            "action",
+            m.open_action.as_ref().map_or(String::new(), |o| {
+                format!("{} ({}), {} for {}", o.action, o.about, o.state, span(o.for_ms))
+            }),
+        ),
+        ("fault", r.fault.as_ref().map_or(String::new(), |f| f.message.clone())),
+        ("notice", text(&r.notice)),
+        ("image", text(&m.image)),
+        ("serial", text(&m.identity.serial)),
+        ("uuid", text(&m.identity.uuid)),
+        ("mac", text(&m.identity.mac)),
+    ])?;
+    if let Some(e) = &m.expected {
+        let place = match (&r.rack, r.position) {
+            (Some(rack), Some(position)) => format!("rack {rack}, position {position}"),
+            _ => String::new(),
+        };
+        let labels: Vec<String> = e.labels.iter().map(|(k, v)| format!("{k}={v}")).collect();
+        io.line("\nexpected")?;
+        io.fields(&[
+            ("pool", text(&r.pool)),
+            ("profile", text(&r.profile)),
+            ("place", place),
+            ("bmc", format!("{} ({})", e.bmc_url, e.bmc_credential)),
+            ("host", format!("{}@{}", e.host_user, e.host_address)),
+            ("labels", labels.join(", ")),
+        ])?;
+    }
+    io.line("\nread")?;
+    let ago = m.read_ago_ms.map(|ms| format!("{} ago", span(ms)));
+    let next = m.next_look_ms.map(|ms| format!("in {}", span(ms)));
+    io.fields(&[
+        ("last", ago.unwrap_or_else(|| "not since the daemon started".into())),
+        ("next", next.unwrap_or_else(|| "when what is under way has ended".into())),
+    ])?;
+    let facts: Vec<(&str, String)> =
+        m.facts.iter().map(|(part, fact)| (part.as_str(), describe(part, fact))).collect();
+    io.fields(&facts)
+}
+
+/// One line about one part of the facts.
+fn describe(part: &str, fact: &FactView) -> String {
+    let age = fact.age_ms.map(|ms| format!(", {} old", span(ms))).unwrap_or_default();
+    if let Some(fault) = &fact.fault {
+        return format!("unknown{age}: {}", fault.message);
+    }
+    let Some(value) = &fact.value else { return "unknown: not read".into() };
+    let word = |key: &str| value.get(key).and_then(|v| v.as_str()).unwrap_or("").to_string();
+    let count = |key: &str| value.get(key).and_then(|v| v.as_array()).map_or(0, Vec::len);
+    let what = match part {
+        "system" => {
+            let parts = [word("manufacturer"), word("model"), format!("power {}", word("power"))];
+            parts.into_iter().filter(|p| !p.is_empty()).collect::<Vec<_>>().join(" ")
+        }
+        "inventory" => format!(
+            "{} CPUs, {} GPUs, {} disks, {} NICs",
+            count("cpus"),
+            count("gpus"),
+            count("disks"),
+            count("nics")
+        ),
+        "firmware" => format!("{} components", value.as_array().map_or(0, Vec::len)),
+        "tasks" => format!("{} tasks", value.as_array().map_or(0, Vec::len)),
+        "host" => {
+            let parts = [word("hostname"), word("os"), word("image")];
+            parts.into_iter().filter(|p| !p.is_empty()).collect::<Vec<_>>().join(", ")
+        }
+        "job" => word("name"),
+        "cluster" => word("detail"),
+        _ => String::new(),
+    };
+    let gap = if what.is_empty() { "" } else { ": " };
+    format!("{}{age}{gap}{what}", fact.freshness)
+}
+
+async fn explain(api: &Api, name: &str, io: &mut Io<'_>) -> Result<(), Failure> {
+    let path = format!("/v1/machines/{}/explain", encode(name));
+    let answer = api.get::<Explanation>(&path).await?;
+    if io.json {
+        return io.document(&answer.raw);
+    }
+    let e = answer.value;
+    let text = |t: Option<String>| t.unwrap_or_default();
+    let step = e.step.map(|step| {
+        let mut line = step;
+        if let Some(time) = e.in_step {
+            line += &format!(", for {time}");
+        }
+        if let Some(attempt) = e.attempt {
+            line += &format!(", attempt {attempt}");
+        }
+        line
+    });
+    let control = match e.desired {
+        Some(desired) => format!("{}, desired {desired}", e.control),
+        None => e.control,
+    };
+    let summary = io.paint(Paint::Bold, &super::out::printable(&e.summary));
+    io.line(summary)?;
+    io.line("")?;
+    io.fields(&[
+        ("stage", format!("{}, for {}", e.stage, e.in_stage)),
+        ("step", text(step)),
+        ("condition", e.condition),
+        ("control", control),
+        ("waiting for", text(e.waiting_for)),
+        ("action", text(e.open_action)),
+        ("last fault", text(e.last_fault)),
+        ("evidence", text(e.evidence)),
+        ("notice", text(e.notice)),
+        ("next", e.next),
+        ("hint", text(e.hint)),
+    ])?;
+    if !e.ways_out.is_empty() {
+        io.line("\nways out:")?;
+        for way in e.ways_out {
+            io.line(format_args!("  {}", super::out::printable(&way)))?;
+        }
+    }
+    Ok(())
+}
+
+async fn history(
+    api: &Api,
+    name: &str,
+    last: u32,
+    all: bool,
+    io: &mut Io<'_>,
+) -> Result<(), Failure> {
+    let path = format!("/v1/machines/{}/history", encode(name));
+    let mut after = 0;
+    let mut whole = History { machine: name.into(), ..History::default() };
+    loop {
+        let query = match all {
+            true => format!("?limit=1000&after={after}"),
+            false => format!("?limit={last}&last=true"),
+        };
+        let page = api.get::<History>(&format!("{path}{query}")).await?.value;
+        whole.lines.extend(page.lines);
+        match page.next.filter(|_| all) {
+            Some(next) => after = next,
+            None => break,
+        }
+    }
+    if io.json {
+        return io.document(&whole);
+    }
+    let rows: Vec<Vec<Cell>> = whole
+        .lines
+        .iter()
+        .map(|l| {
+            vec![
+                Cell::new(l.at.replace('T', " ")).painted(Paint::Dim),
+                Cell::new(l.seq.to_string()).painted(Paint::Dim),
+                Cell::new(&l.text),
+            ]
+        })
+        .collect();
+    io.table(&["AT", "SEQ", "WHAT"], &rows)
+}

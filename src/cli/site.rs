@@ -1,0 +1,100 @@
+//! The site at a glance; stop and resume.
+
+use super::client::Api;
+use super::out::{Cell, Failure, Io, Paint};
+use crate::api::view::{Limits, Status, StopView, WhyOrder};
+use crate::api::words::span;
+use crate::model::Stage;
+use std::collections::BTreeMap;
+
+pub(super) async fn stop(api: &Api, why: &str, io: &mut Io<'_>) -> Result<(), Failure> {
+    let order = WhyOrder { why: why.into() };
+    let answer = api.post::<StopView>("/v1/stop", &order, None).await?;
+    if io.json {
+        return io.document(&answer.raw);
+    }
+    io.line("stopped: no new action at any machine; probes go on")?;
+    io.line("`farrier resume` allows actions again")
+}
+
+pub(super) async fn resume(api: &Api, why: &str, io: &mut Io<'_>) -> Result<(), Failure> {
+    let order = WhyOrder { why: why.into() };
+    let answer = api.post::<WhyOrder>("/v1/resume", &order, None).await?;
+    if io.json {
+        return io.document(&answer.raw);
+    }
+    io.line("resumed: actions are allowed again")
+}
+
+pub(super) async fn status(api: &Api, io: &mut Io<'_>) -> Result<(), Failure> {
+    let answer = api.get::<Status>("/v1/status").await?;
+    if io.json {
+        return io.document(&answer.raw);
+    }
+    let s = answer.value;
+    let title = io.paint(Paint::Bold, &s.site);
+    io.line(title)?;
+    if let Some(stop) = &s.stopped {
+        let text =
+            format!("actions are stopped by {} for {}: {}", stop.by, span(stop.for_ms), stop.why);
+        let line = io.paint(Paint::Red, &super::out::printable(&text));
+        io.line(line)?;
+    }
+    let actions = match (s.observe_only, s.stopped.is_some()) {
+        (true, _) => "none: the daemon only observes".into(),
+        (_, true) => "none: stopped".into(),
+        _ => format!("allowed; {} open", s.open_actions),
+    };
+    io.fields(&[
+        ("version", s.version),
+        ("engine time", span(s.engine_ms)),
+        ("machines", s.machines.to_string()),
+        ("actions", actions),
+        ("held", s.held.to_string()),
+        ("condition", joined(&s.by_condition)),
+        ("control", joined(&s.by_control)),
+    ])?;
+    io.line("")?;
+    let rows: Vec<Vec<Cell>> = Stage::ALL
+        .iter()
+        .filter_map(|stage| {
+            let n = s.by_stage.get(stage.name())?;
+            let rests = if stage.is_resting() { "resting" } else { "" };
+            Some(vec![Cell::new(stage.name()), Cell::new(n.to_string()), Cell::new(rests)])
+        })
+        .collect();
+    io.table(&["STAGE", "MACHINES", ""], &rows)
+}
+
+fn joined(counts: &BTreeMap<String, usize>) -> String {
+    counts.iter().map(|(word, n)| format!("{n} {word}")).collect::<Vec<_>>().join(", ")
+}
+
+pub(super) async fn limits(api: &Api, io: &mut Io<'_>) -> Result<(), Failure> {
+    let answer = api.get::<Limits>("/v1/limits").await?;
+    if io.json {
+        return io.document(&answer.raw);
+    }
+    if answer.value.limits.is_empty() {
+        return io.line("no limit was used since the daemon started");
+    }
+    let rows: Vec<Vec<Cell>> = answer
+        .value
+        .limits
+        .iter()
+        .map(|l| {
+            let full = l.taken >= l.max;
+            vec![
+                Cell::new(&l.class),
+                Cell::new(format!("{} {}", l.per, l.domain)),
+                Cell::new(format!("{} of {}", l.taken, l.max)).painted(if full {
+                    Paint::Yellow
+                } else {
+                    Paint::None
+                }),
+                Cell::new(l.waiting.to_string()),
+            ]
+        })
+        .collect();
+    io.table(&["CLASS", "DOMAIN", "TAKEN", "WAITING"], &rows)
+}

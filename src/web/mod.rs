@@ -1,0 +1,7 @@
+//! The web page.
+use crate::api::State;
+use axum::Router;
+
+pub(crate) fn routes() -> Router<State> {
+    Router::new()
+}
