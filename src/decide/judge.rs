@@ -346,7 +346,11 @@ fn update(
     });
     let tasks = match &i.report.tasks {
         Read::Seen(tasks) => tasks,
-        _ if version_is_new => return Happened(format!("version {to} is re-read")),
+        // Without its task list a BMC may still be writing, whatever version it shows: only one that
+        // has no list at all is judged by the version alone.
+        Read::Failed(f) if f.class == FaultClass::Unsupported && version_is_new => {
+            return Happened(format!("version {to} is re-read"));
+        }
         read => {
             return match (unanswered(read), read.fault()) {
                 (Some(f), _) => Unread(f.clone()),

@@ -90,7 +90,6 @@ struct Watch {
     probing: bool,
     acting: bool,
     committing: bool,
-    wiping: bool,
     held: u8,
     /// Bucket number of each limit this machine is in.
     buckets: Vec<Option<usize>>,
@@ -177,7 +176,6 @@ impl Checker {
             probing: false,
             acting: false,
             committing: false,
-            wiping: false,
             held: 0,
             buckets,
             fresh_since: EngineTime::ZERO,
@@ -406,7 +404,7 @@ impl Checker {
                 }
             }
             Entry::Changed { change, .. } => match change {
-                Change::Release { .. } => {
+                Change::Release { .. } | Change::Repair { .. } => {
                     w.fresh_since = now;
                     w.taken_back_at = now;
                 }
@@ -470,7 +468,11 @@ impl Checker {
             (FaultClass::Identity, "host-key-changed") => {
                 lasting(&[K::CallbackLost, K::SerialSwapped, K::WrongHost, K::ActLostAfter])
             }
-            (FaultClass::Identity, _) => lasting(&[K::SerialSwapped, K::WrongHost]),
+            (FaultClass::Identity, _) => {
+                lasting(&[K::SerialSwapped, K::WrongHost])
+                    || vm.identity != vm.delivered
+                    || vm.other_host.is_some()
+            }
             (FaultClass::Hardware, _) => recent(&[K::JobSickGpu]) || vm.sick == Some(Sickness::Gpu),
             (FaultClass::Auth, _) => recent(&[K::ProbeAuth]),
             (FaultClass::Precondition, "existing-data") => {
@@ -552,8 +554,7 @@ impl Checker {
         let w = &mut self.watches[id.0 as usize];
         let mut wipe_twice = false;
         match e.what {
-            What::WipeStarted => wipe_twice = std::mem::replace(&mut w.wiping, true),
-            What::WipeEnded | What::PowerCut => w.wiping = false,
+            What::WipeStarted => wipe_twice = vm.running_wipes() > 1,
             What::FlashEnded { ok: true, .. } => w.last_flash = e.at,
             _ => {}
         }

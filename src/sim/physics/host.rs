@@ -222,6 +222,12 @@ impl VirtualMachine {
         }
     }
 
+    /// Wipes that overwrite the disks at this moment.
+    pub fn running_wipes(&self) -> usize {
+        let wipes = |j: &&HostJob| j.script == JobScript::Wipe && j.state == HostJobState::Running;
+        self.jobs.iter().filter(wipes).count()
+    }
+
     pub(super) fn job_ends(&mut self, at: EngineTime, id: u32) {
         let Some(job) = self.jobs.iter_mut().find(|j| j.id == id) else { return };
         job.state = HostJobState::Finished;
