@@ -8,3 +8,4 @@ pub mod model;
 pub mod port;
 pub mod sim;
 pub mod steps;
+pub mod store;
