@@ -10,4 +10,5 @@ pub mod model;
 pub mod port;
 pub mod sim;
 pub mod steps;
+pub mod store;
 pub mod web;

@@ -1,0 +1,138 @@
+//! The encrypted table: AES-256-GCM with a random nonce for each secret, bound to its name and
+//! user, so that a sealed value can't be moved to another row.
+
+use super::error::reading;
+use super::key::Key;
+use super::writer::Order;
+use super::{SqliteStore, uint};
+use crate::port::Secret;
+use crate::port::store::StoreError;
+use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// A secret without its value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SecretLine {
+    pub name: String,
+    /// Login name that the value is the password of; empty for keys.
+    pub user: String,
+    /// Wall clock in ms since 1970 when it was set.
+    pub set_ms: u64,
+}
+
+/// The table and its key, if there is one.
+#[derive(Clone, Debug)]
+pub struct Secrets {
+    store: SqliteStore,
+    key: Option<Key>,
+}
+
+impl SqliteStore {
+    /// The secrets table. Refused when it holds secrets that `key` does not open: a daemon
+    /// without its credentials would see a site full of login failures.
+    pub async fn secrets(&self, key: Option<Key>) -> Result<Secrets, StoreError> {
+        let secrets = Secrets { store: self.clone(), key };
+        let first: Option<(String, String, Vec<u8>)> =
+            sqlx::query_as("SELECT name, user, sealed FROM secret LIMIT 1")
+                .fetch_optional(&self.readers)
+                .await
+                .map_err(reading)?;
+        let Some((name, user, sealed)) = first else { return Ok(secrets) };
+        match &secrets.key {
+            None => Err(StoreError::Unusable(
+                "the database holds secrets, and there is no key to open them; give \
+                 `[secrets] key_file` (or `systemd_credential`) in farrier.toml the key they \
+                 were sealed with"
+                    .into(),
+            )),
+            Some(key) => match unseal(key, &name, &user, sealed) {
+                Some(_) => Ok(secrets),
+                None => Err(StoreError::Unusable(format!(
+                    "the key from {} does not open this database's secrets; give the key they \
+                     were sealed with",
+                    key.from
+                ))),
+            },
+        }
+    }
+}
+
+impl Secrets {
+    /// Adds a secret or replaces its value.
+    pub async fn set(&self, name: &str, user: &str, value: &Secret) -> Result<(), StoreError> {
+        let Some(key) = &self.key else {
+            return Err(StoreError::Unusable(
+                "there is no key to seal secrets with; `farrier key init` makes one, \
+                 `[secrets] key_file` in farrier.toml names it"
+                    .into(),
+            ));
+        };
+        let sealed = seal(key, name, user, value).ok_or_else(|| {
+            StoreError::Unusable(format!("the secret `{name}` could not be sealed"))
+        })?;
+        let set_ms = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX));
+        let (name, user) = (name.to_string(), user.to_string());
+        self.store.order(|reply| Order::SetSecret { name, user, sealed, set_ms, reply }).await
+    }
+
+    /// All of them, by name, without their values.
+    pub async fn list(&self) -> Result<Vec<SecretLine>, StoreError> {
+        let rows: Vec<(String, String, i64)> =
+            sqlx::query_as("SELECT name, user, set_ms FROM secret ORDER BY name")
+                .fetch_all(&self.store.readers)
+                .await
+                .map_err(reading)?;
+        let line = |(name, user, set_ms)| SecretLine { name, user, set_ms: uint(set_ms) };
+        Ok(rows.into_iter().map(line).collect())
+    }
+
+    /// Answers whether there was one.
+    pub async fn remove(&self, name: &str) -> Result<bool, StoreError> {
+        let name = name.to_string();
+        self.store.order(|reply| Order::RemoveSecret { name, reply }).await
+    }
+
+    /// User and value of a secret.
+    pub async fn get(&self, name: &str) -> Result<Option<(String, Secret)>, StoreError> {
+        let row: Option<(String, Vec<u8>)> =
+            sqlx::query_as("SELECT user, sealed FROM secret WHERE name = ?")
+                .bind(name.to_string())
+                .fetch_optional(&self.store.readers)
+                .await
+                .map_err(reading)?;
+        let Some((user, sealed)) = row else { return Ok(None) };
+        let value = self.key.as_ref().and_then(|key| unseal(key, name, &user, sealed));
+        match value {
+            Some(value) => Ok(Some((user, value))),
+            None => Err(StoreError::Unusable(format!(
+                "the secret `{name}` can't be opened with this key; set it again with `farrier \
+                 secret set {name}`"
+            ))),
+        }
+    }
+}
+
+fn aad(name: &str, user: &str) -> Aad<Vec<u8>> {
+    // The length keeps (`a`, `bc`) and (`ab`, `c`) apart.
+    Aad::from(format!("farrier secret 1:{}:{name}:{user}", name.len()).into_bytes())
+}
+
+/// Nonce, then ciphertext and tag.
+fn seal(key: &Key, name: &str, user: &str, value: &Secret) -> Option<Vec<u8>> {
+    let cipher = RandomizedNonceKey::new(&AES_256_GCM, &key.bytes).ok()?;
+    let mut boxed = value.expose().as_bytes().to_vec();
+    let nonce = cipher.seal_in_place_append_tag(aad(name, user), &mut boxed).ok()?;
+    let mut out = nonce.as_ref().to_vec();
+    out.append(&mut boxed);
+    Some(out)
+}
+
+fn unseal(key: &Key, name: &str, user: &str, mut sealed: Vec<u8>) -> Option<Secret> {
+    let cipher = RandomizedNonceKey::new(&AES_256_GCM, &key.bytes).ok()?;
+    let (nonce, boxed) = sealed.split_at_mut_checked(NONCE_LEN)?;
+    let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
+    let plain = cipher.open_in_place(nonce, aad(name, user), boxed).ok()?;
+    std::str::from_utf8(plain).ok().map(Secret::new)
+}

@@ -1,0 +1,182 @@
+//! The one task that writes. It carries each order to its end, whoever still waits for it.
+
+use super::commit::{self, Prepared, roll_back};
+use super::error::{During, classify};
+use super::lock::Lock;
+use super::{int, uint};
+use crate::model::{EngineTime, MachineId};
+use crate::port::store::{Committed, StoreError};
+use sqlx::{Connection, SqliteConnection};
+use tokio::sync::{mpsc, oneshot};
+
+type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
+
+/// What can be written. Data only: see the module's invariant.
+#[derive(Debug)]
+pub(super) enum Order {
+    Commit {
+        items: Vec<Prepared>,
+        now: EngineTime,
+        wall_ms: u64,
+        reply: Reply<Vec<Committed>>,
+    },
+    /// `json`: array of expected machines.
+    Expect {
+        json: String,
+        reply: Reply<Vec<MachineId>>,
+    },
+    KeepWorkflow {
+        hash: String,
+        json: String,
+        reply: Reply<()>,
+    },
+    SetStopped {
+        stopped: Option<String>,
+        now: EngineTime,
+        reply: Reply<()>,
+    },
+    SetSecret {
+        name: String,
+        user: String,
+        sealed: Vec<u8>,
+        set_ms: u64,
+        reply: Reply<()>,
+    },
+    /// Answers whether there was one.
+    RemoveSecret {
+        name: String,
+        reply: Reply<bool>,
+    },
+    Close {
+        reply: oneshot::Sender<()>,
+    },
+}
+
+/// The writer's connection. Fields drop in order: the lock is the last.
+#[derive(Debug)]
+pub(super) struct Writer {
+    pub(super) conn: SqliteConnection,
+    pub(super) epoch: i64,
+    pub(super) _lock: Lock,
+}
+
+pub(super) async fn run(mut writer: Writer, mut orders: mpsc::Receiver<Order>) {
+    let mut closing = None;
+    while let Some(order) = orders.recv().await {
+        if let Order::Close { reply } = order {
+            closing = Some(reply);
+            break;
+        }
+        writer.carry_out(order).await;
+    }
+    let Writer { conn, _lock, .. } = writer;
+    if let Err(e) = conn.close().await {
+        tracing::warn!(error = %e, "closing the database");
+    }
+    drop(_lock);
+    if let Some(reply) = closing {
+        reply.send(()).ok();
+    }
+}
+
+impl Writer {
+    async fn carry_out(&mut self, order: Order) {
+        let conn = &mut self.conn;
+        // A caller that is gone needs no answer; what it asked for is done all the same.
+        match order {
+            Order::Commit { items, now, wall_ms, reply } => {
+                reply.send(commit::commit(conn, self.epoch, &items, now, wall_ms).await).ok();
+            }
+            Order::Expect { json, reply } => {
+                reply.send(expect(conn, &json).await).ok();
+            }
+            Order::KeepWorkflow { hash, json, reply } => {
+                let sql = "INSERT INTO workflow (hash, json) VALUES (?, ?) ON CONFLICT DO NOTHING";
+                reply.send(once(conn, sqlx::query(sql).bind(hash).bind(json)).await.map(drop)).ok();
+            }
+            Order::SetStopped { stopped, now, reply } => {
+                let sql = "UPDATE site_state SET stopped = ?1, engine_time = max(engine_time, ?2),
+                           resumed_at = iif(?1 IS NULL, ?2, resumed_at) WHERE id = 1";
+                let query = sqlx::query(sql).bind(stopped).bind(int(now.0));
+                reply.send(once(conn, query).await.map(drop)).ok();
+            }
+            Order::SetSecret { name, user, sealed, set_ms, reply } => {
+                let sql = "INSERT INTO secret (name, user, sealed, set_ms) VALUES (?, ?, ?, ?)
+                           ON CONFLICT (name) DO UPDATE SET user = excluded.user,
+                           sealed = excluded.sealed, set_ms = excluded.set_ms";
+                let query = sqlx::query(sql).bind(name).bind(user).bind(sealed).bind(int(set_ms));
+                reply.send(once(conn, query).await.map(drop)).ok();
+            }
+            Order::RemoveSecret { name, reply } => {
+                let query = sqlx::query("DELETE FROM secret WHERE name = ?").bind(name);
+                reply.send(once(conn, query).await.map(|rows| rows > 0)).ok();
+            }
+            Order::Close { reply } => {
+                reply.send(()).ok();
+            }
+        }
+    }
+}
+
+type Query = sqlx::query::Query<'static, sqlx::Sqlite, sqlx::sqlite::SqliteArguments>;
+
+/// One statement as a transaction of its own; returns the rows it changed.
+async fn once(conn: &mut SqliteConnection, query: Query) -> Result<u64, StoreError> {
+    begin(conn).await?;
+    match query.execute(&mut *conn).await {
+        Ok(done) => finish(conn, done.rows_affected()).await,
+        Err(e) => {
+            roll_back(conn).await;
+            Err(classify(&e, During::Transaction))
+        }
+    }
+}
+
+async fn begin(conn: &mut SqliteConnection) -> Result<(), StoreError> {
+    let begun = sqlx::query("BEGIN IMMEDIATE").execute(&mut *conn).await;
+    begun.map(drop).map_err(|e| classify(&e, During::Transaction))
+}
+
+async fn finish<T>(conn: &mut SqliteConnection, value: T) -> Result<T, StoreError> {
+    match sqlx::query("COMMIT").execute(&mut *conn).await {
+        Ok(_) => Ok(value),
+        Err(e) => {
+            roll_back(conn).await;
+            Err(classify(&e, During::Commit))
+        }
+    }
+}
+
+async fn expect(conn: &mut SqliteConnection, json: &str) -> Result<Vec<MachineId>, StoreError> {
+    begin(conn).await?;
+    match upsert(conn, json).await {
+        Ok(ids) => finish(conn, ids).await,
+        Err(e) => {
+            roll_back(conn).await;
+            Err(classify(&e, During::Transaction))
+        }
+    }
+}
+
+/// Known names keep their id; an unchanged line writes nothing.
+async fn upsert(conn: &mut SqliteConnection, json: &str) -> Result<Vec<MachineId>, sqlx::Error> {
+    sqlx::query(
+        "INSERT INTO expected (name, json)
+         SELECT v ->> 'name', v FROM (SELECT value AS v FROM json_each(?) LIMIT -1) WHERE true
+         ON CONFLICT (name) DO UPDATE SET json = excluded.json WHERE json <> excluded.json",
+    )
+    .bind(json.to_string())
+    .execute(&mut *conn)
+    .await?;
+    let ids: Vec<(i64,)> = sqlx::query_as(
+        "SELECT e.id FROM (SELECT key AS k, value ->> 'name' AS name FROM json_each(?)) j
+         JOIN expected e ON e.name = j.name ORDER BY j.k",
+    )
+    .bind(json.to_string())
+    .fetch_all(&mut *conn)
+    .await?;
+    Ok(ids
+        .into_iter()
+        .map(|(id,)| MachineId(u32::try_from(uint(id)).unwrap_or(u32::MAX)))
+        .collect())
+}
