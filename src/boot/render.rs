@@ -1,0 +1,87 @@
+//! What a host is handed, rendered from the embedded templates.
+
+use super::window::Window;
+use crate::port::Secret;
+use minijinja::syntax::SyntaxConfig;
+use minijinja::{Environment, UndefinedBehavior, context};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Document {
+    Ipxe,
+    MetaData,
+    UserData,
+}
+
+impl Document {
+    fn template(self) -> &'static str {
+        match self {
+            Document::Ipxe => "ipxe",
+            Document::MetaData => "meta-data",
+            Document::UserData => "user-data",
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Templates(Environment<'static>);
+
+impl Templates {
+    pub(super) fn new() -> Result<Self, minijinja::Error> {
+        let mut env = Environment::new();
+        env.set_undefined_behavior(UndefinedBehavior::Strict);
+        let mut syntax = SyntaxConfig::builder();
+        syntax.keep_trailing_newline(true);
+        env.set_syntax(syntax.build()?);
+        env.add_template("ipxe", include_str!("templates/ipxe.j2"))?;
+        env.add_template("meta-data", include_str!("templates/meta-data.j2"))?;
+        env.add_template("user-data", include_str!("templates/user-data.j2"))?;
+        Ok(Self(env))
+    }
+
+    /// Every value is made of characters that mean nothing to iPXE, YAML or a shell: `open`
+    /// refuses a window with others ([`is_plain`], [`is_plain_url`]).
+    pub(super) fn render(&self, what: Document, w: &Window) -> Result<String, minijinja::Error> {
+        let token = match what {
+            Document::UserData => w.token.as_ref().map(Secret::expose),
+            Document::Ipxe | Document::MetaData => None,
+        };
+        self.0.get_template(what.template())?.render(context! {
+            name => &w.name,
+            run => &w.run,
+            image => &w.image,
+            here => here(w),
+            mac_dashes => w.mac.to_string().replace(':', "-"),
+            token => token,
+        })
+    }
+}
+
+/// The window's own URL, without a slash at the end.
+pub(super) fn here(w: &Window) -> String {
+    format!("{}/boot/{}", w.base_url, w.mac)
+}
+
+/// `seed.json`: the same bytes each time.
+pub(super) fn seed(w: &Window) -> String {
+    let seed = serde_json::json!({
+        "run": w.run,
+        "image": w.image,
+        "allow_existing_data": w.allow_existing_data,
+        "token": w.token.as_ref().map(Secret::expose),
+        "callback": format!("{}/callback", here(w)),
+    });
+    format!("{seed}\n")
+}
+
+/// Letters, digits and `.`, `_`, `-`, `+`; a directory name too, so no dot in front.
+pub(super) fn is_plain(name: &str) -> bool {
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '+');
+    (1..=128).contains(&name.len()) && !name.starts_with(['.', '-']) && name.chars().all(fits)
+}
+
+/// `http://` or `https://` and characters that need no quoting anywhere.
+pub(super) fn is_plain_url(url: &str) -> bool {
+    let fits = |c: char| c.is_ascii_alphanumeric() || "./:-_[]".contains(c);
+    let rest = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
+    rest.is_some_and(|r| !r.is_empty() && r.len() <= 256 && r.chars().all(fits))
+}

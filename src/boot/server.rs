@@ -1,0 +1,382 @@
+//! The set of boot windows, and the `Boot` port on it.
+
+use super::files::Files;
+use super::render::{Templates, is_plain, is_plain_url};
+use super::throttle::Throttle;
+use super::window::{Mac, VERSION, Window};
+use crate::model::facts::WindowFacts;
+use crate::model::{Channel, Fault, FaultClass, MachineId, Outcome};
+use crate::port::{Boot, Inbox, Inward, Secret, WindowOrder};
+use async_trait::async_trait;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+use tokio::sync::Mutex as AsyncMutex;
+
+/// What the boot server needs besides its state directory.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// OS images: `<images>/<image id>/vmlinuz` and `initrd.img`. `None`: only scripts and seeds.
+    pub images: Option<PathBuf>,
+    /// Days after which the file of a run's window is removed.
+    pub keep_days: u32,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { images: None, keep_days: 30 }
+    }
+}
+
+/// The boot server. Clones share one state.
+#[derive(Clone, Debug)]
+pub struct BootServer(pub(super) Arc<Shared>);
+
+pub(super) type Slot = Arc<AsyncMutex<Window>>;
+
+#[derive(Debug)]
+pub(super) struct Shared {
+    files: Files,
+    pub(super) settings: Settings,
+    inbox: Inbox,
+    index: Mutex<Index>,
+    /// Openings and closings go one after the other: they look at several windows.
+    order: AsyncMutex<()>,
+    pub(super) templates: Templates,
+    pub(super) throttle: Mutex<Throttle>,
+}
+
+#[derive(Debug, Default)]
+struct Index {
+    by_run: BTreeMap<String, Slot>,
+    /// Open windows only.
+    by_mac: BTreeMap<Mac, String>,
+}
+
+impl BootServer {
+    /// Reads the windows back from `<state_dir>/boot-windows`; blocks for as long as that takes.
+    pub fn open(state_dir: &Path, settings: Settings, inbox: Inbox) -> Result<Self, Fault> {
+        let files = Files::open(state_dir)?;
+        let templates = Templates::new().map_err(|e| {
+            bug("boot-template", format!("a built-in boot template does not parse: {e}"))
+        })?;
+        let mut windows = files.load()?;
+        // The youngest first: should two claim one MAC, it is the one that is waited for.
+        windows.sort_by_key(|w| std::cmp::Reverse((w.opened_at, w.changed_at)));
+        let mut index = Index::default();
+        for mut w in windows {
+            if is_old(&w, &settings) {
+                files.remove(&w.run)?;
+                continue;
+            }
+            if w.open && index.by_mac.contains_key(&w.mac) {
+                tracing::warn!(machine = w.name, run = w.run, mac = %w.mac,
+                    "closed a boot window: a younger one has its MAC");
+                w = w.closed();
+                files.write(&w)?;
+            }
+            if w.open {
+                index.by_mac.insert(w.mac.clone(), w.run.clone());
+            }
+            index.by_run.insert(w.run.clone(), Arc::new(AsyncMutex::new(w)));
+        }
+        Ok(Self(Arc::new(Shared {
+            files,
+            settings,
+            inbox,
+            index: Mutex::new(index),
+            order: AsyncMutex::new(()),
+            templates,
+            throttle: Mutex::default(),
+        })))
+    }
+
+    /// The boot listener's routes. Serve it with
+    /// `into_make_service_with_connect_info::<SocketAddr>()`: the peer's address is what a window
+    /// is bound to, and no header can say another.
+    pub fn router(&self) -> axum::Router {
+        super::http::router(self.0.clone())
+    }
+}
+
+#[async_trait]
+impl Boot for BootServer {
+    async fn window(&self, run: &str) -> Result<WindowFacts, Fault> {
+        match self.0.by_run(run) {
+            Some(slot) => Ok(slot.lock().await.facts()),
+            None => Ok(WindowFacts::default()),
+        }
+    }
+
+    async fn open(&self, order: &WindowOrder) -> Outcome {
+        let (shared, order) = (self.0.clone(), order.clone());
+        outcome(finish(async move { shared.open_window(&order).await }).await)
+    }
+
+    async fn close(&self, run: &str) -> Outcome {
+        let (shared, run) = (self.0.clone(), run.to_string());
+        outcome(
+            finish(async move {
+                let _turn = shared.order.lock().await;
+                shared.close_window(&run).await
+            })
+            .await,
+        )
+    }
+}
+
+impl Shared {
+    fn index(&self) -> MutexGuard<'_, Index> {
+        // Nothing panics while it is held; and a map is whole between two calls anyway.
+        self.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn by_run(&self, run: &str) -> Option<Slot> {
+        self.index().by_run.get(run).cloned()
+    }
+
+    pub(super) fn by_mac(&self, mac: &Mac) -> Option<Slot> {
+        let index = self.index();
+        index.by_run.get(index.by_mac.get(mac)?).cloned()
+    }
+
+    async fn open_window(self: &Arc<Self>, order: &WindowOrder) -> Result<(), Fault> {
+        let mac = check(order)?;
+        let _turn = self.order.lock().await;
+        let slots: Vec<Slot> = self.index().by_run.values().cloned().collect();
+        let mut older = Vec::new();
+        for slot in slots {
+            let w = slot.lock().await;
+            if w.run == order.run {
+                continue;
+            } else if w.open && w.machine == order.machine {
+                older.push(w.run.clone());
+            } else if w.open && w.mac == mac {
+                return Err(mac_in_use(order, &mac, &w));
+            } else if !w.open && is_old(&w, &self.settings) {
+                self.forget(&w.run).await;
+            }
+        }
+        // A run that ended without closing its window. Closed first, so that a kill in between
+        // can't leave two windows for one machine.
+        for run in older {
+            self.close_window(&run).await?;
+        }
+        match self.by_run(&order.run) {
+            Some(slot) => {
+                let mut held = slot.lock().await;
+                // Nobody was here: opening twice is opening once. Else this is a new attempt, and
+                // what an earlier one started must not be able to answer for it.
+                let token = held.token.clone().filter(|_| held.untouched() && held.mac == mac);
+                let window = new_window(order, &mac, token)?;
+                self.write(&window).await?;
+                *held = window;
+            }
+            None => {
+                let window = new_window(order, &mac, None)?;
+                self.write(&window).await?;
+                let slot = Arc::new(AsyncMutex::new(window));
+                self.index().by_run.insert(order.run.clone(), slot);
+            }
+        }
+        {
+            let mut index = self.index();
+            index.by_mac.retain(|_, run| *run != order.run);
+            index.by_mac.insert(mac, order.run.clone());
+        }
+        self.warn_without_kernel(order).await;
+        Ok(())
+    }
+
+    /// A run without a window has none open.
+    async fn close_window(self: &Arc<Self>, run: &str) -> Result<(), Fault> {
+        let Some(slot) = self.by_run(run) else { return Ok(()) };
+        let mut slot = slot.lock().await;
+        if slot.open {
+            let closed = Window { changed_at: now_s(), ..slot.closed() };
+            self.write(&closed).await?;
+            *slot = closed;
+        }
+        let mut index = self.index();
+        if index.by_mac.get(&slot.mac).is_some_and(|r| r == run) {
+            index.by_mac.remove(&slot.mac);
+        }
+        Ok(())
+    }
+
+    async fn forget(&self, run: &str) {
+        let (files, name) = (self.files.clone(), run.to_string());
+        match tokio::task::spawn_blocking(move || files.remove(&name)).await {
+            Ok(Ok(())) => {
+                self.index().by_run.remove(run);
+            }
+            Ok(Err(fault)) => tracing::warn!(run, %fault, "an old boot window stays"),
+            Err(e) => tracing::warn!(run, %e, "an old boot window stays"),
+        }
+    }
+
+    /// Looks at the window and, where `f` says so, replaces it, durably first. `f` sees no other
+    /// change in between. Goes on to its end when the caller goes away.
+    pub(super) async fn change<T: Send + 'static>(
+        self: &Arc<Self>,
+        slot: Slot,
+        f: impl FnOnce(&Window) -> (T, Option<Window>) + Send + 'static,
+    ) -> Result<T, Fault> {
+        let shared = self.clone();
+        finish(async move {
+            let mut slot = slot.lock().await;
+            let (answer, next) = f(&slot);
+            if let Some(next) = next {
+                let next = Window { changed_at: now_s(), ..next };
+                shared.write(&next).await?;
+                *slot = next;
+            }
+            Ok(answer)
+        })
+        .await
+    }
+
+    async fn write(&self, window: &Window) -> Result<(), Fault> {
+        let (files, window) = (self.files.clone(), window.clone());
+        match tokio::task::spawn_blocking(move || files.write(&window)).await {
+            Ok(result) => result,
+            Err(e) => Err(bug("boot-task", format!("the write of a boot window broke off: {e}"))),
+        }
+    }
+
+    /// A hint: the engine looks at the machine anyway, only later.
+    pub(super) fn poke(&self, machine: MachineId) {
+        if let Err(e) = self.inbox.try_send(Inward::Poke { machine }) {
+            tracing::debug!(%machine, %e, "the engine was not told of a boot event");
+        }
+    }
+
+    async fn warn_without_kernel(&self, order: &WindowOrder) {
+        let Some(images) = &self.settings.images else { return };
+        let kernel = images.join(&order.image).join("vmlinuz");
+        if !tokio::fs::try_exists(&kernel).await.unwrap_or(false) {
+            tracing::warn!(machine = &*order.name, run = order.run, missing = %kernel.display(),
+                "the image has no kernel: the machine will get its boot script and then nothing");
+        }
+    }
+}
+
+/// Goes on to its end when the caller is dropped (a deadline, a closed connection): what is on
+/// the disk and what is in memory must not part.
+async fn finish<T: Send + 'static>(
+    work: impl Future<Output = Result<T, Fault>> + Send + 'static,
+) -> Result<T, Fault> {
+    match tokio::spawn(work).await {
+        Ok(result) => result,
+        Err(e) => Err(bug("boot-task", format!("work on a boot window broke off: {e}"))),
+    }
+}
+
+fn outcome(result: Result<(), Fault>) -> Outcome {
+    match result {
+        Ok(()) => Outcome::Applied { handle: None },
+        Err(fault) => Outcome::Failed { fault },
+    }
+}
+
+/// Everything that ends up in a script, a URL or a file name is plain, or there is no window.
+fn check(order: &WindowOrder) -> Result<Mac, Fault> {
+    let refuse = |code, what: String, hint: &str| {
+        Fault::new(FaultClass::Precondition, Channel::Boot, code, what).hint(hint)
+    };
+    let name = &order.name;
+    let Some(mac) = &order.mac else {
+        return Err(refuse(
+            "no-boot-mac",
+            format!("`{name}` has no boot MAC: the boot server would not know it"),
+            "give the machine its `mac` in the inventory",
+        ));
+    };
+    let mac = Mac::parse(mac).ok_or_else(|| {
+        refuse(
+            "bad-boot-mac",
+            format!("`{mac}` of `{name}` is not a MAC address"),
+            "write it like `aa:bb:cc:dd:ee:ff`",
+        )
+    })?;
+    for (what, value) in [("image", &*order.image), ("machine name", &**name), ("run", &*order.run)]
+    {
+        if !is_plain(value) {
+            return Err(refuse(
+                "bad-boot-name",
+                format!("the {what} {value:?} of `{name}` can't stand in a boot script"),
+                "use letters, digits, `.`, `_`, `-` and `+`",
+            ));
+        }
+    }
+    if !is_plain_url(&order.base_url) {
+        return Err(refuse(
+            "bad-boot-url",
+            format!("{:?} can't stand in a boot script", order.base_url),
+            "give `[listen.boot]` an `advertise_url` like `http://10.0.0.2:7121`",
+        ));
+    }
+    Ok(mac)
+}
+
+fn mac_in_use(order: &WindowOrder, mac: &Mac, other: &Window) -> Fault {
+    Fault::new(
+        FaultClass::Precondition,
+        Channel::Boot,
+        "mac-in-use",
+        format!(
+            "`{}` has the boot MAC {mac}, and `{}` waits to boot with the same one (run {})",
+            order.name, other.name, other.run
+        ),
+    )
+    .hint("one of the two is wrong: compare the inventory with the labels on the machines")
+}
+
+/// An open window that nobody has asked for yet, with this token or a new one.
+fn new_window(order: &WindowOrder, mac: &Mac, token: Option<Secret>) -> Result<Window, Fault> {
+    let token = match token {
+        Some(token) => token,
+        None => new_token()?,
+    };
+    let now = now_s();
+    Ok(Window {
+        version: VERSION,
+        run: order.run.clone(),
+        machine: order.machine,
+        name: order.name.to_string(),
+        mac: mac.clone(),
+        image: order.image.clone(),
+        allow_existing_data: order.allow_existing_data,
+        base_url: order.base_url.trim_end_matches('/').to_string(),
+        open: true,
+        token: Some(token),
+        source: None,
+        script_fetched: false,
+        seed_fetched: false,
+        callback: None,
+        opened_at: now,
+        changed_at: now,
+    })
+}
+
+/// 128 bits from the system, as hex.
+fn new_token() -> Result<Secret, Fault> {
+    let mut bytes = [0u8; 16];
+    aws_lc_rs::rand::fill(&mut bytes)
+        .map_err(|_| bug("no-randomness", "the system gave no random bytes for a boot token"))?;
+    Ok(Secret::new(hex::encode(bytes)))
+}
+
+fn is_old(w: &Window, settings: &Settings) -> bool {
+    let kept_s = u64::from(settings.keep_days) * 86_400;
+    now_s().saturating_sub(w.changed_at) > kept_s
+}
+
+fn now_s() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
+}
+
+fn bug(code: &'static str, message: impl Into<String>) -> Fault {
+    Fault::new(FaultClass::Bug, Channel::Boot, code, message)
+}
