@@ -1,10 +1,12 @@
 //! Farrier takes bare-metal GPU machines from rack to cluster and back. See `ARCHITECTURE.md`.
 
 pub mod app;
+pub mod cluster;
 pub mod config;
 pub mod decide;
 pub mod engine;
 pub mod model;
 pub mod port;
+pub mod shell;
 pub mod sim;
 pub mod steps;
