@@ -1,0 +1,92 @@
+# Prints what the host is, one key=value a line. Changes nothing. Needs root for the UUID and the
+# disks; what it can't tell it leaves out.
+facts() {
+    root=${FARRIER_ROOT:-}
+    show uuid "$root/sys/class/dmi/id/product_uuid"
+    show serial "$root/sys/class/dmi/id/product_serial"
+    show boot_id "$root/proc/sys/kernel/random/boot_id"
+    if [ -r "$root/etc/hostname" ]; then
+        show hostname "$root/etc/hostname"
+    else
+        printf 'hostname=%s\n' "$(uname -n)"
+    fi
+    sed -n 's/^PRETTY_NAME=/os=/p' "$root/etc/os-release" 2>/dev/null | tr -d "\"'" | head -n 1
+    printf 'kernel=%s\n' "$(uname -r)"
+    mark=$root/etc/farrier/image
+    sed -n 's/^image=/image=/p; s/^run=/image_run=/p' "$mark" 2>/dev/null
+    if [ -s "$mark" ]; then
+        printf 'holds_data=false\n'
+    elif [ -n "$root" ]; then
+        file_disks
+    else
+        block_disks
+    fi
+    gpus
+    # The last line: without it the answer was cut off.
+    printf 'end=facts\n'
+}
+
+show() { # show KEY FILE: its first line
+    if [ -r "$2" ]; then printf '%s=%s\n' "$1" "$(head -n 1 "$2" 2>/dev/null)"; fi
+}
+
+blank() { # blank FILE BLOCKS: are its first BLOCKS × 4 KiB all zero? 2: can't be read
+    dd if="$1" of=/dev/null bs=4096 count=1 2>/dev/null || return 2
+    [ "$(dd if="$1" bs=4096 count="$2" 2>/dev/null | tr -d '\0' | head -c 1 | wc -c)" -eq 0 ]
+}
+
+file_disks() {
+    held=
+    for disk in "$root"/dev/disk/*; do
+        [ -f "$disk" ] || continue
+        blank "$disk" 1
+        case $? in
+            0) held=${held:-false} ;;
+            1) held=true ;;
+        esac
+    done
+    if [ -n "$held" ]; then printf 'holds_data=%s\n' "$held"; fi
+}
+
+block_disks() {
+    command -v lsblk >/dev/null 2>&1 || return 0
+    held=
+    for name in $(lsblk -dnr -o NAME,TYPE,RM 2>/dev/null | awk '$2 == "disk" && $3 == 0 { print $1 }'); do
+        case $name in zram* | ram* | loop*) continue ;; esac
+        # Partition tables and most file systems start in the first MiB; what is at the end of the
+        # disk (md 1.0, ZFS) and what has children shows in blkid and lsblk.
+        blank "/dev/$name" 256
+        case $? in
+            2) return 0 ;;
+            1) held=true ;;
+            0)
+                if [ "$(lsblk -nr -o NAME "/dev/$name" 2>/dev/null | wc -l)" -gt 1 ]; then
+                    held=true
+                elif command -v blkid >/dev/null 2>&1 && blkid -p "/dev/$name" >/dev/null 2>&1; then
+                    held=true
+                else
+                    held=${held:-false}
+                fi
+                ;;
+        esac
+    done
+    if [ -n "$held" ]; then printf 'holds_data=%s\n' "$held"; fi
+}
+
+gpus() {
+    command -v nvidia-smi >/dev/null 2>&1 || return 0
+    limit=
+    if command -v timeout >/dev/null 2>&1; then limit='timeout 15'; fi
+    # One element a record, however the XML is laid out; no document type is ever fetched.
+    $limit nvidia-smi -q -x 2>/dev/null | awk '
+        BEGIN { RS = "<" }
+        function flush() { if (id != "") printf "gpu=%s\t%s\t%s\n", id, model, serial }
+        { at = index($0, ">"); if (!at) next
+          tag = substr($0, 1, at - 1); text = substr($0, at + 1); gsub(/[\t\r\n]/, " ", text)
+          sub(/ +$/, "", text) }
+        tag ~ /^gpu id=/ { id = tag; sub(/^gpu id="/, "", id); sub(/".*$/, "", id); model = serial = "" }
+        tag == "product_name" && model == "" { model = text }
+        tag == "serial" && serial == "" { serial = text }
+        tag == "uuid" && id ~ /:/ { id = text }
+        tag == "/gpu" { flush(); id = "" }'
+}
