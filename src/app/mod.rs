@@ -2,7 +2,10 @@
 
 pub mod check;
 pub mod current;
+pub mod database;
 pub mod files;
 pub mod listen;
+pub mod parts;
 pub mod reload;
+pub mod serve;
 pub mod simulate;

@@ -1,16 +1,18 @@
 //! What a (re)loaded inventory would change, and taking it into a running engine.
 
 use super::current::Current;
-use super::files;
+use super::{files, parts};
+use crate::boot::ImageServer;
 use crate::config;
 use crate::engine::driver::Handle;
 use crate::model::{Expected, MachineId};
-use crate::port::Inward;
 use crate::port::store::Store;
+use crate::port::{Inward, Secret};
 use crate::steps::site::Site;
 use crate::steps::workflow::Workflow;
+use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// The inventory file against what the database expects.
@@ -103,37 +105,94 @@ pub fn site(
     Arc::new(site)
 }
 
-/// Reads the files again; on any problem the last good configuration stays in force.
-///
-/// # Errors
-/// The report of what is wrong; nothing was changed.
-pub async fn reload(
-    path: &Path,
-    current: &Current,
-    store: &dyn Store,
-    engine: &Handle,
-    confirmed: Option<usize>,
-) -> Result<String, String> {
-    let loaded = files::load(path).map_err(|problems| problems.report)?;
-    let known = engine
-        .ask(|director, _| {
-            let named = director.machines().filter_map(|m| {
-                let expected = director.expected(m.id)?;
-                Some((expected.name.clone(), expected.clone()))
-            });
-            (named.collect::<BTreeMap<_, _>>(), director.site().incarnation.clone())
-        })
-        .await
-        .ok_or("the engine has ended")?;
-    let (known, incarnation) = known;
-    let machines = take(store, &known, &loaded, confirmed).await?;
-    let count = machines.len();
-    let site = site(&loaded, &incarnation, &BTreeMap::new());
-    current.set(loaded);
-    let ended = |_| "the engine has ended".to_string();
-    engine.inbox.send(Inward::Site { site }).await.map_err(ended)?;
-    if !machines.is_empty() {
-        engine.inbox.send(Inward::Expect { machines }).await.map_err(ended)?;
+/// Everything a reload touches. Cheap to clone.
+#[derive(Clone)]
+pub struct Control {
+    pub path: PathBuf,
+    pub current: Current,
+    pub store: Arc<dyn Store>,
+    pub engine: Handle,
+    pub images: ImageServer,
+    pub token: Option<Secret>,
+}
+
+impl std::fmt::Debug for Control {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Control({})", self.path.display())
     }
-    Ok(format!("reloaded; {count} machines new or changed"))
+}
+
+impl Control {
+    /// Reads the files again; on any problem the last good configuration stays in force.
+    ///
+    /// # Errors
+    /// The report of what is wrong; nothing was changed.
+    pub async fn reload(&self, confirmed: Option<usize>) -> Result<String, String> {
+        let loaded = files::load(&self.path).map_err(|problems| problems.report)?;
+        let (known, incarnation) = self
+            .engine
+            .ask(|director, _| {
+                let named = director.machines().filter_map(|m| {
+                    let expected = director.expected(m.id)?;
+                    Some((expected.name.clone(), expected.clone()))
+                });
+                (named.collect::<BTreeMap<_, _>>(), director.site().incarnation.clone())
+            })
+            .await
+            .ok_or("the engine has ended")?;
+        let machines = take(&*self.store, &known, &loaded, confirmed).await?;
+        let count = machines.len();
+        let site = site(&loaded, &incarnation, &BTreeMap::new());
+        self.images.offer(parts::known(&loaded.site.catalog));
+        self.current.set(loaded);
+        let ended = |_| "the engine has ended".to_string();
+        self.engine.inbox.send(Inward::Site { site }).await.map_err(ended)?;
+        if !machines.is_empty() {
+            self.engine.inbox.send(Inward::Expect { machines }).await.map_err(ended)?;
+        }
+        Ok(format!("reloaded; {count} machines new or changed"))
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Body {
+    #[serde(default)]
+    confirm: Option<usize>,
+}
+
+/// `POST /v1/reload`: the same as SIGHUP, with an answer and a confirm.
+pub fn router(control: Control) -> axum::Router {
+    axum::Router::new().route("/v1/reload", axum::routing::post(post)).with_state(control)
+}
+
+async fn post(
+    axum::extract::State(control): axum::extract::State<Control>,
+    headers: axum::http::HeaderMap,
+    axum::Json(body): axum::Json<Body>,
+) -> axum::response::Response {
+    use axum::http::StatusCode;
+    use axum::response::IntoResponse;
+    let problem = |status: StatusCode, code: &str, detail: String| {
+        let body = serde_json::json!({
+            "status": status.as_u16(), "code": code, "title": "not reloaded", "detail": detail,
+        });
+        (status, [("content-type", "application/problem+json")], body.to_string()).into_response()
+    };
+    if let Some(token) = &control.token {
+        let said = headers.get("authorization").and_then(|v| v.to_str().ok()).unwrap_or("");
+        let said = said.strip_prefix("Bearer ").unwrap_or("");
+        if aws_lc_rs::constant_time::verify_slices_are_equal(
+            said.as_bytes(),
+            token.expose().as_bytes(),
+        )
+        .is_err()
+        {
+            return problem(StatusCode::UNAUTHORIZED, "unauthorized", "a token is needed".into());
+        }
+    }
+    match control.reload(body.confirm).await {
+        Ok(said) => axum::Json(serde_json::json!({ "result": said })).into_response(),
+        Err(report) => problem(StatusCode::CONFLICT, "reload-refused", report),
+    }
 }

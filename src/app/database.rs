@@ -1,0 +1,158 @@
+//! Commands on a database that no daemon runs on: `fsck`, `secret`.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "reads a secret from standard input or a file"
+)]
+
+use super::{files, parts};
+use crate::config::daemon::SecretsKey;
+use crate::port::Secret;
+use crate::store::{Key, SqliteStore, fsck};
+use std::future::Future;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// Checks a database: does each journal fold to its row? Exit 0 clean, 1 findings, 2 unusable.
+pub fn check(db: Option<PathBuf>, config: &Path, json: bool) -> ExitCode {
+    block_on(async {
+        let path = match db {
+            Some(path) => path,
+            None => match files::load(config) {
+                Ok(loaded) => loaded.daemon.database,
+                Err(problems) => {
+                    eprint!("{}", problems.report);
+                    return ExitCode::from(2);
+                }
+            },
+        };
+        match fsck::fsck(&path).await {
+            Ok(report) => {
+                if json {
+                    let said = serde_json::json!({
+                        "clean": report.is_clean(),
+                        "machines": report.machines,
+                        "entries": report.entries,
+                        "open_actions": report.open_actions,
+                        "found": report.found,
+                        "findings": report.findings,
+                    });
+                    println!("{said}");
+                } else {
+                    for finding in &report.findings {
+                        println!("{finding}");
+                    }
+                    println!(
+                        "{}: {} machines, {} journal entries, {} open actions, {} findings",
+                        if report.is_clean() { "clean" } else { "NOT CLEAN" },
+                        report.machines,
+                        report.entries,
+                        report.open_actions,
+                        report.found,
+                    );
+                }
+                if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::from(1) }
+            }
+            Err(e) => {
+                eprintln!("error: {e}");
+                ExitCode::from(2)
+            }
+        }
+    })
+}
+
+/// What is to be done with the secrets table.
+#[derive(Clone, Debug)]
+pub enum SecretAsk {
+    Set { name: String, user: Option<String>, file: Option<PathBuf> },
+    List,
+    Remove { name: String },
+}
+
+/// `farrier secret …`: works on the database itself, so the daemon must not run.
+pub fn secret(config: &Path, ask: &SecretAsk, json: bool) -> ExitCode {
+    block_on(async {
+        match secrets(config, ask, json).await {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(why) => {
+                eprintln!("error: {why}");
+                ExitCode::FAILURE
+            }
+        }
+    })
+}
+
+async fn secrets(config: &Path, ask: &SecretAsk, json: bool) -> Result<(), String> {
+    let loaded = files::load(config).map_err(|p| p.report)?;
+    let daemon = loaded.daemon;
+    std::fs::create_dir_all(&daemon.state)
+        .map_err(|e| format!("can't make `{}`: {e}", daemon.state.display()))?;
+    let mut key = parts::read_key(&daemon)?;
+    if let (None, SecretAsk::Set { .. }, Some(SecretsKey::File(path))) =
+        (&key, ask, &daemon.secrets)
+    {
+        key = Some(Key::init(path).map_err(|e| e.to_string())?);
+        eprintln!(
+            "made the key `{}` (0600); keep a copy of it apart from the database",
+            path.display()
+        );
+    }
+    let store = SqliteStore::open(&daemon.database, crate::store::Settings::default())
+        .await
+        .map_err(|e| format!("{e}\n  hint: `farrier secret` needs the daemon to be stopped"))?;
+    let secrets = store.secrets(key).await.map_err(|e| e.to_string())?;
+    let result = match ask {
+        SecretAsk::Set { name, user, file } => {
+            let value = read_value(file.as_deref())?;
+            let user = user.as_deref().unwrap_or("");
+            secrets.set(name, user, &value).await.map_err(|e| e.to_string())
+        }
+        SecretAsk::List => secrets.list().await.map_err(|e| e.to_string()).map(|lines| {
+            let names: Vec<_> = lines
+                .iter()
+                .map(|l| serde_json::json!({ "name": l.name, "user": l.user }))
+                .collect();
+            if json {
+                println!("{}", serde_json::Value::from(names));
+            } else {
+                for line in &lines {
+                    println!("{}  (user {})", line.name, line.user);
+                }
+            }
+        }),
+        SecretAsk::Remove { name } => match secrets.remove(name).await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(format!("there is no secret `{name}`")),
+            Err(e) => Err(e.to_string()),
+        },
+    };
+    store.close().await;
+    result
+}
+
+/// The first line of the file or of standard input; never an argument, where `ps` shows it.
+fn read_value(file: Option<&Path>) -> Result<Secret, String> {
+    let mut text = String::new();
+    let read = match file {
+        Some(path) => std::fs::File::open(path).and_then(|mut f| f.read_to_string(&mut text)),
+        None => std::io::stdin().read_to_string(&mut text),
+    };
+    read.map_err(|e| format!("can't read the value: {e}"))?;
+    // A private key has many lines; a password has one, with the newline of `echo`.
+    let value = if text.trim_end().lines().count() > 1 { text.as_str() } else { text.trim_end() };
+    if value.is_empty() {
+        return Err("the value is empty".into());
+    }
+    Ok(Secret::new(value))
+}
+
+fn block_on(work: impl Future<Output = ExitCode>) -> ExitCode {
+    match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(work),
+        Err(e) => {
+            eprintln!("error: no runtime: {e}");
+            ExitCode::FAILURE
+        }
+    }
+}

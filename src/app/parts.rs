@@ -1,0 +1,114 @@
+//! The edges of a site, built from its configuration.
+
+use super::current::Current;
+use crate::bmc::RedfishBmc;
+use crate::boot::{BootServer, ImageServer, KnownImage};
+use crate::cluster::{Hook, HooksCluster, Place};
+use crate::config::Daemon;
+use crate::config::daemon::{HookLocation, SecretFrom, SecretsKey};
+use crate::port::{Inbox, Ports, Vault};
+use crate::shell::SshShell;
+use crate::steps::catalog::Catalog;
+use crate::store::key::KeyFrom;
+use crate::store::vault::{From as Source, Reference, References, SiteVault};
+use crate::store::{Key, SqliteStore};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Name under which the vault knows the site's SSH key.
+const SSH_KEY: &str = "ssh";
+
+/// What the daemon runs on.
+pub struct Parts {
+    pub ports: Ports,
+    pub boot: BootServer,
+    pub images: ImageServer,
+}
+
+impl std::fmt::Debug for Parts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Parts")
+    }
+}
+
+/// Credentials and keys of the site.
+///
+/// # Errors
+/// A sentence for a person: secrets without their key, a key that is readable by others.
+pub async fn vault(store: &SqliteStore, daemon: &Daemon) -> Result<SiteVault, String> {
+    let key = read_key(daemon)?;
+    let secrets = store.secrets(key).await.map_err(|e| e.to_string())?;
+    Ok(SiteVault::new(secrets, references(daemon)))
+}
+
+/// The key of the secrets table, where the configuration names one.
+///
+/// # Errors
+/// A sentence for a person.
+pub fn read_key(daemon: &Daemon) -> Result<Option<Key>, String> {
+    let from = match &daemon.secrets {
+        Some(SecretsKey::File(path)) => KeyFrom::File(path.clone()),
+        Some(SecretsKey::Systemd(name)) => KeyFrom::Systemd(name.clone()),
+        None => return Ok(None),
+    };
+    Key::read(&from).map_err(|e| e.to_string())
+}
+
+fn references(daemon: &Daemon) -> References {
+    let from = |f: &SecretFrom| match f {
+        SecretFrom::File(path) => Source::File(path.clone()),
+        SecretFrom::Env(name) => Source::Env(name.clone()),
+        SecretFrom::Exec(command) => Source::Exec(command.clone()),
+    };
+    let credentials = daemon
+        .credentials
+        .iter()
+        .map(|(name, c)| (name.clone(), Reference { user: c.user.clone(), from: from(&c.from) }));
+    let key = daemon.ssh.key.iter().map(|path| (SSH_KEY.to_string(), Source::File(path.clone())));
+    References { credentials: credentials.collect(), ssh_keys: key.collect() }
+}
+
+/// All edges.
+///
+/// # Errors
+/// A sentence for a person.
+pub fn build(current: &Current, vault: Arc<dyn Vault>, inbox: Inbox) -> Result<Parts, String> {
+    let loaded = current.get();
+    let daemon = &loaded.daemon;
+    let shell = Arc::new(SshShell::new(
+        vault.clone(),
+        crate::shell::Settings::new(SSH_KEY, daemon.ssh.user.clone()),
+    ));
+    let hooks = daemon.clusters.iter().map(|(name, c)| {
+        let hook = Hook {
+            command: c.command.clone(),
+            place: match c.location {
+                HookLocation::Local => Place::Local,
+                HookLocation::Host => Place::Host,
+            },
+            timeout: Duration::from_millis(c.timeout.0),
+        };
+        (name.clone(), hook)
+    });
+    let cluster = HooksCluster::new(hooks.collect(), shell.clone());
+    let images_dir = daemon.images.is_dir().then(|| daemon.images.clone());
+    let settings = crate::boot::Settings { images: images_dir.clone(), ..Default::default() };
+    let boot = BootServer::open(&daemon.state, settings, inbox).map_err(|f| f.to_string())?;
+    let images = ImageServer::new(daemon.catalog.clone(), images_dir, known(&loaded.site.catalog));
+    let ports = Ports {
+        bmc: Arc::new(RedfishBmc::new(vault, crate::bmc::Settings::default())),
+        shell,
+        cluster: Arc::new(cluster),
+        boot: Arc::new(boot.clone()),
+        advertise: Arc::new(current.clone()),
+    };
+    Ok(Parts { ports, boot, images })
+}
+
+/// The firmware files that may be handed out, with what they must be.
+pub fn known(catalog: &Catalog) -> BTreeMap<String, KnownImage> {
+    let all = catalog.families.iter().flat_map(|f| f.sets.values()).flat_map(|s| &s.firmware);
+    all.map(|fw| (fw.file.clone(), KnownImage { sha256: fw.sha256.clone(), size: fw.size }))
+        .collect()
+}

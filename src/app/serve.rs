@@ -1,0 +1,205 @@
+//! `farrier serve`: the daemon. Everything is wired here and nothing is decided.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "reads the token's file and waits for signals"
+)]
+
+use super::current::Current;
+use super::{files, listen, parts, reload};
+use crate::api;
+use crate::decide::Rules;
+use crate::engine::Director;
+use crate::engine::clock::Clock;
+use crate::engine::director::Settings;
+use crate::engine::driver::{self, Driver, Wiring};
+use crate::port::Secret;
+use crate::port::store::{Loaded, Store};
+use crate::store::SqliteStore;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+/// How the daemon is to run.
+#[derive(Clone, Debug)]
+pub struct Ask {
+    pub config: PathBuf,
+    pub observe_only: bool,
+    /// Engine time runs this many times faster; only demos and tests.
+    pub time_scale: u32,
+    /// The exact number of changed machines that a person confirms.
+    pub confirm: Option<usize>,
+}
+
+/// Runs until a signal; exit 0 after a graceful end, 1 when it can't run, 2 for bad files.
+pub fn serve(ask: &Ask) -> ExitCode {
+    init_log();
+    let loaded = match files::load(&ask.config) {
+        Ok(loaded) => loaded,
+        Err(problems) => {
+            eprint!("{}", problems.report);
+            return ExitCode::from(2);
+        }
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(e) => {
+            eprintln!("error: no runtime: {e}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(run(ask, loaded)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("error: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn init_log() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("FARRIER_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,russh=warn"));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    if std::env::var_os("FARRIER_LOG_JSON").is_some() {
+        log.json().init();
+    } else {
+        log.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init();
+    }
+}
+
+async fn run(ask: &Ask, config: crate::config::Loaded) -> Result<(), String> {
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
+    let daemon = config.daemon.clone();
+    std::fs::create_dir_all(&daemon.state)
+        .map_err(|e| format!("can't make the state directory `{}`: {e}", daemon.state.display()))?;
+    // Sockets first: a second daemon ends here, and a client's connection waits instead of failing.
+    let api_socket = listen::bind("api", daemon.api.bind).await?;
+    let tls = daemon.api.tls.as_ref().map(listen::tls_config).transpose()?;
+    let token = daemon.api.token_file.as_deref().map(read_token).transpose()?;
+
+    let store = SqliteStore::open(&daemon.database, crate::store::Settings::default())
+        .await
+        .map_err(|e| e.to_string())?;
+    let vault = Arc::new(parts::vault(&store, &daemon).await?);
+    let store: Arc<dyn Store> = Arc::new(store);
+
+    let held = store.load().await.map_err(|e| e.to_string())?;
+    let known: BTreeMap<_, _> =
+        held.expected.values().map(|e| (e.name.clone(), e.clone())).collect();
+    let machines = match reload::take(&*store, &known, &config, ask.confirm).await {
+        Ok(machines) => machines,
+        // The engine goes on with what the database knows; the file waits for a person.
+        Err(why) => {
+            tracing::error!("{why}");
+            Vec::new()
+        }
+    };
+    let clock = Clock::resume(held.state.engine_time, held.state.wall_ms, ask.time_scale);
+    let site = reload::site(&config, &held.state.incarnation, &held.workflows);
+    let current = Current::new(config);
+
+    let (handle, ends) = driver::channels();
+    let parts = parts::build(&current, vault, handle.inbox.clone())?;
+    let settings =
+        Settings { observe_only: ask.observe_only, spread_ms: spread(&held, machines.len()) };
+    let director = Director::new(Rules, settings, held, site, clock.now());
+    let wiring = Wiring { ports: parts.ports.clone(), store: store.clone(), clock };
+    let driver = Driver::new(director, wiring, &handle, ends);
+
+    let (ending, ended) = watch::channel(false);
+    let mut state = api::State::new(handle.clone(), store.clone());
+    state.token = token;
+    state.confirm_max = daemon.confirm_max_machines as usize;
+    state.ending = ended.clone();
+    let control = reload::Control {
+        path: ask.config.clone(),
+        current: current.clone(),
+        store: store.clone(),
+        engine: handle.clone(),
+        images: parts.images.clone(),
+        token: state.token.clone(),
+    };
+    let api = api::router(state).merge(reload::router(control.clone()));
+    let mut listeners = vec![tokio::spawn(listen::serve(api_socket, tls, api, ended.clone()))];
+    if let Some(boot) = &daemon.boot {
+        let socket = listen::bind("boot", boot.bind).await?;
+        listeners.push(tokio::spawn(listen::serve(
+            socket,
+            None,
+            parts.boot.router(),
+            ended.clone(),
+        )));
+    }
+    if let Some(images) = &daemon.image_server {
+        let socket = listen::bind("images", images.bind).await?;
+        let router = parts.images.router();
+        listeners.push(tokio::spawn(listen::serve(socket, None, router, ended.clone())));
+    }
+    tracing::info!(api = %daemon.api.bind, database = %daemon.database.display(), "farrier serves");
+    if !machines.is_empty() {
+        handle
+            .inbox
+            .send(crate::port::Inward::Expect { machines })
+            .await
+            .map_err(|_| "the engine has ended".to_string())?;
+    }
+    tokio::spawn(hangups(control));
+    let result = driver.run(signalled()).await;
+    ending.send(true).ok();
+    for listener in listeners {
+        // A client that keeps its connection open does not keep the daemon alive.
+        let grace = std::time::Duration::from_secs(2);
+        tokio::time::timeout(grace, listener).await.ok();
+    }
+    tracing::info!("farrier ended");
+    result
+}
+
+/// First looks are spread: 2 ms a machine, a minute at most.
+fn spread(held: &Loaded, fresh: usize) -> u64 {
+    let machines = u64::try_from(held.machines.len() + fresh).unwrap_or(u64::MAX);
+    machines.saturating_mul(2).min(60_000)
+}
+
+fn read_token(path: &Path) -> Result<Secret, String> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|e| format!("can't read the token file `{}`: {e}", path.display()))?;
+    match text.trim() {
+        "" => Err(format!("the token file `{}` is empty", path.display())),
+        token => Ok(Secret::new(token)),
+    }
+}
+
+/// SIGTERM or SIGINT.
+async fn signalled() {
+    let (Ok(mut term), Ok(mut int)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        tracing::error!("can't listen for signals; end me with SIGKILL, nothing is lost by it");
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = int.recv() => {}
+    }
+    tracing::info!("stopping: actions under way end first");
+}
+
+/// SIGHUP reloads; the last good configuration stays when anything is wrong.
+async fn hangups(control: reload::Control) {
+    let Ok(mut hangup) = signal(SignalKind::hangup()) else { return };
+    while hangup.recv().await.is_some() {
+        match control.reload(None).await {
+            Ok(said) => tracing::info!("{said}"),
+            Err(why) => {
+                tracing::error!("reload refused, the last good configuration stays:\n{why}")
+            }
+        }
+    }
+}
