@@ -366,8 +366,16 @@ fn update(
         Some(handle) => tasks.iter().find(|t| t.uri == *handle),
         None => None,
     };
+    // Before the version is believed: a task of ours whose name was lost with the answer.
+    let fresh = match &open.handle {
+        Some(_) => None,
+        None => tasks.iter().find(|t| !open.baseline.tasks.contains(&t.uri)),
+    };
     match (followed, &open.handle) {
         (Some(task), _) => follow(i, open, task, stall_ms),
+        _ if fresh.is_some_and(|t| t.state == TaskState::InProgress) => {
+            Found(fresh.map(|t| t.uri.clone()).unwrap_or_default())
+        }
         _ if version_is_new => Happened(format!("version {to} is re-read")),
         // The list was lost with the BMC's memory, or the task was cleaned away: neither success
         // nor failure. After a pause the versions decide (the step activates and re-reads).
@@ -375,17 +383,14 @@ fn update(
             Happened("its task is gone from the list; the version will decide".into())
         }
         (None, Some(_)) => Still("the task to be listed again"),
-        (None, None) => {
-            let fresh = tasks.iter().find(|t| !open.baseline.tasks.contains(&t.uri));
-            match fresh {
-                Some(task) => Found(task.uri.clone()),
-                None if late && open.state == OpenState::Applied => {
-                    Happened("taken, no task was named; the version will decide".into())
-                }
-                None if late => DidNot("no new task, and the version is the old one".into()),
-                None => Still("the update's task to appear"),
+        (None, None) => match fresh {
+            Some(task) => Found(task.uri.clone()),
+            None if late && open.state == OpenState::Applied => {
+                Happened("taken, no task was named; the version will decide".into())
             }
-        }
+            None if late => DidNot("no new task, and the version is the old one".into()),
+            None => Still("the update's task to appear"),
+        },
     }
 }
 

@@ -47,6 +47,8 @@ struct Slot {
     expected: Option<Arc<Expected>>,
     due: EngineTime,
     probing: Option<u64>,
+    /// The row's seq when the probe was sent: what it reads was asked for by that row.
+    asked_at: u64,
     acting: Option<u64>,
     commit: Option<Box<Pending>>,
     /// What came while a commit was under way.
@@ -129,6 +131,7 @@ impl<D: Decide> Director<D> {
             expected,
             due,
             probing: None,
+            asked_at: 0,
             acting: None,
             commit: None,
             backlog: Vec::new(),
@@ -267,6 +270,13 @@ impl<D: Decide> Director<D> {
                     slot.last = Some(report);
                     return;
                 }
+                if slot.row.seq != slot.asked_at {
+                    // The row moved on meanwhile (a person's word): it needs other parts, and these
+                    // were read before. Read again.
+                    slot.last = Some(report);
+                    self.set_due(machine, now);
+                    return;
+                }
                 self.consider(machine, report, now, out);
             }
             Event::Acted { machine, seq, outcome } => {
@@ -363,6 +373,7 @@ impl<D: Decide> Director<D> {
         });
         if let Some(slot) = self.slot_mut(id) {
             slot.probing = Some(token);
+            slot.asked_at = slot.row.seq;
         }
         out.push(Command::Probe { machine: id, token, set, job, handle, run });
     }

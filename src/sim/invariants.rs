@@ -3,7 +3,7 @@
 //! neither the director nor the class that an action declares.
 
 use super::faults::{FaultKind, Injected};
-use super::physics::{CANARY, Sickness, VirtualMachine};
+use super::physics::{CANARY, PowerState, Sickness, VirtualMachine};
 use super::rng::mix;
 use super::store::MemStore;
 use super::truth::{Cause, Effect, What};
@@ -408,7 +408,6 @@ impl Checker {
                     w.fresh_since = now;
                     w.taken_back_at = now;
                 }
-                Change::Unhold { .. } => w.fresh_since = now,
                 Change::Desire { .. } | Change::Enroll { .. } => w.adopted_free = true,
                 _ => {}
             },
@@ -480,6 +479,8 @@ impl Checker {
             }
             (FaultClass::Precondition, "drain-deadline") => lasting(&[K::WorkloadsLate]),
             (FaultClass::Throttled, _) => false,
+            // Without power nothing boots and no node gets ready; nobody told Farrier to power it on.
+            (_, "step-timeout") if vm.power != PowerState::On => true,
             _ => something,
         };
         (!fine).then(|| {

@@ -472,7 +472,7 @@ impl<D: Decide + Clone> Runner<D> {
         while let Some(command) = commands.next() {
             // Most commands are probes; the dangerous moments are the acts and their intents.
             let dangerous = match &command {
-                Command::Act { .. } => true,
+                Command::Act { .. } | Command::CommitStop { .. } => true,
                 Command::Commit(item) => matches!(item.entries.last(), Some(Entry::Intent { .. })),
                 _ => false,
             };
