@@ -124,32 +124,33 @@ macro_rules! check_sql {
 const CHECK: &str = check_sql!();
 const BEGIN_AND_CHECK: &str = concat!("BEGIN IMMEDIATE; ", check_sql!());
 
-/// ?1 journal, ?2 last seq before, ?3 epoch, ?4 wall clock, ?5 entry version, ?6 rows, ?7 facts,
-/// ?8 keys, ?9 engine time, ?10 last seq after. The inner `LIMIT -1` keeps SQLite from looking
-/// `value` up, and so copying it, once for every column.
+/// In order: last seq before, epoch, wall clock, entry version, journal; rows; facts; keys; last
+/// seq after, epoch; engine time, wall clock. (Plain `?`: sqlx miscounts numbered parameters of a
+/// later statement.) The inner `LIMIT -1` keeps SQLite from looking `value` up, and so copying it,
+/// once for every column.
 const WRITE: &str = "
 INSERT INTO journal (shard, seq, machine, machine_seq, epoch, at, wall_ms, version, run, entry, json)
-SELECT 0, ?2 + 1 + k, v ->> 0, v ->> 1, ?3, v ->> 2, ?4, ?5,
+SELECT 0, ? + 1 + k, v ->> 0, v ->> 1, ?, v ->> 2, ?, ?,
        CASE v ->> 3 WHEN -1 THEN (SELECT run FROM machine WHERE id = v ->> 0) ELSE v ->> 3 END,
        v ->> 4, v ->> 5
-FROM (SELECT key AS k, value AS v FROM json_each(?1) LIMIT -1);
+FROM (SELECT key AS k, value AS v FROM json_each(?) LIMIT -1);
 INSERT INTO machine (id, shard, name, seq, control, desired, stage, condition, held, run, json)
 SELECT v ->> 0, 0, v ->> 1, v ->> 2, v ->> 3, v ->> 4, v ->> 5, v ->> 6, v ->> 7, v ->> 8, v ->> 9
-FROM (SELECT value AS v FROM json_each(?6) LIMIT -1) WHERE true
+FROM (SELECT value AS v FROM json_each(?) LIMIT -1) WHERE true
 ON CONFLICT (id) DO UPDATE SET name = excluded.name, seq = excluded.seq,
     control = excluded.control, desired = excluded.desired, stage = excluded.stage,
     condition = excluded.condition, held = excluded.held, run = excluded.run,
     json = excluded.json;
 INSERT INTO facts (machine, part, at, seen, json)
 SELECT v ->> 0, v ->> 1, v ->> 2, v ->> 3, v ->> 4
-FROM (SELECT value AS v FROM json_each(?7) LIMIT -1) WHERE true
+FROM (SELECT value AS v FROM json_each(?) LIMIT -1) WHERE true
 ON CONFLICT (machine, part) DO UPDATE SET at = excluded.at, seen = excluded.seen,
     json = excluded.json
     WHERE excluded.seen OR NOT seen;
 INSERT INTO change_key (machine, key)
-SELECT value ->> 1, value ->> 2 FROM json_each(?8) WHERE true ON CONFLICT DO NOTHING;
-UPDATE shard SET seq = ?10 WHERE id = 0 AND epoch = ?3;
-UPDATE site_state SET engine_time = max(engine_time, ?9), wall_ms = ?4 WHERE id = 1";
+SELECT value ->> 1, value ->> 2 FROM json_each(?) WHERE true ON CONFLICT DO NOTHING;
+UPDATE shard SET seq = ? WHERE id = 0 AND epoch = ?;
+UPDATE site_state SET engine_time = max(engine_time, ?), wall_ms = ? WHERE id = 1";
 
 /// Commits a batch. Every item gets its own answer; losers leave nothing behind.
 pub(super) async fn commit(
@@ -252,16 +253,18 @@ async fn write_group(
             }
         }
         sqlx::query(WRITE)
-            .bind(array(won().map(|p| &*p.journal)))
             .bind(last)
             .bind(epoch)
             .bind(int(wall_ms))
             .bind(i64::from(ENTRY_VERSION))
+            .bind(array(won().map(|p| &*p.journal)))
             .bind(array(won().map(|p| &*p.row)))
             .bind(array(won().map(|p| &*p.facts)))
             .bind(format!("[{keys}]"))
-            .bind(int(now.0))
             .bind(last.saturating_add(int(entries)))
+            .bind(epoch)
+            .bind(int(now.0))
+            .bind(int(wall_ms))
             .execute(&mut *conn)
             .await
             .map_err(failed)?;

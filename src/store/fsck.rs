@@ -151,7 +151,8 @@ const ORPHANS: &[(&str, &str)] = &[
     ),
     (
         "machine: runs pinned to a workflow that was not kept",
-        "SELECT id FROM machine WHERE json -> 'run' ->> 'workflow' NOT IN (SELECT hash FROM workflow)",
+        "SELECT id FROM machine WHERE run IS NOT NULL
+         AND json -> 'run' ->> 'workflow' NOT IN (SELECT hash FROM workflow)",
     ),
     (
         "change_key: keys of changes that are not in the journal",
