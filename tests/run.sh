@@ -23,6 +23,7 @@ crash  | sqlite     | crash
 store  | sqlite     | store
 bmc    | -          | bmc
 shell  | ssh        | shell
+boot   | curl       | boot
 config | -          | config
 api    | curl       | api
 demo   | curl,ssh   | demo
