@@ -96,6 +96,7 @@ async fn machines_are_listed_by_selector_and_page() {
 #[tokio::test]
 async fn a_machine_goes_to_ready_and_its_run_tells_how() {
     let s = serve(plan(2)).await;
+    s.settled().await;
     let (status, done) = s
         .post(
             "/v1/machines/n01/changes",
@@ -135,6 +136,7 @@ async fn a_machine_goes_to_ready_and_its_run_tells_how() {
     );
     assert_eq!(run["steps"][1]["actions"][0]["action"], "power-off");
     assert_eq!(run["steps"][1]["actions"][0]["state"], "happened");
+    assert_eq!(runs["runs"][1]["outcome"], "discovered; adopt or enroll it");
     let id = run["id"].as_u64().unwrap();
     assert_eq!(&s.get(&format!("/v1/machines/n01/runs/{id}")).await.1, run);
     problem(&s.get("/v1/machines/n01/runs/999").await, 404, "no-such-run");
@@ -142,8 +144,12 @@ async fn a_machine_goes_to_ready_and_its_run_tells_how() {
 
     let (_, first) = s.get("/v1/machines/n01/history?limit=2").await;
     assert_eq!(first["lines"][0]["entry"]["entry"], "registered");
-    assert_eq!(first["lines"][1]["text"], "ann: enroll, desired ready");
+    assert_eq!(first["lines"][1]["entry"]["entry"], "run-began");
     assert_eq!(first["next"], 2);
+    let (_, all) = s.get("/v1/machines/n01/history").await;
+    let texts: Vec<&str> =
+        all["lines"].as_array().unwrap().iter().map(|l| l["text"].as_str().unwrap()).collect();
+    assert!(texts.contains(&"ann: enroll, desired ready"), "{texts:?}");
     let (_, rest) = s.get("/v1/machines/n01/history?limit=1000&after=2").await;
     assert_eq!(rest["lines"][0]["seq"], 3);
     assert!(rest.get("next").is_none());

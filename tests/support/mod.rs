@@ -417,6 +417,17 @@ impl Served {
         }
     }
 
+    /// Every machine was looked at for the first time, and nothing is under way.
+    pub async fn settled(&self) {
+        self.until("all machines discovered", |d| {
+            d.machines().all(|m| {
+                let known = m.run.is_none() && !m.identity.is_unknown();
+                known || m.is_quarantined() || m.is_unreachable()
+            })
+        })
+        .await;
+    }
+
     pub async fn until_machine(
         &self,
         id: u32,
@@ -464,8 +475,10 @@ impl Served {
     }
 
     pub async fn cli_raw(&self, words: &[&str]) -> (u8, String, String) {
-        let mut line = vec!["farrier".to_string(), "--api".into(), self.url.clone()];
-        line.extend(["--by".to_string(), "ann".into()]);
+        let mut line = vec!["farrier".to_string(), "--by".into(), "ann".into()];
+        if !words.contains(&"--api") {
+            line.extend(["--api".to_string(), self.url.clone()]);
+        }
         if let Some(file) = &self.token_file {
             line.extend(["--token-file".to_string(), file.path().display().to_string()]);
         }
@@ -483,16 +496,16 @@ impl Served {
         (code, String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
     }
 
-    /// Takes out what differs from run to run. Durations keep their width, so columns stay.
+    /// Takes out what differs from run to run.
     pub fn steady(&self, text: &str) -> String {
         let mut text = text.replace(&self.url, "http://API");
         for (pattern, with) in [
             (r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d\.\d{3}Z", "<time>"),
             (r"\b[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}\b", "<key>"),
-            (r"\b(\d+d\d\dh|\d+h\d\dm|\d+m\d\ds|\d+s|\d+ms)\b *", "<t> "),
+            (r"\b(\d+d\d\dh|\d+h\d\dm|\d+m\d\ds|\d+s|\d+ms)\b {2,}", "<t>  "),
+            (r"\b(\d+d\d\dh|\d+h\d\dm|\d+m\d\ds|\d+s|\d+ms)\b", "<t>"),
             (r"(_ms\W+)\d+", "${1}0"),
             (r"\b[0-9a-f]{16}\b", "<hash>"),
-            (r"(?m)^(NAME .*|RUN .*|STAGE .*)$", "$1"),
             (r"FOR +CONDITION", "FOR  CONDITION"),
             (r"TOOK +ST", "TOOK  ST"),
             (r"(?m) +$", ""),
