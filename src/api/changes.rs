@@ -333,7 +333,10 @@ fn read(order: &ChangeOrder, place: &str) -> Result<Change, Problem> {
         ChangeKind::Hold => Change::Hold { why: why()? },
         ChangeKind::Unhold => Change::Unhold { why: why()? },
         ChangeKind::Release => Change::Release { why: why()? },
-        ChangeKind::Retry => Change::Retry { why: why()? },
+        // It costs nothing but an attempt; the way out that `explain` names is the whole command.
+        ChangeKind::Retry => {
+            Change::Retry { why: order.why.as_deref().map_or("asked for", str::trim).to_string() }
+        }
         ChangeKind::Repair => Change::Repair { why: why()? },
     })
 }

@@ -7,9 +7,11 @@ use super::journal::{page, rfc3339};
 use super::problem::{Body, Code, Problem};
 use super::select::Selector;
 use super::view::{
-    Explanation, FactView, FaultView, History, MachinePage, MachineRow, MachineView, OpenView,
+    Explanation, FactView, FaultView, History, Line, MachinePage, MachineRow, MachineView, OpenView,
 };
+use super::words::words;
 use crate::model::{EngineTime, MachineId, OpenState, Read, Report};
+use crate::port::store::HistoryLine;
 use axum::Json;
 use axum::extract::{Path, State as Of};
 use serde::{Deserialize, Serialize};
@@ -110,8 +112,16 @@ pub(super) async fn show(
     Path(name): Path<String>,
 ) -> Result<Json<MachineView>, Problem> {
     let id = find(&state, &name).await?;
-    let facts = stored(&state, id).await?;
-    let view = ask(&state, move |d, now| {
+    machine_view(&state, id, &name).await.map(Json)
+}
+
+pub(crate) async fn machine_view(
+    state: &State,
+    id: MachineId,
+    name: &str,
+) -> Result<MachineView, Problem> {
+    let facts = stored(state, id).await?;
+    let view = ask(state, move |d, now| {
         let m = d.machine(id)?;
         let expected = d.expected(id);
         let (read, due) = d.times(id)?;
@@ -142,7 +152,7 @@ pub(super) async fn show(
         })
     })
     .await?;
-    view.map(Json).ok_or_else(|| super::engine::unknown(&name, vec![]))
+    view.ok_or_else(|| super::engine::unknown(name, vec![]))
 }
 
 async fn stored(state: &State, id: MachineId) -> Result<Option<Report>, Problem> {
@@ -262,15 +272,27 @@ pub(super) async fn history(
     let more = lines.len() > limit;
     lines.truncate(limit);
     let next = lines.last().filter(|_| more).map(|l| l.seq);
-    let lines = lines
-        .into_iter()
-        .map(|l| super::view::Line {
-            seq: l.seq,
-            at: rfc3339(l.wall_ms),
-            engine_ms: l.at.0,
-            text: super::words::words(&l.entry),
-            entry: serde_json::to_value(&l.entry).unwrap_or_default(),
-        })
-        .collect();
+    let lines = lines.iter().map(line).collect();
     Ok(Json(History { machine: name, lines, next }))
+}
+
+/// The last `count` lines up to `seq`, oldest first.
+pub(crate) async fn last_lines(
+    state: &State,
+    id: MachineId,
+    seq: u64,
+    count: usize,
+) -> Result<Vec<Line>, Problem> {
+    let lines = page(state, id, seq.saturating_sub(count as u64), count).await?;
+    Ok(lines.iter().map(line).collect())
+}
+
+fn line(l: &HistoryLine) -> Line {
+    Line {
+        seq: l.seq,
+        at: rfc3339(l.wall_ms),
+        engine_ms: l.at.0,
+        text: words(&l.entry),
+        entry: serde_json::to_value(&l.entry).unwrap_or_default(),
+    }
 }

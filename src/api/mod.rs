@@ -24,8 +24,8 @@ pub mod view;
 pub mod words;
 
 pub(crate) use engine::{ask, find};
-pub(crate) use events::Watch;
-pub(crate) use machines::explanation;
+pub(crate) use events::{Watch, event};
+pub(crate) use machines::{explanation, last_lines, machine_view};
 pub(crate) use runs::runs_of;
 
 use crate::engine::driver::Handle;

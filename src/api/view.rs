@@ -373,8 +373,8 @@ pub struct Runs {
     pub runs: Vec<RunView>,
 }
 
-/// What people may order. `why` is kept in the journal with `hold`, `unhold`, `release`, `retry`
-/// and `repair`, which require it.
+/// What people may order. `why` is kept in the journal with `hold`, `unhold`, `release` and
+/// `repair`, which require it, and with `retry`; with the others it goes to the daemon's log.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ChangeOrder {

@@ -27,7 +27,10 @@ pub(super) async fn change(
     order.why = how.why;
     let key = how.key.unwrap_or_else(|| uuid::Uuid::new_v4().to_string());
     let word = serde_json::to_value(order.change).ok();
-    let word = word.as_ref().and_then(|w| w.as_str()).unwrap_or("change").to_string();
+    let word = match (word.as_ref().and_then(|w| w.as_str()), &order.desired) {
+        (Some("desire"), Some(desired)) => format!("desired {desired}"),
+        (word, _) => word.unwrap_or("change").to_string(),
+    };
     if let ([name], None, None) = (&names[..], &how.selector, how.confirm) {
         let path = format!("/v1/machines/{}/changes", encode(name));
         let answer = api.post::<Changed>(&path, &order, Some(&key)).await?;
@@ -70,10 +73,12 @@ fn report(done: &BulkChanged, word: &str, io: &mut Io<'_>) -> Result<(), Failure
         .refused
         .iter()
         .map(|r| {
+            let detail = &r.problem.detail;
+            let detail = detail.strip_prefix(&format!("{}: ", r.machine)).unwrap_or(detail);
             vec![
                 Cell::new(&r.machine).painted(Paint::Bold),
                 Cell::new(&r.problem.code).painted(Paint::Red),
-                Cell::new(&r.problem.detail),
+                Cell::new(detail),
             ]
         })
         .collect();

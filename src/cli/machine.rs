@@ -201,13 +201,12 @@ async fn show(api: &Api, name: &str, io: &mut Io<'_>) -> Result<(), Failure> {
     io.line("\nread")?;
     let ago = m.read_ago_ms.map(|ms| format!("{} ago", span(ms)));
     let next = m.next_look_ms.map(|ms| format!("in {}", span(ms)));
-    io.fields(&[
+    let mut fields = vec![
         ("last", ago.unwrap_or_else(|| "not since the daemon started".into())),
         ("next", next.unwrap_or_else(|| "when what is under way has ended".into())),
-    ])?;
-    let facts: Vec<(&str, String)> =
-        m.facts.iter().map(|(part, fact)| (part.as_str(), describe(part, fact))).collect();
-    io.fields(&facts)
+    ];
+    fields.extend(m.facts.iter().map(|(part, fact)| (part.as_str(), describe(part, fact))));
+    io.fields(&fields)
 }
 
 /// One line about one part of the facts.

@@ -90,12 +90,7 @@ impl<'a> Io<'a> {
 
 /// Text from outside may hold terminal escapes: they are shown, not obeyed.
 pub(super) fn printable(text: &str) -> String {
-    text.chars()
-        .flat_map(|c| {
-            let shown = if c.is_control() && c != '\n' { '\u{fffd}' } else { c };
-            std::iter::once(shown)
-        })
-        .collect()
+    text.chars().map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c }).collect()
 }
 
 /// ANSI colours (SGR numbers).
@@ -171,6 +166,9 @@ impl Failure {
             (_, "confirm-needed", Some(count)) => failure.hint(format!(
                 "nothing was changed; look with `farrier machine list`, then add --confirm {count}"
             )),
+            (_, "bad-body", _) if problem.place.as_deref().is_some_and(|p| p.ends_with("why")) => {
+                failure.hint("--why \"…\": one sentence for the person who reads it at 3 a.m.")
+            }
             (Some(hint), _, _) => failure.hint(hint.clone()),
             _ => failure,
         }
