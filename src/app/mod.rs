@@ -2,6 +2,7 @@
 
 pub mod check;
 pub mod current;
+pub mod demo;
 pub mod files;
 pub mod listen;
 pub mod reload;
