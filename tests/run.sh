@@ -25,7 +25,9 @@ bmc    | -          | bmc
 shell  | ssh        | shell
 config | -          | config
 api    | curl       | api
+serve  | ssh        | serve
 demo   | curl,ssh   | demo
+kill   | ssh        | kill
 sushy  | curl,sushy | sushy
 '
 

@@ -12,9 +12,17 @@ const STAGES: [&str; 7] =
 /// Between two lines where there is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(5);
 
+struct Bars {
+    /// Keeps them on the screen together.
+    _all: MultiProgress,
+    /// By rank in [`STAGES`].
+    stages: Vec<(usize, ProgressBar)>,
+    foot: ProgressBar,
+}
+
 /// Where the progress is shown: always on standard error.
 pub(super) struct Progress {
-    bars: Option<(MultiProgress, Vec<(usize, ProgressBar)>, ProgressBar)>,
+    bars: Option<Bars>,
     last: Cell<Option<Duration>>,
 }
 
@@ -34,7 +42,7 @@ impl Progress {
             });
             let bars: Vec<_> = bars.collect();
             let foot = all.add(ProgressBar::new_spinner());
-            (all, bars, foot)
+            Bars { _all: all, stages: bars, foot }
         });
         Self { bars, last: Cell::new(None) }
     }
@@ -48,8 +56,8 @@ impl Progress {
             fleet.with("unreachable"),
             fleet.quarantined(),
         );
-        if let Some((_, bars, spinner)) = &self.bars {
-            for (rank, bar) in bars {
+        if let Some(Bars { stages, foot: spinner, .. }) = &self.bars {
+            for (rank, bar) in stages {
                 let here = fleet.at(STAGES[*rank]);
                 let last = *rank + 1 == STAGES.len();
                 bar.set_position(if last { count(here) } else { count(beyond(fleet, *rank)) });
@@ -78,8 +86,8 @@ impl Progress {
 
     /// Leaves the last state standing.
     pub(super) fn end(&self) {
-        if let Some((_, bars, spinner)) = &self.bars {
-            bars.iter().for_each(|(_, bar)| bar.abandon());
+        if let Some(Bars { stages, foot: spinner, .. }) = &self.bars {
+            stages.iter().for_each(|(_, bar)| bar.abandon());
             spinner.abandon();
         }
     }

@@ -229,7 +229,7 @@ impl Site {
             site.write(&format!("firmware-catalog/{file}"), bytes, 0o644)?;
         }
         site.write(&format!("images/{IMAGE}/vmlinuz"), b"a kernel would be here\n", 0o644)?;
-        site.write(&format!("images/{IMAGE}/initrd"), b"a ramdisk would be here\n", 0o644)?;
+        site.write(&format!("images/{IMAGE}/initrd.img"), b"a ramdisk would be here\n", 0o644)?;
         Ok(site)
     }
 

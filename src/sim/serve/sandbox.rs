@@ -53,7 +53,9 @@ pub(super) async fn make(seat: &Seat, diag_ms: u64) -> io::Result<()> {
     });
     let world = root.join(".world");
     fs::write(world.join("gpus"), gpus.to_string()).await?;
-    fs::write(world.join("seed"), (mix(u64::from(id)) >> 34).to_string()).await?;
+    let seed = mix(u64::from(id)) >> 34;
+    fs::write(world.join("seed"), seed.to_string()).await?;
+    fs::write(world.join("smi.xml"), smi_xml(gpus, seed)).await?;
     fs::write(world.join("dcgm"), if id % 2 == 0 { "4" } else { "3" }).await?;
     let diag_s = format!("{}.{:03}", diag_ms / 1000, diag_ms % 1000);
     fs::write(world.join("diag_s"), diag_s).await?;
@@ -61,6 +63,51 @@ pub(super) async fn make(seat: &Seat, diag_ms: u64) -> io::Result<()> {
         fs::write(world.join("sick_gpu"), "3").await?;
     }
     fill_disks(root, data).await
+}
+
+/// What `nvidia-smi -q -x` says of healthy, idle GPUs; the shim speaks the short forms itself.
+fn smi_xml(gpus: u16, seed: u64) -> String {
+    let mut xml = format!(
+        "<?xml version=\"1.0\" ?>\n\
+         <!DOCTYPE nvidia_smi_log SYSTEM \"nvsmi_device_v12.dtd\">\n<nvidia_smi_log>\n\
+         \t<timestamp>Sun Nov  1 00:00:00 2026</timestamp>\n\
+         \t<driver_version>580.82.09</driver_version>\n\
+         \t<cuda_version>13.0</cuda_version>\n\
+         \t<attached_gpus>{gpus}</attached_gpus>\n"
+    );
+    for i in 0..u64::from(gpus) {
+        let temp = 38 + (i * 7 + seed) % 24;
+        xml += &format!(
+            "\t<gpu id=\"00000000:{bus:02X}:00.0\">\n\
+             \t\t<product_name>Virtual GPU</product_name>\n\
+             \t\t<persistence_mode>Enabled</persistence_mode>\n\
+             \t\t<serial>165{short:06}{i:02}</serial>\n\
+             \t\t<uuid>GPU-{seed:08x}-0000-4000-8000-{i:012x}</uuid>\n\
+             \t\t<gpu_recovery_action>None</gpu_recovery_action>\n\
+             \t\t<pci><pci_gpu_link_info>\
+             <pcie_gen><max_link_gen>5</max_link_gen><current_link_gen>1</current_link_gen>\
+             </pcie_gen><link_widths><max_link_width>16x</max_link_width>\
+             <current_link_width>16x</current_link_width></link_widths>\
+             </pci_gpu_link_info><replay_counter>0</replay_counter></pci>\n\
+             \t\t<ecc_errors><volatile><sram_correctable>0</sram_correctable>\
+             <sram_uncorrectable_parity>0</sram_uncorrectable_parity>\
+             <sram_uncorrectable_secded>0</sram_uncorrectable_secded>\
+             <dram_correctable>0</dram_correctable>\
+             <dram_uncorrectable>0</dram_uncorrectable></volatile></ecc_errors>\n\
+             \t\t<remapped_rows><remapped_row_corr>0</remapped_row_corr>\
+             <remapped_row_unc>0</remapped_row_unc>\
+             <remapped_row_pending>No</remapped_row_pending>\
+             <remapped_row_failure>No</remapped_row_failure></remapped_rows>\n\
+             \t\t<temperature><gpu_temp>{temp} C</gpu_temp>\
+             <gpu_temp_tlimit>N/A</gpu_temp_tlimit>\
+             <memory_temp>{memory} C</memory_temp></temperature>\n\
+             \t\t<processes></processes>\n\t</gpu>\n",
+            bus = i + 27,
+            short = seed % 1_000_000,
+            memory = temp + 4,
+        );
+    }
+    xml + "</nvidia_smi_log>\n"
 }
 
 async fn fill_disks(root: &Path, data: bool) -> io::Result<()> {
