@@ -25,7 +25,15 @@ fn local(command: Local, json: bool) -> ExitCode {
             profile: args.profile,
             json,
         }),
-        Local::Serve(_) | Local::Demo(_) | Local::Fsck(_) | Local::Secret(_) => {
+        Local::Demo(args) => app::demo::demo(&app::demo::Options {
+            until: args.until,
+            exit: args.exit,
+            seed: args.seed,
+            time_scale: args.time_scale,
+            ..app::demo::Options::new(args.machines)
+        }),
+        Local::DemoHook(url) => app::demo::hook(&url),
+        Local::Serve(_) | Local::Fsck(_) | Local::Secret(_) => {
             eprintln!("error: not wired yet");
             ExitCode::from(2)
         }

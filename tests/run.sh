@@ -26,7 +26,9 @@ shell  | ssh        | shell
 boot   | curl       | boot
 config | -          | config
 api    | curl       | api
+serve  | ssh        | serve
 demo   | curl,ssh   | demo
+kill   | ssh        | kill
 sushy  | curl,sushy | sushy
 '
 

@@ -3,6 +3,7 @@
 pub mod check;
 pub mod current;
 pub mod database;
+pub mod demo;
 pub mod files;
 pub mod listen;
 pub mod parts;

@@ -47,6 +47,9 @@ pub enum Command {
     Check(Check),
     /// Show a fleet of virtual machines going into service, on real HTTP and SSH
     Demo(Demo),
+    /// The demo's cluster hook: order on standard input, answer on standard output
+    #[command(hide = true)]
+    DemoHook { url: String },
     /// Simulate fleets and check the invariants
     Sim(Sim),
     /// Check a database: does each journal fold to its row?
@@ -112,6 +115,9 @@ pub struct Demo {
     pub exit: bool,
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
+    /// How many times faster than real time the demo's world runs
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=600))]
+    pub time_scale: u32,
 }
 
 #[derive(Debug, Args)]

@@ -107,6 +107,13 @@ impl Default for Durations {
 }
 
 impl Durations {
+    /// The same world behind a wire: what the host does by real calls and real programs ends when
+    /// those do, never by a timer of the physics.
+    pub fn wired(&self) -> Self {
+        let never = Draw::new(365 * 24 * H, 0.0, 365 * 24 * H, 365 * 24 * H);
+        Self { fetch: never, burn_in: never, wipe: never, ..*self }
+    }
+
     /// The same world, `faster` times as fast: physical durations only, not the calls.
     pub fn scaled(&self, faster: f64) -> Self {
         Self {

@@ -25,6 +25,7 @@ pub mod physics;
 pub mod rng;
 pub mod run;
 pub mod scenario;
+pub mod serve;
 pub mod store;
 pub mod truth;
 pub mod workflows;

@@ -17,6 +17,7 @@ mod people;
 mod probe;
 #[cfg(test)]
 mod tests;
+mod wire;
 
 pub use bmc::{BmcTask, BootMode, BootOverride, Flaw, Slot};
 pub use host::{HostJob, HostState, Installed, JobEnd};

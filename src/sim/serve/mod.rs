@@ -1,0 +1,243 @@
+//! The virtual machines on a wire: the physics of [`crate::sim::physics`] behind real Redfish over
+//! HTTP and real SSH, for `farrier demo` and the tests. The other side of the edges, so it imports
+//! none of them.
+//!
+//! | part | what |
+//! | --- | --- |
+//! | [`seat`] | one machine: physics under a lock, BMC sessions, what its host is due to do |
+//! | [`wire`] | listeners that tell machines apart by the address they were called at |
+//! | [`redfish`] | the BMC: login and writes; `tree`: its resources; `update`: SimpleUpdate |
+//! | [`host`] | the host's SSH server; `sandbox`: its file system, boots and processes |
+//! | [`actor`] | the host's own calls: boot script, seed, installation, callback |
+//! | [`admin`] | the world's own door: truth log, counters, cluster hook |
+//!
+//! World time is real time since the start, times `scale`. One listener a protocol on loopback;
+//! machine n has the address 127.77.x.y.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "the world behind the wire has a clock, files and processes"
+)]
+
+pub mod actor;
+pub mod admin;
+pub mod host;
+pub mod redfish;
+mod sandbox;
+pub mod seat;
+mod tree;
+mod update;
+mod wire;
+
+pub use seat::{Berth, Counters, Seat};
+
+use super::durations::Durations;
+use super::rng::{Rng, mix};
+use crate::model::EngineTime;
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::task::JoinSet;
+
+/// What a world is built from.
+#[derive(Debug)]
+pub struct Settings {
+    /// Directory of the sandboxes; made if missing.
+    pub dir: PathBuf,
+    pub seed: u64,
+    /// World seconds per real second.
+    pub scale: u32,
+    /// Physical durations in world time; [`Durations::wired`] is applied here.
+    pub durations: Durations,
+    /// Real milliseconds that a BMC takes to answer, from and to.
+    pub latency_ms: (u64, u64),
+    /// The one public key that the hosts let in, OpenSSH form.
+    pub authorized_key: String,
+    /// 0: any free one.
+    pub redfish_port: u16,
+    /// 0: any free one.
+    pub ssh_port: u16,
+    pub machines: Vec<Berth>,
+}
+
+/// All machines and their common clock.
+#[derive(Debug)]
+pub struct World {
+    pub seats: Vec<Arc<Seat>>,
+    by_address: BTreeMap<Ipv4Addr, usize>,
+    started: Instant,
+    scale: u32,
+    latency_ms: (u64, u64),
+    authorized: russh::keys::PublicKey,
+    seed: u64,
+    draws: AtomicU64,
+    boot_url: Mutex<Option<String>>,
+}
+
+/// Why a world can't start.
+#[derive(Debug, thiserror::Error)]
+pub enum WorldError {
+    #[error("`{what}`: {error}")]
+    Io { what: String, error: std::io::Error },
+    #[error("the public key that hosts are to let in can't be read: {0}")]
+    Key(String),
+    #[error("an HTTP client for the virtual hosts can't be made: {0}")]
+    Client(#[from] reqwest::Error),
+}
+
+fn io(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> WorldError {
+    let what = what.into();
+    move |error| WorldError::Io { what, error }
+}
+
+impl World {
+    /// Machine `n`'s address: 127.77.x.y, never .0 or .255.
+    pub fn address(n: usize) -> Ipv4Addr {
+        let (x, y) = (n / 250, n % 250 + 1);
+        Ipv4Addr::new(127, 77, u8::try_from(x % 250).unwrap_or(0), u8::try_from(y).unwrap_or(1))
+    }
+
+    /// World time now.
+    pub fn now(&self) -> EngineTime {
+        let ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        EngineTime(ms.saturating_mul(u64::from(self.scale)))
+    }
+
+    /// A world duration in real time.
+    pub fn real(&self, world_ms: u64) -> Duration {
+        Duration::from_millis(world_ms.div_ceil(u64::from(self.scale)))
+    }
+
+    /// A real duration in world milliseconds.
+    pub fn world_ms(&self, real: Duration) -> u64 {
+        u64::try_from(real.as_millis()).unwrap_or(u64::MAX).saturating_mul(u64::from(self.scale))
+    }
+
+    /// The seat called at `local`.
+    pub fn seat_at(&self, local: SocketAddr) -> Option<&Arc<Seat>> {
+        let SocketAddr::V4(local) = local else { return None };
+        self.seats.get(*self.by_address.get(local.ip())?)
+    }
+
+    pub fn seat(&self, name: &str) -> Option<&Arc<Seat>> {
+        self.seats.iter().find(|s| &*s.name == name)
+    }
+
+    /// Where hosts ask for their boot script: what DHCP would tell them. Base URL of the boot
+    /// listener, without a slash at the end.
+    pub fn set_boot_url(&self, url: impl Into<String>) {
+        let url: String = url.into();
+        *self.boot_url.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some(url.trim_end_matches('/').to_string());
+    }
+
+    pub fn boot_url(&self) -> Option<String> {
+        self.boot_url.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// A number that nobody else drew.
+    fn draw(&self) -> u64 {
+        mix(self.seed ^ mix(self.draws.fetch_add(1, Ordering::Relaxed)))
+    }
+
+    async fn latency(&self) {
+        let (from, to) = self.latency_ms;
+        let ms = from + self.draw() % (to.saturating_sub(from) + 1);
+        if ms > 0 {
+            tokio::time::sleep(Duration::from_millis(ms)).await;
+        }
+    }
+}
+
+/// A world being served. Dropping it ends the listeners; [`Serving::stop`] ends the hosts'
+/// processes too.
+#[derive(Debug)]
+pub struct Serving {
+    pub world: Arc<World>,
+    pub redfish_port: u16,
+    pub ssh_port: u16,
+    pub admin_url: String,
+    tasks: JoinSet<()>,
+}
+
+impl Serving {
+    /// `http://127.77.…:port` of a machine's BMC.
+    pub fn bmc_url(&self, seat: &Seat) -> String {
+        format!("http://{}:{}", seat.address, self.redfish_port)
+    }
+
+    /// Ends everything, the programs in the sandboxes included.
+    pub async fn stop(mut self) {
+        self.tasks.shutdown().await;
+        for seat in &self.world.seats {
+            sandbox::kill_all(&seat.root).await;
+        }
+    }
+}
+
+/// Builds the world, makes the sandboxes and opens the listeners.
+pub async fn serve(settings: Settings) -> Result<Serving, WorldError> {
+    // Another part of the process may have installed it; the first one stays.
+    drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
+    let durations = Arc::new(settings.durations);
+    let wired = Arc::new(durations.wired());
+    let mut seats = Vec::with_capacity(settings.machines.len());
+    let mut inboxes = Vec::with_capacity(settings.machines.len());
+    let shims = sandbox::make_shims(&settings.dir).await.map_err(io("shims"))?;
+    for (n, berth) in settings.machines.into_iter().enumerate() {
+        let root = settings.dir.join("hosts").join(&*berth.name);
+        let rng = Rng::stream(settings.seed, n as u64);
+        let (seat, inbox) = Seat::new(berth, World::address(n), root, &shims, wired.clone(), rng);
+        let diag_ms = durations.burn_in.pick(&mut Rng::stream(settings.seed ^ 0xd1a6, n as u64));
+        let seat = Arc::new(seat);
+        sandbox::make(&seat, diag_ms / u64::from(settings.scale.max(1)))
+            .await
+            .map_err(io(seat.root.display().to_string()))?;
+        seats.push(seat);
+        inboxes.push(inbox);
+    }
+    let authorized = russh::keys::PublicKey::from_openssh(&settings.authorized_key)
+        .map_err(|e| WorldError::Key(e.to_string()))?;
+    let world = Arc::new(World {
+        by_address: seats.iter().enumerate().map(|(i, s)| (s.address, i)).collect(),
+        seats,
+        started: Instant::now(),
+        scale: settings.scale.max(1),
+        latency_ms: settings.latency_ms,
+        authorized,
+        seed: settings.seed,
+        draws: AtomicU64::new(1),
+        boot_url: Mutex::new(None),
+    });
+    let mut tasks = JoinSet::new();
+    let bmcs = wire::bind(settings.redfish_port).map_err(io("the Redfish listener"))?;
+    let redfish_port = bmcs.local_addr().map_err(io("the Redfish listener"))?.port();
+    tasks.spawn(redfish::serve(world.clone(), bmcs));
+    let hosts = wire::bind(settings.ssh_port).map_err(io("the SSH listener"))?;
+    let ssh_port = hosts.local_addr().map_err(io("the SSH listener"))?.port();
+    tasks.spawn(host::serve(world.clone(), hosts));
+    let door = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
+    let door = door.map_err(io("the admin listener"))?;
+    let admin = door.local_addr().map_err(io("the admin listener"))?;
+    tasks.spawn(admin::serve(world.clone(), door));
+    for (seat, inbox) in world.seats.iter().zip(inboxes) {
+        let client = actor::client(seat)?;
+        tasks.spawn(actor::live(world.clone(), seat.clone(), inbox, client));
+    }
+    tasks.spawn(tick(world.clone()));
+    Ok(Serving { world, redfish_port, ssh_port, admin_url: format!("http://{admin}"), tasks })
+}
+
+/// Fires what is due even while nobody calls, so that power cuts end connections when they happen.
+async fn tick(world: Arc<World>) {
+    loop {
+        let now = world.now();
+        for seat in world.seats.iter().filter(|s| s.next_at() <= now) {
+            seat.with(now, |_| ());
+        }
+        tokio::time::sleep(Duration::from_millis(15)).await;
+    }
+}

@@ -1,0 +1,289 @@
+//! One machine on the wire: its physics under a lock, the sessions of its BMC, and what its host is
+//! due to do. Every access first lets the physics catch up and then looks at what happened since:
+//! connections of a dead BMC end, the host's actor is told.
+
+use crate::model::{EngineTime, MachineId};
+use crate::sim::durations::Durations;
+use crate::sim::faults::Dice;
+use crate::sim::physics::{Build, HostState, Quirks, Sickness, VirtualMachine};
+use crate::sim::rng::Rng;
+use crate::sim::truth::What;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::{mpsc, watch};
+
+/// One machine to be built.
+#[derive(Clone, Debug)]
+pub struct Berth {
+    pub id: MachineId,
+    pub name: Arc<str>,
+    /// Who really stands there; the inventory may expect somebody else.
+    pub identity: crate::model::Identity,
+    pub gpus: u16,
+    pub quirks: Quirks,
+    pub sick: Option<Sickness>,
+    /// The BMC's user and password.
+    pub user: String,
+    pub password: String,
+    pub dice: Dice,
+}
+
+/// What the wire has seen of one machine.
+#[derive(Debug, Default)]
+pub struct Counters {
+    pub requests: AtomicU64,
+    pub refused: AtomicU64,
+    pub logins: AtomicU64,
+    pub failed_logins: AtomicU64,
+    pub updates: AtomicU64,
+    pub execs: AtomicU64,
+    pub boot_fetches: AtomicU64,
+    pub callbacks: AtomicU64,
+}
+
+impl Counters {
+    pub(super) fn count(counter: &AtomicU64) {
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Names and values.
+    pub fn list(&self) -> [(&'static str, u64); 8] {
+        let read = |c: &AtomicU64| c.load(Ordering::Relaxed);
+        [
+            ("requests", read(&self.requests)),
+            ("refused", read(&self.refused)),
+            ("logins", read(&self.logins)),
+            ("failed_logins", read(&self.failed_logins)),
+            ("updates", read(&self.updates)),
+            ("execs", read(&self.execs)),
+            ("boot_fetches", read(&self.boot_fetches)),
+            ("callbacks", read(&self.callbacks)),
+        ]
+    }
+}
+
+/// What the host's actor has to act on, in the order in which it happened.
+#[derive(Clone, Debug)]
+pub(super) enum Happening {
+    /// The host lost its power or its operating system went down.
+    Cut,
+    /// POST is through and the host asks the network; `boot` counts boots.
+    NetBoot { boot: u32 },
+    /// The installer is through.
+    Installed { ok: bool },
+    /// The installer refused.
+    Refused { why: String },
+    /// The operating system is up.
+    Up { boot: u32 },
+}
+
+/// A session of the BMC: its token is the key.
+#[derive(Clone, Debug)]
+pub(super) struct Session {
+    pub(super) id: String,
+    pub(super) used: EngineTime,
+}
+
+/// What the lock guards.
+#[derive(Debug)]
+pub struct Body {
+    pub vm: VirtualMachine,
+    pub(super) sessions: BTreeMap<String, Session>,
+    /// The switch port of the BMC is dead until then.
+    outage_until: EngineTime,
+    /// BMC lives: one more with each restart.
+    lives: u64,
+    /// Effects of the truth log already looked at.
+    seen: usize,
+    /// Boot whose network boot, refusal and start were told.
+    told_net: u32,
+    told_refused: u32,
+    told_up: u32,
+    /// Boot for which the sandbox is ready.
+    ready: u32,
+    /// Jobs on the disk whose start the physics knows of.
+    pub(super) told_jobs: BTreeSet<String>,
+}
+
+/// One machine.
+#[derive(Debug)]
+pub struct Seat {
+    pub name: Arc<str>,
+    pub address: Ipv4Addr,
+    pub user: String,
+    pub password: String,
+    pub counters: Counters,
+    /// The host's root directory.
+    pub root: PathBuf,
+    /// Programs that the host has and this computer may not.
+    pub(super) shims: PathBuf,
+    body: Mutex<Body>,
+    actor: mpsc::UnboundedSender<Happening>,
+    /// Number of the BMC's life, 0 while it does not answer.
+    bmc: watch::Sender<u64>,
+    /// Number of the boot that answers SSH, 0 while none does.
+    host: watch::Sender<u32>,
+    next_at: AtomicU64,
+}
+
+impl Seat {
+    pub(super) fn new(
+        berth: Berth,
+        address: Ipv4Addr,
+        root: PathBuf,
+        shims: &Path,
+        durations: Arc<Durations>,
+        rng: Rng,
+    ) -> (Self, mpsc::UnboundedReceiver<Happening>) {
+        let (actor, inbox) = mpsc::unbounded_channel();
+        let build = Build {
+            id: berth.id,
+            name: berth.name.clone(),
+            identity: berth.identity,
+            gpus: berth.gpus,
+            quirks: berth.quirks,
+            sick: berth.sick,
+            durations,
+        };
+        let body = Body {
+            vm: VirtualMachine::new(build, rng, berth.dice),
+            sessions: BTreeMap::new(),
+            outage_until: EngineTime::ZERO,
+            lives: 1,
+            seen: 0,
+            told_net: 0,
+            told_refused: 0,
+            told_up: 0,
+            ready: 0,
+            told_jobs: BTreeSet::new(),
+        };
+        let seat = Self {
+            name: berth.name,
+            address,
+            user: berth.user,
+            password: berth.password,
+            counters: Counters::default(),
+            root,
+            shims: shims.to_path_buf(),
+            body: Mutex::new(body),
+            actor,
+            bmc: watch::channel(1).0,
+            host: watch::channel(0).0,
+            next_at: AtomicU64::new(0),
+        };
+        (seat, inbox)
+    }
+
+    /// Lets the machine catch up to `now`, then looks at or changes it.
+    pub fn with<T>(&self, now: EngineTime, f: impl FnOnce(&mut Body) -> T) -> T {
+        let mut body = self.body.lock().unwrap_or_else(PoisonError::into_inner);
+        body.vm.advance(now);
+        self.settle(&mut body, now);
+        let out = f(&mut body);
+        self.settle(&mut body, now);
+        let next = match body.outage_until > now {
+            true => body.vm.next_at().min(body.outage_until),
+            false => body.vm.next_at(),
+        };
+        self.next_at.store(next.0, Ordering::Relaxed);
+        out
+    }
+
+    /// When this machine does something by itself next.
+    pub(super) fn next_at(&self) -> EngineTime {
+        EngineTime(self.next_at.load(Ordering::Relaxed))
+    }
+
+    /// The switch port of the BMC dies for a while.
+    pub fn cut_bmc_off(&self, now: EngineTime, until: EngineTime) {
+        self.with(now, |b| b.outage_until = until);
+    }
+
+    /// The life of the BMC that answers; 0 when none does.
+    pub(super) fn bmc_life(&self, now: EngineTime) -> u64 {
+        self.with(now, |_| ());
+        *self.bmc.borrow()
+    }
+
+    /// Ends when the BMC's life `life` does.
+    pub(super) fn bmc_gone(&self, life: u64) -> impl Future<Output = ()> + Send + use<> {
+        gone(self.bmc.subscribe(), life)
+    }
+
+    /// The boot that answers SSH; 0 when none does.
+    pub(super) fn host_life(&self, now: EngineTime) -> u32 {
+        self.with(now, |_| ());
+        *self.host.borrow()
+    }
+
+    pub(super) fn host_gone(&self, boot: u32) -> impl Future<Output = ()> + Send + use<> {
+        gone(self.host.subscribe(), boot)
+    }
+
+    /// The sandbox is ready for SSH in this boot.
+    pub(super) fn host_ready(&self, now: EngineTime, boot: u32) {
+        self.with(now, |b| b.ready = boot);
+    }
+
+    fn settle(&self, body: &mut Body, now: EngineTime) {
+        // An actor that has ended needs no news.
+        let tell = |h: Happening| drop(self.actor.send(h));
+        let mut restarted = false;
+        for effect in body.vm.truth.since(body.seen) {
+            match effect.what {
+                What::BmcReset => restarted = true,
+                What::PowerCut => tell(Happening::Cut),
+                What::InstallEnded { ok } => tell(Happening::Installed { ok }),
+                _ => {}
+            }
+        }
+        body.seen = body.vm.truth.effects().len();
+        if restarted {
+            body.lives += 1;
+            body.sessions.clear();
+        }
+        let boot = body.vm.boots;
+        match body.vm.host {
+            HostState::NetBoot if body.told_net != boot => {
+                body.told_net = boot;
+                tell(Happening::NetBoot { boot });
+            }
+            HostState::Idle if body.told_refused != boot => {
+                body.told_refused = boot;
+                if let Some(said) = &body.vm.window.facts.callback
+                    && !said.ok
+                {
+                    let why = said.message.clone().unwrap_or_default();
+                    tell(Happening::Refused { why });
+                }
+            }
+            HostState::Running if body.told_up != boot => {
+                body.told_up = boot;
+                tell(Happening::Up { boot });
+            }
+            _ => {}
+        }
+        let bmc_answers = body.vm.bmc_up && body.outage_until <= now;
+        let bmc = if bmc_answers { body.lives } else { 0 };
+        let host_answers = body.vm.host == HostState::Running && body.ready == boot;
+        let host = if host_answers { boot } else { 0 };
+        set(&self.bmc, bmc);
+        set(&self.host, host);
+    }
+}
+
+fn set<T: PartialEq>(cell: &watch::Sender<T>, value: T) {
+    cell.send_if_modified(|v| {
+        let changed = *v != value;
+        *v = value;
+        changed
+    });
+}
+
+async fn gone<T: PartialEq>(mut cell: watch::Receiver<T>, life: T) {
+    // An error means that the seat itself is gone, which ends everything too.
+    drop(cell.wait_for(|v| *v != life).await);
+}

@@ -1,0 +1,143 @@
+//! One listener for all machines of a protocol: a connection's local address tells which machine
+//! was called, and a machine that is dead takes its connections with it, without a word.
+
+use super::World;
+use super::seat::{Counters, Seat};
+use axum::extract::connect_info::Connected;
+use axum::serve::{IncomingStream, Listener};
+use std::future::Future;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+
+/// Listens at every loopback address. Other addresses are refused, twice over: the socket is bound
+/// to the loopback device where the kernel lets us, and [`accept`] looks at the address called.
+pub(super) fn bind(port: u16) -> io::Result<TcpListener> {
+    let socket = TcpSocket::new_v4()?;
+    socket.set_reuseaddr(true)?;
+    #[cfg(target_os = "linux")]
+    if socket.bind_device(Some(b"lo")).is_err() {
+        tracing::debug!(
+            "the listener can't be bound to the loopback device; addresses are checked"
+        );
+    }
+    socket.bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)))?;
+    socket.listen(1024)
+}
+
+/// The next connection to a machine of this world.
+pub(super) async fn accept(world: &World, listener: &TcpListener) -> (TcpStream, Arc<Seat>) {
+    loop {
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                // Out of descriptors, mostly: the next one may do.
+                tracing::warn!(%error, "a connection to a virtual machine can't be taken");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        let Ok(local) = stream.local_addr() else { continue };
+        let Some(seat) = world.seat_at(local) else { continue };
+        drop(stream.set_nodelay(true));
+        return (stream, seat.clone());
+    }
+}
+
+/// Drops a connection as a dead machine does: a reset instead of an orderly end.
+pub(super) fn refuse(seat: &Seat, stream: TcpStream) {
+    Counters::count(&seat.counters.refused);
+    drop(stream.set_zero_linger());
+}
+
+/// A connection to a BMC that ends when the BMC does.
+pub(super) struct Line {
+    stream: TcpStream,
+    gone: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+}
+
+impl Line {
+    fn check(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        if let Some(gone) = &mut self.gone
+            && gone.as_mut().poll(cx).is_pending()
+        {
+            return Ok(());
+        }
+        self.gone = None;
+        drop(self.stream.set_zero_linger());
+        Err(io::ErrorKind::ConnectionReset.into())
+    }
+}
+
+impl AsyncRead for Line {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.check(cx)?;
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Line {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.check(cx)?;
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+/// The BMCs' listener for axum.
+pub(super) struct Bmcs {
+    pub(super) world: Arc<World>,
+    pub(super) listener: TcpListener,
+}
+
+/// Which BMC was called.
+#[derive(Clone, Debug)]
+pub(super) struct Called(pub(super) Option<Arc<Seat>>);
+
+impl Listener for Bmcs {
+    type Io = Line;
+    type Addr = Called;
+
+    async fn accept(&mut self) -> (Line, Called) {
+        loop {
+            let (stream, seat) = accept(&self.world, &self.listener).await;
+            match seat.bmc_life(self.world.now()) {
+                0 => refuse(&seat, stream),
+                life => {
+                    let gone = Some(Box::pin(seat.bmc_gone(life)) as Pin<Box<_>>);
+                    return (Line { stream, gone }, Called(Some(seat)));
+                }
+            }
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<Called> {
+        Ok(Called(None))
+    }
+}
+
+impl Connected<IncomingStream<'_, Bmcs>> for Called {
+    fn connect_info(stream: IncomingStream<'_, Bmcs>) -> Self {
+        stream.remote_addr().clone()
+    }
+}
