@@ -50,7 +50,7 @@ pub fn run(cli: Cli) -> Dispatch {
     let json = cli.global.json;
     let command = match split(cli.command) {
         Ok(command) => return Dispatch::Local { command, json },
-        Err(command) => command,
+        Err(command) => *command,
     };
     let colour = std::io::stdout().is_terminal()
         && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
@@ -70,7 +70,7 @@ pub fn run(cli: Cli) -> Dispatch {
     Dispatch::Done(ExitCode::from(code))
 }
 
-fn split(command: Command) -> Result<Local, Command> {
+fn split(command: Command) -> Result<Local, Box<Command>> {
     Ok(match command {
         Command::Serve(a) => Local::Serve(a),
         Command::Check(a) => Local::Check(a),
@@ -79,7 +79,7 @@ fn split(command: Command) -> Result<Local, Command> {
         Command::Sim(a) => Local::Sim(a),
         Command::Fsck(a) => Local::Fsck(a),
         Command::Secret(a) => Local::Secret(a),
-        client => return Err(client),
+        client => return Err(Box::new(client)),
     })
 }
 

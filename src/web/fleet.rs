@@ -114,7 +114,7 @@ fn survey(d: &Director, now: EngineTime) -> Fleet {
         };
         racks.entry(rack).or_default().push((position, cell));
     }
-    let mut racks: Vec<((bool, String), Vec<(u16, Cell)>)> = racks.into_iter().collect();
+    let mut racks: Vec<_> = racks.into_iter().collect();
     racks.sort_by_cached_key(|((last, name), _)| (*last, natural(name)));
     let count = |name: &'static str, n: Option<&usize>, resting: bool| Count {
         name,
