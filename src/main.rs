@@ -2,6 +2,8 @@
 
 use clap::Parser;
 use farrier::app;
+use farrier::app::database::SecretAsk;
+use farrier::cli::args::SecretCommand;
 use farrier::cli::{Cli, Dispatch, Local};
 use std::process::ExitCode;
 
@@ -33,9 +35,20 @@ fn local(command: Local, json: bool) -> ExitCode {
             ..app::demo::Options::new(args.machines)
         }),
         Local::DemoHook(url) => app::demo::hook(&url),
-        Local::Serve(_) | Local::Fsck(_) | Local::Secret(_) => {
-            eprintln!("error: not wired yet");
-            ExitCode::from(2)
+        Local::Serve(args) => app::serve::serve(&app::serve::Ask {
+            config: args.config,
+            observe_only: args.observe_only,
+            time_scale: args.time_scale,
+            confirm: args.confirm,
+        }),
+        Local::Fsck(args) => app::database::check(args.db, &args.config, json),
+        Local::Secret(args) => {
+            let ask = match args.command {
+                SecretCommand::Set { name, user, file } => SecretAsk::Set { name, user, file },
+                SecretCommand::List => SecretAsk::List,
+                SecretCommand::Rm { name } => SecretAsk::Remove { name },
+            };
+            app::database::secret(&args.config, &ask, json)
         }
     }
 }

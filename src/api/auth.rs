@@ -117,7 +117,7 @@ mod tests {
 
     #[test]
     fn names_can_be_rebound_and_addresses_cannot() {
-        for good in ["127.0.0.1:7787", "localhost", "LOCALHOST:80", "[::1]:7787", "10.0.0.1"] {
+        for good in ["127.0.0.1:7120", "localhost", "LOCALHOST:80", "[::1]:7120", "10.0.0.1"] {
             assert!(is_unbindable(good), "{good}");
         }
         for bad in ["evil.example", "127.0.0.1.evil.example:80", "", "localhost.evil.example"] {

@@ -24,7 +24,7 @@ pub struct Global {
         long,
         global = true,
         env = "FARRIER_API",
-        default_value = "http://127.0.0.1:7787",
+        default_value = "http://127.0.0.1:7120",
         value_name = "URL"
     )]
     pub api: String,
@@ -77,6 +77,12 @@ pub enum Command {
         #[arg(long, default_value = "resumed by hand")]
         why: String,
     },
+    /// Read the configuration's files again; the last good ones stay when anything is wrong
+    Reload {
+        /// Take over an inventory that changes exactly this many known machines
+        #[arg(long, value_name = "MACHINES")]
+        confirm: Option<usize>,
+    },
     /// The site at a glance
     Status,
     /// How full the limits are
@@ -95,6 +101,9 @@ pub struct Serve {
     /// Engine time runs this many times faster (demos)
     #[arg(long, hide = true, default_value_t = 1)]
     pub time_scale: u32,
+    /// Take over an inventory that changes exactly this many known machines
+    #[arg(long, value_name = "MACHINES")]
+    pub confirm: Option<usize>,
 }
 
 #[derive(Debug, Args)]

@@ -34,7 +34,7 @@ impl Api {
             .filter(|u| matches!(u.scheme(), "http" | "https") && u.has_host())
             .ok_or_else(|| {
                 Failure::usage(format!("`{base}` is not the address of an API"))
-                    .hint("it looks like http://127.0.0.1:7787")
+                    .hint("it looks like http://127.0.0.1:7120")
             })?;
         let token = match &global.token_file {
             Some(file) => Some(read_token(file)?),

@@ -93,6 +93,7 @@ pub async fn execute(command: Command, global: &Global, io: &mut Io<'_>) -> u8 {
             Command::Run { command } => runs::run(&api, command, io).await,
             Command::Stop { why } => site::stop(&api, &why, io).await,
             Command::Resume { why } => site::resume(&api, &why, io).await,
+            Command::Reload { confirm } => site::reload(&api, confirm, io).await,
             Command::Status => site::status(&api, io).await,
             Command::Limits => site::limits(&api, io).await,
             Command::Events(args) => events::run(&api, &args, io).await,

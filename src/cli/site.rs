@@ -26,6 +26,23 @@ pub(super) async fn resume(api: &Api, why: &str, io: &mut Io<'_>) -> Result<(), 
     io.line("resumed: actions are allowed again")
 }
 
+pub(super) async fn reload(
+    api: &Api,
+    confirm: Option<usize>,
+    io: &mut Io<'_>,
+) -> Result<(), Failure> {
+    #[derive(serde::Deserialize)]
+    struct Answer {
+        result: String,
+    }
+    let order = serde_json::json!({ "confirm": confirm });
+    let answer = api.post::<Answer>("/v1/reload", &order, None).await?;
+    if io.json {
+        return io.document(&answer.raw);
+    }
+    io.line(answer.value.result)
+}
+
 pub(super) async fn status(api: &Api, io: &mut Io<'_>) -> Result<(), Failure> {
     let answer = api.get::<Status>("/v1/status").await?;
     if io.json {
