@@ -1,0 +1,200 @@
+//! One BMC: its gate, its session, the links found on it, and requests that are logged in.
+
+use super::discover::{Links, Root};
+use super::fault;
+use super::http::{Answer, NoAnswer, Request};
+use super::session::Auth;
+use super::tls::Policy;
+use super::{RedfishBmc, Settings};
+use crate::model::{BmcEndpoint, Fault};
+use crate::port::BmcTarget;
+use reqwest::{Method, Url};
+use serde_json::Value;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+/// Redirects that a GET follows, within the same origin (sushy-tools answers names with 307).
+const MAX_HOPS: usize = 2;
+
+/// What is remembered of one BMC. Lost with the process, and nothing is lost by that.
+#[derive(Debug)]
+pub(super) struct Conn {
+    endpoint: BmcEndpoint,
+    pub(super) base: Url,
+    pub(super) policy: Policy,
+    /// Gates: one write and a few reads at a time (R7), whoever asks.
+    reads: Semaphore,
+    writes: Semaphore,
+    pub(super) auth: tokio::sync::Mutex<Auth>,
+    known: Mutex<Known>,
+    /// `$expand` was tried and is broken here.
+    pub(super) no_expand: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    root: Option<Arc<Root>>,
+    links: Option<Arc<Links>>,
+}
+
+impl Conn {
+    pub(super) fn new(endpoint: &BmcEndpoint, settings: &Settings) -> Result<Self, Fault> {
+        let bad = |why: &str| {
+            fault::precondition("bad-address", format!("BMC address `{}`: {why}", endpoint.url))
+        };
+        let base = Url::parse(&endpoint.url).map_err(|e| bad(&e.to_string()))?;
+        if !matches!(base.scheme(), "http" | "https") || base.host_str().is_none() {
+            return Err(bad("it must be https://… (or http://… in labs)"));
+        }
+        if !base.username().is_empty() || base.password().is_some() {
+            return Err(fault::precondition(
+                "bad-address",
+                "the BMC address holds a user name or password; name a credential instead",
+            ));
+        }
+        let policy = match Policy::parse(&endpoint.tls) {
+            Some(p) => p,
+            None if base.scheme() == "http" => Policy::Off,
+            None => return Err(bad("`tls` must be `ca`, `off` or `sha256:<64 hex digits>`")),
+        };
+        Ok(Self {
+            endpoint: endpoint.clone(),
+            base,
+            policy,
+            reads: Semaphore::new(settings.reads_per_bmc.max(1)),
+            writes: Semaphore::new(1),
+            auth: tokio::sync::Mutex::default(),
+            known: Mutex::default(),
+            no_expand: AtomicBool::new(false),
+        })
+    }
+
+    pub(super) fn is_for(&self, endpoint: &BmcEndpoint) -> bool {
+        self.endpoint == *endpoint
+    }
+
+    /// Waits for this BMC's turn to write.
+    pub(super) async fn write(&self) -> Option<SemaphorePermit<'_>> {
+        self.writes.acquire().await.ok()
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn root(&self) -> Option<Arc<Root>> {
+        self.known().root.clone()
+    }
+
+    pub(super) fn keep_root(&self, root: &Arc<Root>) {
+        self.known().root = Some(root.clone());
+    }
+
+    pub(super) fn links(&self) -> Option<Arc<Links>> {
+        self.known().links.clone()
+    }
+
+    pub(super) fn keep_links(&self, links: &Arc<Links>) {
+        self.known().links = Some(links.clone());
+    }
+
+    /// After a 404 or a reset nothing found before is believed (R4, R20).
+    pub(super) fn forget_links(&self) {
+        *self.known() = Known::default();
+        self.no_expand.store(false, Ordering::Relaxed);
+    }
+
+    /// A link on this BMC as URL. Another origin is refused: credentials go nowhere else.
+    pub(super) fn url(&self, link: &str) -> Result<Url, Fault> {
+        let mut url = self.base.join(link).map_err(|_| fault::foreign_link(link))?;
+        if url.origin() != self.base.origin() || !url.username().is_empty() {
+            return Err(fault::foreign_link(link));
+        }
+        // A fragment names a part inside a document; the document is what is read.
+        url.set_fragment(None);
+        Ok(url)
+    }
+
+    /// The link as a path on this BMC, whatever authority it was given with: what a task is called.
+    pub(super) fn path(&self, link: &str) -> Option<String> {
+        let mut url = self.base.join(link).ok()?;
+        url.set_fragment(None);
+        let path = match url.query() {
+            Some(q) => format!("{}?{q}", url.path()),
+            None => url.path().to_string(),
+        };
+        (path.len() > 1).then_some(path)
+    }
+}
+
+/// One BMC for the length of one port call.
+#[derive(Debug)]
+pub(super) struct Bmc<'a> {
+    pub(super) edge: &'a RedfishBmc,
+    pub(super) target: &'a BmcTarget,
+    pub(super) conn: Arc<Conn>,
+}
+
+impl Bmc<'_> {
+    /// Sends once, logged in; one new login and one repetition where the session is refused. A 401
+    /// says that nothing was done, so this is safe for actions too.
+    pub(super) async fn send(
+        &self,
+        method: Method,
+        url: Url,
+        if_match: Option<&str>,
+        body: Option<&Value>,
+    ) -> Result<Answer, NoAnswer> {
+        let unsent = |fault| NoAnswer { fault, sent: false, cut: false };
+        let (mut login, mut round) = self.login().await.map_err(unsent)?;
+        let mut again = true;
+        loop {
+            let request =
+                Request { method: method.clone(), url: url.clone(), login: &login, if_match, body };
+            let answer = self.edge.clients.send(self.conn.policy, request).await?;
+            if answer.status != 401 {
+                return Ok(answer);
+            }
+            let what = format!("{method} {}", url.path());
+            (login, round) = self.login_refused(round, again, &what).await.map_err(unsent)?;
+            again = false;
+        }
+    }
+
+    /// One GET: gated, redirects within the origin followed, repeated once where a kept-alive
+    /// connection was cut under it (R6).
+    pub(super) async fn get_answer(&self, link: &str) -> Result<Answer, Fault> {
+        let mut url = self.conn.url(link)?;
+        let _slot = self.conn.reads.acquire().await.ok();
+        let mut cut_before = false;
+        let mut hops = 0;
+        loop {
+            match self.send(Method::GET, url.clone(), None, None).await {
+                Ok(a) if (300..400).contains(&a.status) && hops < MAX_HOPS => {
+                    let Some(to) = &a.location else { return Ok(a) };
+                    let next = url.join(to).map_err(|_| fault::foreign_link(to))?;
+                    url = self.conn.url(next.as_str())?;
+                    hops += 1;
+                }
+                Ok(answer) => return Ok(answer),
+                Err(NoAnswer { cut: true, .. }) if !cut_before => cut_before = true,
+                Err(no) => return Err(no.fault),
+            }
+        }
+    }
+
+    /// One document by GET.
+    pub(super) async fn get(&self, link: &str) -> Result<Value, Fault> {
+        Ok(self.get_with_etag(link).await?.0)
+    }
+
+    /// One document and its ETag header.
+    pub(super) async fn get_with_etag(&self, link: &str) -> Result<(Value, Option<String>), Fault> {
+        let mut answer = self.get_answer(link).await?;
+        let etag = answer.etag.take();
+        let what = format!("GET {link}");
+        let document = fault::document(&what, answer);
+        Ok((document.map_err(|f| self.scrubbed(f))?, etag))
+    }
+}

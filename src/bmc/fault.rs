@@ -1,0 +1,334 @@
+//! What went wrong, classified in one place. Nobody looks at a status code or a message id later.
+
+use super::http::{Answer, Body};
+use super::json::{self, Message};
+use super::tls::{self, Refused};
+use crate::model::{Channel, Fault, FaultClass};
+
+/// Characters of a body that are kept as evidence.
+const EVIDENCE: usize = 300;
+
+fn new(class: FaultClass, code: &'static str, message: impl Into<String>) -> Fault {
+    Fault::new(class, Channel::Bmc, code, message)
+}
+
+/// The request got no answer: connect refused, DNS, handshake, reset, time-out.
+pub(super) fn no_connection(what: &str, error: &reqwest::Error, timeout_ms: u64) -> Fault {
+    match tls::refused(error) {
+        Some(Refused::Changed { seen }) => {
+            return new(
+                FaultClass::Identity,
+                "certificate-changed",
+                format!("{what}: the BMC shows another certificate than the pinned one"),
+            )
+            .evidence(format!("shown: sha256:{seen}"))
+            .hint("firmware updates and factory resets make a new one: compare it on site, then pin it");
+        }
+        Some(Refused::Untrusted { why }) => {
+            return new(
+                FaultClass::Precondition,
+                "certificate-untrusted",
+                format!("{what}: the BMC's certificate is not trusted: {why}"),
+            )
+            .hint("install a certificate of your CA, or pin this one with `tls = \"sha256:…\"`");
+        }
+        None => {}
+    }
+    // The innermost cause says it: "Connection refused", "failed to lookup address".
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    let why = if error.is_timeout() && !error.is_connect() {
+        format!("no answer within {} s", timeout_ms.div_ceil(1000))
+    } else if error.is_timeout() {
+        "no connection in time".to_string()
+    } else {
+        json::excerpt(&cause.to_string(), 120)
+    };
+    Fault::no_answer(Channel::Bmc, format!("{what}: {why}"))
+}
+
+/// Something answers, and it is not a Redfish service in order.
+pub(super) fn not_redfish(what: &str, why: &str) -> Fault {
+    new(FaultClass::Transient, "not-redfish", format!("{what}: {why}"))
+        .hint("a BMC that keeps doing this needs a BMC reset (its SSH or IPMI may still work)")
+}
+
+/// A link or action target that leads to another machine. Credentials never go there.
+pub(super) fn foreign_link(link: &str) -> Fault {
+    new(
+        FaultClass::Precondition,
+        "foreign-link",
+        format!("the BMC points to another server: {}", json::excerpt(link, 120)),
+    )
+    .hint("give the BMC's own address in the inventory (a redirect to https is a foreign link too)")
+}
+
+/// The BMC does not have what is asked for.
+pub(super) fn unsupported(code: &'static str, message: impl Into<String>) -> Fault {
+    new(FaultClass::Unsupported, code, message)
+}
+
+/// The world is not as it must be; a person changes it.
+pub(super) fn precondition(code: &'static str, message: impl Into<String>) -> Fault {
+    new(FaultClass::Precondition, code, message)
+}
+
+/// The credential was refused.
+pub(super) fn bad_credentials(what: &str) -> Fault {
+    new(
+        FaultClass::Auth,
+        "bad-credentials",
+        format!("{what}: the BMC refuses user name and password"),
+    )
+    .hint("correct the credential; it is not tried again for some minutes, BMCs lock accounts")
+}
+
+/// The answer, read as a JSON document.
+pub(super) fn document(what: &str, answer: Answer) -> Result<serde_json::Value, Fault> {
+    if !answer.ok() {
+        return Err(of_status(what, &answer));
+    }
+    match answer.body {
+        Body::Json(v) if v.is_object() => Ok(v),
+        Body::Json(v) => {
+            Err(not_redfish(what, &format!("the document is {}, not an object", json::kind(&v))))
+        }
+        Body::Empty => Err(not_redfish(what, &format!("status {} and no body", answer.status))),
+        Body::Text(t) => Err(not_redfish(what, "the body is no JSON").evidence(evidence(&t))),
+        Body::Half(t) => {
+            Err(not_redfish(what, "the body ends in its middle").evidence(evidence(&t)))
+        }
+        Body::TooLarge => Err(new(
+            FaultClass::Transient,
+            "too-large",
+            format!("{what}: the document is larger than Farrier reads"),
+        )),
+    }
+}
+
+fn evidence(text: &str) -> String {
+    json::excerpt(text, EVIDENCE)
+}
+
+/// All that the answer's body says, in one line.
+pub(super) fn says(answer: &Answer) -> String {
+    match &answer.body {
+        Body::Json(v) => {
+            let said: Vec<String> = json::messages(v)
+                .iter()
+                .map(|m| match (m.id.as_str(), m.text.as_str()) {
+                    ("", text) => text.to_string(),
+                    (id, "") => id.to_string(),
+                    (id, text) => format!("{id}: {text}"),
+                })
+                .collect();
+            if said.is_empty() { evidence(&v.to_string()) } else { evidence(&said.join("; ")) }
+        }
+        Body::Text(t) | Body::Half(t) => evidence(t),
+        Body::Empty | Body::TooLarge => String::new(),
+    }
+}
+
+/// How long the BMC asks to be left alone (R5): Retry-After, or the seconds in
+/// `ServiceTemporarilyUnavailable`; Dell's SYS518 means 30 s.
+fn patience(answer: &Answer, messages: &[Message]) -> Option<u64> {
+    answer.retry_after_ms.or_else(|| {
+        messages.iter().find_map(|m| match m.id.as_str() {
+            "ServiceTemporarilyUnavailable" => {
+                let s: u64 = m.args.first()?.trim().parse().ok()?;
+                Some(s.min(3600) * 1000)
+            }
+            "SYS518" => Some(30_000),
+            _ => None,
+        })
+    })
+}
+
+fn has(messages: &[Message], ids: &[&str]) -> bool {
+    messages.iter().any(|m| ids.iter().any(|id| m.id.eq_ignore_ascii_case(id)))
+}
+
+/// Out of sessions, not out of order (R3).
+pub(super) fn sessions_exhausted(answer: &Answer) -> bool {
+    const IDS: &[&str] = &[
+        "RAC0218",
+        "SessionLimitExceeded",
+        "CreateLimitReachedForResource",
+        "SessionLimitReached",
+        "MaxSessionsReached",
+    ];
+    has(&json::messages(answer.json()), IDS)
+}
+
+/// An answer that is no success, classified.
+pub(super) fn of_status(what: &str, answer: &Answer) -> Fault {
+    let messages = json::messages(answer.json());
+    let status = answer.status;
+    let said = says(answer);
+    let line = match messages.first().map(|m| m.text.as_str()).filter(|t| !t.is_empty()) {
+        Some(text) => format!("{what}: {status}, {}", json::excerpt(text, 160)),
+        None => format!("{what}: the BMC answered {status}"),
+    };
+    let wait = patience(answer, &messages);
+    let fault = match status {
+        401 => bad_credentials(what),
+        _ if has(&messages, &["PasswordChangeRequired"]) => {
+            new(FaultClass::Auth, "password-change-required", line)
+                .hint("the account's password has expired: set a new one on the BMC")
+        }
+        403 if has(&messages, &["InsufficientPrivilege", "AccessDenied"]) => {
+            new(FaultClass::Auth, "insufficient-privilege", line)
+                .hint("give the account the Administrator role")
+        }
+        403 => new(FaultClass::Precondition, "forbidden", line)
+            .hint("the account's role, lockdown mode or a missing licence forbids it"),
+        429 => new(FaultClass::Throttled, "busy", line),
+        503 if sessions_exhausted(answer) => new(FaultClass::Throttled, "session-limit", line),
+        503 => new(FaultClass::Throttled, "busy", line),
+        _ if wait.is_some() => new(FaultClass::Throttled, "busy", line),
+        404 | 410 => unsupported("not-found", line),
+        405 | 501 => unsupported("not-supported", line),
+        400 if has(&messages, &["ActionNotSupported", "QueryNotSupported"]) => {
+            unsupported("not-supported", line)
+        }
+        // Busy with POST, with a job, or already there: R11. Passes by itself.
+        409 | 423 => new(FaultClass::Transient, "conflict", line),
+        400 if has(&messages, IN_STATE) => new(FaultClass::Transient, "conflict", line),
+        412 | 428 => new(FaultClass::Transient, "etag", line),
+        300..=399 => match &answer.location {
+            Some(to) => foreign_link(to),
+            None => not_redfish(what, &format!("status {status} without a target")),
+        },
+        400..=499 => new(FaultClass::Precondition, "rejected", line),
+        500..=599 => new(FaultClass::Transient, "bmc-error", line),
+        _ => not_redfish(what, &format!("status {status}")),
+    };
+    let fault = if said.is_empty() { fault } else { fault.evidence(said) };
+    match wait {
+        Some(ms) => fault.retry_after(ms),
+        None => fault,
+    }
+}
+
+/// The machine is not in a state for it, now: R11.
+const IN_STATE: &[&str] = &[
+    "InvalidOperationForSystemState",
+    "UnableToModifyDuringSystemPOST",
+    "ActionParameterValueConflict",
+    "ResourceInUse",
+    "ResourceInStandby",
+    "OperationFailed",
+    "PSU501",
+];
+
+/// A 5xx whose body says plainly that the request was turned down before anything was done.
+pub(super) fn plainly_rejected(answer: &Answer) -> bool {
+    let messages = json::messages(answer.json());
+    const IDS: &[&str] = &[
+        "ActionNotSupported",
+        "ActionParameterMissing",
+        "ActionParameterNotSupported",
+        "ActionParameterUnknown",
+        "ActionParameterValueFormatError",
+        "ActionParameterValueNotInList",
+        "ActionParameterValueTypeError",
+        "InsufficientPrivilege",
+        "InvalidOperationForSystemState",
+        "MalformedJSON",
+        "PropertyMissing",
+        "PropertyUnknown",
+        "PropertyValueNotInList",
+        "ResourceInUse",
+        "ResourceAtUriUnauthorized",
+        "ServiceTemporarilyUnavailable",
+        "ServiceShuttingDown",
+        "SYS518",
+        "UnableToModifyDuringSystemPOST",
+    ];
+    answer.status == 501
+        || has(&messages, IDS)
+        || (matches!(answer.status, 429 | 503) && patience(answer, &messages).is_some())
+}
+
+/// Takes every spelling of the secrets out of what is kept.
+pub(super) fn scrub(mut fault: Fault, secrets: &[&str]) -> Fault {
+    let clean = |text: &mut String| {
+        for s in secrets.iter().filter(|s| s.len() >= 4 && text.contains(**s)).collect::<Vec<_>>() {
+            *text = text.replace(*s, "…");
+        }
+    };
+    clean(&mut fault.message);
+    if let Some(e) = &mut fault.evidence {
+        clean(e);
+    }
+    fault
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn answer(status: u16, body: serde_json::Value) -> Answer {
+        Answer {
+            status,
+            etag: None,
+            location: None,
+            retry_after_ms: None,
+            token: None,
+            body: Body::Json(body),
+        }
+    }
+
+    fn said(id: &str, args: &[&str]) -> serde_json::Value {
+        json!({"error": {"@Message.ExtendedInfo": [
+            {"MessageId": format!("Base.1.12.{id}"), "Message": "m", "MessageArgs": args}]}})
+    }
+
+    #[test]
+    fn every_status_has_a_class() {
+        use FaultClass::*;
+        let cases = [
+            (401, json!({}), Auth, "bad-credentials"),
+            (403, said("PasswordChangeRequired", &[]), Auth, "password-change-required"),
+            (403, said("InsufficientPrivilege", &[]), Auth, "insufficient-privilege"),
+            (403, json!({}), Precondition, "forbidden"),
+            (404, json!({}), Unsupported, "not-found"),
+            (405, json!({}), Unsupported, "not-supported"),
+            (501, json!({}), Unsupported, "not-supported"),
+            (429, json!({}), Throttled, "busy"),
+            (503, json!({}), Throttled, "busy"),
+            (503, said("SessionLimitExceeded", &[]), Throttled, "session-limit"),
+            (500, json!({}), Transient, "bmc-error"),
+            (504, json!({}), Transient, "bmc-error"),
+            (409, json!({}), Transient, "conflict"),
+            (400, said("InvalidOperationForSystemState", &[]), Transient, "conflict"),
+            (400, json!({}), Precondition, "rejected"),
+            (302, json!({}), Transient, "not-redfish"),
+        ];
+        for (status, body, class, code) in cases {
+            let f = of_status("GET /x", &answer(status, body));
+            assert_eq!((f.class, f.code.as_ref()), (class, code), "{status}");
+        }
+    }
+
+    #[test]
+    fn a_bmc_says_how_long_to_wait_in_three_ways() {
+        let f = of_status("GET /x", &answer(503, said("ServiceTemporarilyUnavailable", &["7"])));
+        assert_eq!(f.retry_after_ms, Some(7_000));
+        let f = of_status("GET /x", &answer(400, said("SYS518", &[])));
+        assert_eq!((f.class, f.retry_after_ms), (FaultClass::Throttled, Some(30_000)));
+        let a = Answer { retry_after_ms: Some(3_000), ..answer(429, json!({})) };
+        assert_eq!(of_status("GET /x", &a).retry_after_ms, Some(3_000));
+    }
+
+    #[test]
+    fn secrets_are_scrubbed() {
+        let f = not_redfish("GET /x", "token hunter22").evidence("password=hunter22 ok");
+        let f = scrub(f, &["hunter22"]);
+        assert!(!format!("{f:?}").contains("hunter22"));
+        assert!(f.evidence.is_some_and(|e| e.contains("password=… ok")));
+    }
+}

@@ -1,0 +1,57 @@
+//! The BMC's firmware inventory (DSP0268 UpdateService, SoftwareInventory).
+
+use super::conn::Bmc;
+use super::{fault, json};
+use crate::model::facts::Component;
+use crate::model::{Fault, FaultClass};
+use serde_json::Value;
+
+pub(super) async fn read(bmc: &Bmc<'_>) -> Result<Vec<Component>, Fault> {
+    let inventory = inventory_link(&update_service(bmc).await?)?;
+    let mut out = Vec::new();
+    let mut lost = None;
+    for (path, read) in bmc.resources(&inventory).await? {
+        match read {
+            Ok(v) => out.push(component(&path, &v)),
+            Err(f) => {
+                tracing::debug!(machine = %bmc.target.name, fault = %f, "firmware member not read");
+                lost = Some(f);
+            }
+        }
+    }
+    // Nothing could be read at all: the fault says more than an empty list.
+    match lost {
+        Some(f) if out.is_empty() => Err(f),
+        _ => Ok(out),
+    }
+}
+
+/// The update service's document.
+pub(super) async fn update_service(bmc: &Bmc<'_>) -> Result<Value, Fault> {
+    let root = bmc.root().await?;
+    let Some(link) = &root.update else {
+        return Err(fault::unsupported("no-update-service", "the BMC has no update service"));
+    };
+    bmc.get(link).await
+}
+
+pub(super) fn inventory_link(service: &Value) -> Result<String, Fault> {
+    json::link(service, &["FirmwareInventory"]).ok_or_else(|| {
+        Fault::new(
+            FaultClass::Unsupported,
+            crate::model::Channel::Bmc,
+            "no-firmware-inventory",
+            "the BMC's update service has no firmware inventory",
+        )
+    })
+}
+
+pub(super) fn component(path: &str, v: &Value) -> Component {
+    Component {
+        id: json::text(v, &["Id"]).unwrap_or_else(|| json::last_segment(path).to_string()),
+        name: json::text(v, &["Name"]),
+        version: json::text(v, &["Version"]),
+        updateable: json::at(v, &["Updateable"]).and_then(Value::as_bool),
+        uri: Some(path.to_string()),
+    }
+}

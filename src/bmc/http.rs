@@ -1,0 +1,271 @@
+//! One request and its bounded answer. Nothing here follows links, logs in or retries.
+
+use super::Settings;
+use super::fault;
+use super::tls::{self, Pins, Policy};
+use crate::model::{Channel, Fault, FaultClass};
+use crate::port::Secret;
+use reqwest::header::{self, HeaderMap, HeaderValue};
+use reqwest::{Client, Method, Url};
+use serde_json::Value;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// What a BMC answered.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) etag: Option<String>,
+    pub(super) location: Option<String>,
+    pub(super) retry_after_ms: Option<u64>,
+    pub(super) token: Option<Secret>,
+    pub(super) body: Body,
+}
+
+/// A body, as far as it could be read.
+#[derive(Debug)]
+pub(super) enum Body {
+    Empty,
+    Json(Value),
+    /// Not JSON: HTML, plain text, half a document. Bounded.
+    Text(String),
+    /// Longer than the cap; the rest was not read.
+    TooLarge,
+    /// The connection ended in the middle: what had come. Bounded.
+    Half(String),
+}
+
+impl Answer {
+    pub(super) fn ok(&self) -> bool {
+        (200..300).contains(&self.status)
+    }
+
+    /// The JSON body, or null.
+    pub(super) fn json(&self) -> &Value {
+        match &self.body {
+            Body::Json(v) => v,
+            _ => &Value::Null,
+        }
+    }
+}
+
+/// No answer came.
+#[derive(Debug)]
+pub(super) struct NoAnswer {
+    pub(super) fault: Fault,
+    /// The request may have reached the BMC.
+    pub(super) sent: bool,
+    /// The connection was cut (not: timed out): a kept-alive one may just have been closed (R6).
+    pub(super) cut: bool,
+}
+
+/// How a request proves who sends it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Login {
+    None,
+    Token(Secret),
+    Basic { user: String, password: Secret },
+}
+
+/// A request, complete.
+#[derive(Debug)]
+pub(super) struct Request<'a> {
+    pub(super) method: Method,
+    pub(super) url: Url,
+    pub(super) login: &'a Login,
+    pub(super) if_match: Option<&'a str>,
+    pub(super) body: Option<&'a Value>,
+}
+
+/// The HTTP clients of all BMCs: a client costs 115 KB, so there is none per BMC. There is one pair
+/// per way of trusting certificates, made when first needed, so that no connection opened under
+/// `off` is ever reused where a pin is asked for.
+#[derive(Debug)]
+pub(super) struct Clients {
+    settings: Arc<Settings>,
+    pins: Arc<Pins>,
+    made: Mutex<[Option<Pair>; 3]>,
+}
+
+/// For reads: keep-alive. For action POSTs: a fresh connection each, because hyper sends a request
+/// again by itself when a reused connection turns out closed, and an action must go out once.
+#[derive(Clone, Debug)]
+struct Pair {
+    reads: Client,
+    actions: Client,
+}
+
+impl Clients {
+    pub(super) fn new(settings: Arc<Settings>) -> Self {
+        Self { settings, pins: Arc::default(), made: Mutex::default() }
+    }
+
+    fn client(&self, url: &Url, policy: Policy, action: bool) -> Result<Client, Fault> {
+        let slot = match policy {
+            _ if url.scheme() == "http" => 0,
+            Policy::Off => 0,
+            Policy::Ca => 1,
+            Policy::Pin(pin) => {
+                let port = url.port_or_known_default().unwrap_or_default();
+                self.pins.set(url.host_str().unwrap_or_default(), port, pin);
+                2
+            }
+        };
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        let pair = match &made[slot] {
+            Some(pair) => pair.clone(),
+            None => {
+                let pair = Pair { reads: self.make(slot, false)?, actions: self.make(slot, true)? };
+                made[slot].insert(pair).clone()
+            }
+        };
+        Ok(if action { pair.actions } else { pair.reads })
+    }
+
+    fn make(&self, slot: usize, action: bool) -> Result<Client, Fault> {
+        let s = &self.settings;
+        let bug = |e: &dyn std::fmt::Display| {
+            Fault::new(
+                FaultClass::Bug,
+                Channel::Bmc,
+                "tls-setup",
+                format!("the TLS client cannot be set up: {e}"),
+            )
+            .hint("check `ca` certificates in the configuration")
+        };
+        let builder = Client::builder()
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .referer(false)
+            .http1_only()
+            .tcp_nodelay(true)
+            .retry(reqwest::retry::never())
+            .connect_timeout(Duration::from_millis(s.connect_timeout_ms))
+            .pool_idle_timeout(Duration::from_secs(10))
+            .pool_max_idle_per_host(if action { 0 } else { s.reads_per_bmc })
+            .user_agent("farrier");
+        let builder = match slot {
+            0 => builder.tls_backend_preconfigured(tls::config(None).map_err(|e| bug(&e))?),
+            2 => builder.tls_backend_preconfigured(
+                tls::config(Some(self.pins.clone())).map_err(|e| bug(&e))?,
+            ),
+            _ => {
+                // Fails only where one is installed already, which is as well.
+                rustls::crypto::aws_lc_rs::default_provider().install_default().ok();
+                let mut extra = Vec::new();
+                if let Some(pem) = &s.ca_pem {
+                    extra = reqwest::Certificate::from_pem_bundle(pem.as_bytes())
+                        .map_err(|e| bug(&e))?;
+                }
+                builder.tls_certs_merge(extra)
+            }
+        };
+        builder.build().map_err(|e| bug(&e))
+    }
+
+    /// Sends one request once. POSTs go out on a connection of their own.
+    pub(super) async fn send(
+        &self,
+        policy: Policy,
+        request: Request<'_>,
+    ) -> Result<Answer, NoAnswer> {
+        let action = request.method == Method::POST;
+        let what = format!("{} {}", request.method, request.url.path());
+        let unsent = |fault| NoAnswer { fault, sent: false, cut: false };
+        let client = self.client(&request.url, policy, action).map_err(unsent)?;
+        let timeout = if request.method == Method::GET {
+            self.settings.read_timeout_ms
+        } else {
+            self.settings.write_timeout_ms
+        };
+        let mut built = client
+            .request(request.method, request.url)
+            .timeout(Duration::from_millis(timeout))
+            .header(header::ACCEPT, "application/json")
+            .header("OData-Version", "4.0");
+        match request.login {
+            Login::None => {}
+            Login::Token(token) => {
+                let mut value = HeaderValue::from_str(token.expose()).map_err(|_| {
+                    unsent(fault::not_redfish(&what, "its session token has control characters"))
+                })?;
+                value.set_sensitive(true);
+                built = built.header("X-Auth-Token", value);
+            }
+            Login::Basic { user, password } => {
+                built = built.basic_auth(user, Some(password.expose()));
+            }
+        }
+        if let Some(etag) = request.if_match
+            && let Ok(value) = HeaderValue::from_str(etag)
+        {
+            built = built.header(header::IF_MATCH, value);
+        }
+        if let Some(body) = request.body {
+            built = built.json(body);
+        }
+        let response = match built.send().await {
+            Ok(r) => r,
+            Err(e) => {
+                return Err(NoAnswer {
+                    // A builder error never left; a connect error includes DNS and handshakes.
+                    sent: !(e.is_connect() || e.is_builder()),
+                    cut: !(e.is_connect() || e.is_builder() || e.is_timeout()),
+                    fault: fault::no_connection(&what, &e, timeout),
+                });
+            }
+        };
+        let status = response.status().as_u16();
+        let h = response.headers();
+        let answer = Answer {
+            status,
+            etag: text_header(h, header::ETAG.as_str()),
+            location: text_header(h, header::LOCATION.as_str()),
+            retry_after_ms: retry_after(h),
+            token: text_header(h, "X-Auth-Token").map(Secret::new),
+            body: Body::Empty,
+        };
+        let body = read_body(response, self.settings.max_body_bytes).await;
+        // Whoever got a status line got an answer: a timeout in the body is half a body.
+        Ok(Answer { body, ..answer })
+    }
+}
+
+/// A header as text; the first one where it is repeated (duplicate ETags exist).
+fn text_header(headers: &HeaderMap, name: &str) -> Option<String> {
+    let value = headers.get(name)?.to_str().ok()?.trim();
+    (!value.is_empty()).then(|| value.to_string())
+}
+
+/// Retry-After in seconds (RFC 9110 §10.2.3); the date form is not used by BMCs, whose clocks are
+/// wrong anyway. At most an hour is believed.
+fn retry_after(headers: &HeaderMap) -> Option<u64> {
+    let seconds: u64 = text_header(headers, header::RETRY_AFTER.as_str())?.parse().ok()?;
+    Some(seconds.min(3600) * 1000)
+}
+
+async fn read_body(mut response: reqwest::Response, max: usize) -> Body {
+    let mut bytes: Vec<u8> = Vec::new();
+    loop {
+        match response.chunk().await {
+            Ok(Some(chunk)) if bytes.len() + chunk.len() > max => return Body::TooLarge,
+            Ok(Some(chunk)) => bytes.extend_from_slice(&chunk),
+            Ok(None) => break,
+            Err(_) => return Body::Half(head(&bytes)),
+        }
+    }
+    let start = if bytes.starts_with(&[0xef, 0xbb, 0xbf]) { 3 } else { 0 };
+    let bytes = &bytes[start..];
+    if bytes.iter().all(u8::is_ascii_whitespace) {
+        return Body::Empty;
+    }
+    // Some BMCs send Latin-1 in names: a wrong letter must not cost the document.
+    match serde_json::from_str(&String::from_utf8_lossy(bytes)) {
+        Ok(v) => Body::Json(v),
+        Err(_) => Body::Text(head(bytes)),
+    }
+}
+
+fn head(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(&bytes[..bytes.len().min(2_000)]).into_owned()
+}

@@ -1,0 +1,91 @@
+//! Firmware updates by pull: SimpleUpdate (DSP0268 UpdateService). Sent once; what came of it is
+//! seen in tasks and versions.
+
+use super::conn::Bmc;
+use super::guard::{self, Action, Stop};
+use super::{fault, firmware, json, task};
+use crate::model::Outcome;
+use crate::model::action::Expect;
+use crate::model::facts::Component;
+use crate::port::UpdateOrder;
+use serde_json::{Value, json};
+
+pub(super) async fn update(
+    bmc: &Bmc<'_>,
+    expect: &Expect,
+    order: &UpdateOrder,
+) -> Result<Outcome, Stop> {
+    let _one = bmc.conn.write().await;
+    guard::check(bmc, expect).await?;
+    let service = firmware::update_service(bmc).await?;
+    let member = member(bmc, &service, &order.inventory_id).await?;
+    let from = expect.from_version.as_ref().unwrap_or(&order.from);
+    if member.version.as_ref() != Some(from) {
+        return Err(Stop::Refused {
+            saw: format!(
+                "{} has version `{}`, expected `{from}`",
+                member.id,
+                member.version.as_deref().unwrap_or("unknown")
+            ),
+            wrong_machine: false,
+        });
+    }
+    if json::at(&service, &["ServiceEnabled"]) == Some(&Value::Bool(false)) {
+        let f = fault::precondition("update-service-off", "the BMC's update service is disabled");
+        return Ok(Outcome::Failed { fault: f.hint("enable it on the BMC") });
+    }
+    let Some(action) = Action::find(bmc, &service, "#UpdateService.SimpleUpdate").await? else {
+        let f = fault::unsupported("no-simple-update", "the BMC cannot fetch images by itself")
+            .hint("this family needs a pushed image");
+        return Ok(Outcome::Failed { fault: f });
+    };
+    let scheme = order.image_url.split(':').next().unwrap_or_default().to_ascii_uppercase();
+    let mut body = json!({"ImageURI": order.image_url});
+    match action.allowed("TransferProtocol") {
+        Some(list) if list.iter().any(|p| *p == scheme) => {
+            body["TransferProtocol"] = Value::from(scheme);
+        }
+        Some(list) => {
+            let f = fault::unsupported(
+                "transfer-protocol",
+                format!("the BMC does not fetch by {scheme}, but by {}", list.join(", ")),
+            )
+            .hint("serve the images to BMCs with one of these");
+            return Ok(Outcome::Failed { fault: f });
+        }
+        // Not listed: the URI's scheme says it.
+        None => {}
+    }
+    if let (Some(uri), false) = (&member.uri, action.lacks("Targets")) {
+        body["Targets"] = json!([uri]);
+    }
+    Ok(match guard::post(bmc, &action.target, &body).await? {
+        Ok(answer) => Outcome::Applied { handle: task::handle(bmc, &answer) },
+        Err(outcome) => outcome,
+    })
+}
+
+/// The firmware inventory member with this id, read now.
+async fn member(bmc: &Bmc<'_>, service: &Value, id: &str) -> Result<Component, Stop> {
+    let link = firmware::inventory_link(service)?;
+    let paths: Vec<String> =
+        bmc.members(&link, false).await?.iter().filter_map(json::link_of).collect();
+    let named = paths.iter().find(|p| json::last_segment(p) == id);
+    if let Some(path) = named {
+        let v = bmc.get(path).await?;
+        let found = firmware::component(path, &v);
+        if found.id == id {
+            return Ok(found);
+        }
+    }
+    // The id is not the path's end: ask every member.
+    for (path, read) in bmc.resources(&link).await? {
+        if let Ok(v) = read {
+            let found = firmware::component(&path, &v);
+            if found.id == id {
+                return Ok(found);
+            }
+        }
+    }
+    Err(Stop::Refused { saw: format!("no firmware inventory member `{id}`"), wrong_machine: false })
+}
