@@ -101,17 +101,22 @@ impl Clients {
     }
 
     fn client(&self, url: &Url, policy: Policy, action: bool) -> Result<Client, Fault> {
+        let mut repinned = false;
         let slot = match policy {
             _ if url.scheme() == "http" => 0,
             Policy::Off => 0,
             Policy::Ca => 1,
             Policy::Pin(pin) => {
                 let port = url.port_or_known_default().unwrap_or_default();
-                self.pins.set(url.host_str().unwrap_or_default(), port, pin);
+                repinned = self.pins.set(url.host_str().unwrap_or_default(), port, pin);
                 2
             }
         };
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        if repinned {
+            // With the client go its idle connections, which an older pin let in.
+            made[slot] = None;
+        }
         let pair = match &made[slot] {
             Some(pair) => pair.clone(),
             None => {

@@ -41,12 +41,13 @@ impl Policy {
 pub(super) struct Pins(RwLock<BTreeMap<(String, u16), [u8; 32]>>);
 
 impl Pins {
-    pub(super) fn set(&self, host: &str, port: u16, pin: [u8; 32]) {
+    /// Says whether another pin was replaced: connections opened under it must go.
+    pub(super) fn set(&self, host: &str, port: u16, pin: [u8; 32]) -> bool {
         let key = (name(host), port);
         if self.0.read().unwrap_or_else(PoisonError::into_inner).get(&key) == Some(&pin) {
-            return;
+            return false;
         }
-        self.0.write().unwrap_or_else(PoisonError::into_inner).insert(key, pin);
+        self.0.write().unwrap_or_else(PoisonError::into_inner).insert(key, pin).is_some()
     }
 
     fn holds(&self, host: &str, pin: &[u8]) -> bool {
@@ -188,13 +189,14 @@ mod tests {
     #[test]
     fn pins_hold_by_name() {
         let pins = Pins::default();
-        pins.set("10.0.0.1", 443, [1; 32]);
+        assert!(!pins.set("10.0.0.1", 443, [1; 32]));
         pins.set("[fd00::1]", 443, [2; 32]);
         assert!(pins.holds("10.0.0.1", &[1; 32]));
         assert!(!pins.holds("10.0.0.1", &[2; 32]));
         assert!(!pins.holds("10.0.0.2", &[1; 32]));
         assert!(pins.holds("fd00::1", &[2; 32]));
-        pins.set("10.0.0.1", 443, [3; 32]);
+        assert!(!pins.set("10.0.0.1", 443, [1; 32]), "the same pin replaces none");
+        assert!(pins.set("10.0.0.1", 443, [3; 32]));
         assert!(!pins.holds("10.0.0.1", &[1; 32]), "a replaced pin is gone");
     }
 }

@@ -1,0 +1,56 @@
+//! The Redfish edge against servers that misbehave, captured trees, and sushy-tools.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "tests serve files, start a program and wait for conditions with a deadline"
+)]
+
+#[path = "bmc/faults.rs"]
+mod faults;
+#[path = "bmc/server.rs"]
+mod server;
+#[path = "bmc/sushy.rs"]
+mod sushy;
+#[path = "bmc/trees.rs"]
+mod trees;
+#[path = "bmc/writes.rs"]
+mod writes;
+
+use async_trait::async_trait;
+use farrier::bmc::{RedfishBmc, Settings};
+use farrier::model::{BmcEndpoint, Channel, Fault, FaultClass, Identity, MachineId};
+use farrier::port::{BmcTarget, Credential, Secret, Vault};
+use std::sync::Arc;
+
+const PASSWORD: &str = "s3cret-of-the-bmc";
+
+struct OneCredential;
+
+#[async_trait]
+impl Vault for OneCredential {
+    async fn credential(&self, _name: &str) -> Result<Credential, Fault> {
+        Ok(Credential { user: "farrier".into(), password: Secret::new(PASSWORD) })
+    }
+
+    async fn ssh_key(&self, _name: &str) -> Result<Secret, Fault> {
+        Err(Fault::new(FaultClass::Bug, Channel::Host, "no-key", "none here"))
+    }
+}
+
+/// Short deadlines: a server that never answers must not cost the test a minute.
+fn settings() -> Settings {
+    Settings { read_timeout_ms: 1_500, write_timeout_ms: 1_500, ..Settings::default() }
+}
+
+fn edge() -> RedfishBmc {
+    RedfishBmc::new(Arc::new(OneCredential), settings())
+}
+
+fn target(url: &str) -> BmcTarget {
+    BmcTarget {
+        machine: MachineId(1),
+        name: "node-1".into(),
+        endpoint: BmcEndpoint { url: url.into(), credential: "bmc".into(), tls: "off".into() },
+        identity: Identity::default(),
+    }
+}
