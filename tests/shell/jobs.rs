@@ -65,6 +65,17 @@ fn facts_are_read_and_placeholders_are_unknown() {
         assert_eq!(f.gpus[1].id, "GPU-00000000-0000-0000-0000-000000000001");
         assert_eq!(f.gpus[1].model.as_deref(), Some("NVIDIA H200"));
         assert_eq!(f.gpus[1].serial.as_deref(), Some("165000000001"));
+
+        // The driver's list is asked before nvidia-smi.
+        let gpu = w.root.join("proc/driver/nvidia/gpus/0000:07:00.0");
+        fs::create_dir_all(&gpu).unwrap();
+        let about = "Model: \t\t NVIDIA H100 80GB HBM3\nIRQ:   \t\t 120\nGPU UUID: \t GPU-????????-????\n\
+                     Bus Type: \t PCIe\nBus Location: \t 0000:07:00.0\n";
+        fs::write(gpu.join("information"), about).unwrap();
+        let f = facts(&w);
+        assert_eq!(f.gpus.len(), 1, "{shell}");
+        assert_eq!(f.gpus[0].id, "0000:07:00.0");
+        assert_eq!(f.gpus[0].model.as_deref(), Some("NVIDIA H100 80GB HBM3"));
     }
 }
 

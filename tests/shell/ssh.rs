@@ -14,7 +14,7 @@ use farrier::port::{Cluster, Credential, HostTarget, Node, Secret, Shell, Vault}
 use farrier::shell::{Settings, SshShell};
 use std::collections::BTreeMap;
 use std::fs;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
