@@ -74,7 +74,23 @@ block_disks() {
 }
 
 gpus() {
-    command -v nvidia-smi >/dev/null 2>&1 || return 0
+    # The driver's own list answers at once; nvidia-smi wakes every GPU, and hangs on a lost one.
+    listed=
+    for about in "$root"/proc/driver/nvidia/gpus/*/information; do
+        if [ -r "$about" ]; then
+            listed=1
+            awk '
+                { value = $0; sub(/^[^:]*:[ \t]*/, "", value); sub(/[ \t]+$/, "", value) }
+                /^Model:/ { model = value }
+                /^GPU UUID:/ && value !~ /[?]/ { id = value }
+                /^Bus Location:/ { bus = value }
+                END { printf "gpu=%s\t%s\t\n", (id == "" ? bus : id), model }' "$about"
+        fi
+    done
+    if [ -z "$listed" ] && command -v nvidia-smi >/dev/null 2>&1; then smi_gpus; fi
+}
+
+smi_gpus() {
     limit=
     if command -v timeout >/dev/null 2>&1; then limit='timeout 15'; fi
     # One element a record, however the XML is laid out; no document type is ever fetched.

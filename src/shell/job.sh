@@ -9,13 +9,14 @@ boot_id() {
 }
 
 # start NAME TIMEOUT_S UUID SERIAL [ARGUMENT…]
-# Prints one line: started DRIVER | exists | refused WHAT | failed WHY
+# Prints one line: farrier started DRIVER | exists | refused WHAT | failed WHY. With our name in
+# front, so that nothing a login shell prints can pass for it.
 start() {
     name=$1 timeout_s=$2 uuid=$3 serial=$4
     shift 4
     identity_check "$uuid" "$serial"
     if [ $? -eq 1 ]; then
-        printf 'refused %s\n' "$saw"
+        printf 'farrier refused %s\n' "$saw"
         return 0
     fi
     dir=$jobs/$name
@@ -24,16 +25,16 @@ start() {
     # The one atomic act: whoever makes the directory starts the job, nobody else ever does.
     if ! why=$(mkdir "$dir" 2>&1); then
         if [ -d "$dir" ]; then
-            echo exists
+            echo 'farrier exists'
         else
-            printf 'failed %s\n' "$why"
+            printf 'farrier failed %s\n' "$why"
         fi
         return 0
     fi
     if ! { boot_id >"$dir/boot_id" && printf '%s\n' "$name" >"$dir/run" &&
         payload >"$dir/payload.sh" && runner >"$dir/runner.sh"; } 2>/dev/null; then
         rm -rf "${jobs:?}/${name:?}"
-        printf 'failed cannot write below %s: is the disk full?\n' "$dir"
+        printf 'farrier failed cannot write below %s: is the disk full?\n' "$dir"
         return 0
     fi
     launch "$@"
@@ -46,7 +47,7 @@ launch() {
             --description="Farrier job $name" \
             --setenv=FARRIER_ROOT="${FARRIER_ROOT:-}" --setenv=PATH="$PATH" \
             /bin/sh "$dir/runner.sh" "$dir" "$timeout_s" "$@" </dev/null >/dev/null 2>&1; then
-        echo 'started systemd-run'
+        echo 'farrier started systemd-run'
         return 0
     fi
     # The runner takes only one launch, so falling back after a failed systemd-run is safe.
@@ -58,7 +59,7 @@ launch() {
             exec sh "$dir/runner.sh" "$dir" "$timeout_s" "$@"
         ) </dev/null >/dev/null 2>&1 &
     fi
-    echo 'started sh'
+    echo 'farrier started sh'
 }
 
 # Is the runner alive? Its pid alone would be fooled by a reused number, a zombie by /proc.

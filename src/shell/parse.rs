@@ -129,7 +129,8 @@ pub enum Started {
 
 /// The verdict line of `start`; `None` when there is none.
 pub fn started(stdout: &str) -> Option<Started> {
-    stdout.lines().rev().find_map(|line| match line.split_once(' ').unwrap_or((line, "")) {
+    let mut ours = stdout.lines().rev().filter_map(|line| line.strip_prefix("farrier "));
+    ours.find_map(|line| match line.split_once(' ').unwrap_or((line, "")) {
         ("started", driver) => Some(Started::New(driver.to_string())),
         ("exists", "") => Some(Started::Exists),
         ("refused", saw) => Some(Started::Refused(saw.to_string())),
@@ -172,9 +173,11 @@ mod tests {
 
     #[test]
     fn verdicts() {
-        assert_eq!(started("motd\nstarted sh\n"), Some(Started::New("sh".into())));
-        assert_eq!(started("exists\n"), Some(Started::Exists));
-        assert_eq!(started("refused DMI uuid"), Some(Started::Refused("DMI uuid".into())));
-        assert_eq!(started("sh: not found"), None);
+        assert_eq!(started("motd\nfarrier started sh\n"), Some(Started::New("sh".into())));
+        assert_eq!(started("farrier exists\n"), Some(Started::Exists));
+        assert_eq!(started("farrier refused DMI uuid"), Some(Started::Refused("DMI uuid".into())));
+        for none in ["sh: not found", "failed logins: 3", "farrier", "farrier woke up"] {
+            assert_eq!(started(none), None, "{none:?}");
+        }
     }
 }
