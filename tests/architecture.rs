@@ -143,3 +143,41 @@ fn the_stage_diagram_in_the_readme_is_the_edge_table() {
         "README.md's diagram differs from the edge table; it should be:\n```mermaid\n{diagram}```"
     );
 }
+
+/// What stands between backticks, outside of code blocks.
+fn quoted(page: &str) -> Vec<&str> {
+    let prose = page.split("\n```").step_by(2);
+    prose.flat_map(|part| part.split('`').skip(1).step_by(2)).collect()
+}
+
+#[test]
+fn paths_and_functions_in_the_architecture_page_exist() {
+    let page = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
+    let mut files = Vec::new();
+    sources(&root().join("src"), &mut files);
+    let code: String = files.iter().map(|f| fs::read_to_string(f).unwrap()).collect();
+    let (mut paths, mut functions, mut wrong) = (0, 0, Vec::new());
+    for word in quoted(&page) {
+        let top = ["src/", "tests/", "workflows/", "firmware-catalog/", ".ci/"];
+        if top.iter().any(|t| word.starts_with(t)) {
+            paths += 1;
+            if !root().join(word).exists() {
+                wrong.push(format!("no file `{word}`"));
+            }
+        } else if let Some(name) = word.strip_suffix("()") {
+            functions += 1;
+            let name = name.rsplit("::").next().unwrap_or(name);
+            if !code.contains(&format!("fn {name}(")) && !code.contains(&format!("fn {name}<")) {
+                wrong.push(format!("no function `{word}`"));
+            }
+        } else if let Some((kind, variant)) = word.split_once("::")
+            && kind.chars().next().is_some_and(char::is_uppercase)
+            && !code.contains(word)
+            && !code.contains(variant)
+        {
+            wrong.push(format!("no `{word}`"));
+        }
+    }
+    assert!(paths > 50 && functions > 30, "{paths} paths, {functions} functions: is it read?");
+    assert!(wrong.is_empty(), "ARCHITECTURE.md is out of date:\n{}", wrong.join("\n"));
+}
