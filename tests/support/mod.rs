@@ -9,7 +9,7 @@ use farrier::decide::Rules;
 use farrier::engine::Director;
 use farrier::engine::clock::Clock;
 use farrier::engine::director::Settings;
-use farrier::engine::driver::{Driver, Handle, Wiring};
+use farrier::engine::driver::{self, Driver, Handle, Wiring};
 use farrier::model::action::{BootTarget, HookVerb};
 use farrier::model::facts::*;
 use farrier::model::time::Span;
@@ -248,6 +248,15 @@ impl Boot for World {
     }
 }
 
+impl Advertise for World {
+    fn images(&self, _: &Expected) -> Option<String> {
+        None
+    }
+    fn boot(&self, _: &Expected) -> Option<String> {
+        None
+    }
+}
+
 fn uuid(id: u32) -> String {
     format!("11111111-2222-3333-4444-55555555{id:04}")
 }
@@ -352,14 +361,19 @@ pub async fn serve(plan: Plan) -> Served {
         dead: set(plan.dead),
         refuses: set(plan.refuses),
     });
-    let ports =
-        Ports { bmc: world.clone(), shell: world.clone(), cluster: world.clone(), boot: world };
+    let ports = Ports {
+        bmc: world.clone(),
+        shell: world.clone(),
+        cluster: world.clone(),
+        boot: world.clone(),
+        advertise: world,
+    };
     let clock = Clock::resume(EngineTime(1000), 0, SCALE);
     let settings = Settings { observe_only: false, spread_ms: 1000 };
     let director = Director::new(Rules, settings, Loaded::default(), Arc::new(site()), clock.now());
-    let wiring =
-        Wiring { ports, store: store.clone(), clock, image_base_url: "http://127.0.0.1".into() };
-    let (driver, handle) = Driver::new(director, wiring);
+    let wiring = Wiring { ports, store: store.clone(), clock };
+    let (handle, ends) = driver::channels();
+    let driver = Driver::new(director, wiring, &handle, ends);
     tokio::spawn(driver.run(std::future::pending()));
     let machines = (1..=plan.machines).map(|id| (MachineId(id), expected(id, &name(id)))).collect();
     handle.inbox.send(Inward::Expect { machines }).await.unwrap();
