@@ -30,6 +30,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
+use tokio::signal::unix::{SignalKind, signal};
 
 /// What keeps a demo from going on.
 #[derive(Debug, thiserror::Error)]
@@ -113,7 +114,7 @@ async fn run(options: &Options) -> Result<bool, DemoError> {
     let mut daemon = Daemon::start(&exe, &site.config, options.time_scale, &site.log)?;
     let outcome = tokio::select! {
         outcome = drive(options, &site, &mut daemon, started) => outcome,
-        _ = tokio::signal::ctrl_c() => {
+        () = told_to_end() => {
             eprintln!("interrupted");
             Ok(None)
         }
@@ -123,7 +124,7 @@ async fn run(options: &Options) -> Result<bool, DemoError> {
     {
         eprintln!("the fleet stays up; web page: {}   Ctrl-C ends it", site.api_url);
         tokio::select! {
-            _ = tokio::signal::ctrl_c() => {}
+            () = told_to_end() => {}
             status = daemon.ended() => eprintln!("the daemon ended: {status}"),
         }
     }
@@ -141,7 +142,22 @@ async fn run(options: &Options) -> Result<bool, DemoError> {
 
 struct Verdict {
     arrived: bool,
-    line: serde_json::Value,
+    line: String,
+}
+
+/// Ctrl-C, or a signal that would leave the daemon without its world.
+async fn told_to_end() {
+    let (Ok(mut term), Ok(mut hangup)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::hangup()))
+    else {
+        drop(tokio::signal::ctrl_c().await);
+        return;
+    };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = term.recv() => {}
+        _ = hangup.recv() => {}
+    }
 }
 
 /// From a started daemon to a fleet that rests.
@@ -214,12 +230,12 @@ async fn report(
     }
     let tenths = started.elapsed().as_millis() / 100;
     let seconds = u32::try_from(tenths).map(f64::from).unwrap_or(f64::MAX) / 10.0;
-    let line = serde_json::json!({
-        "machines": options.machines,
-        "in_service": fleet.at("in-service"),
-        "quarantined": fleet.quarantined(),
-        "seconds": seconds,
-    });
+    let line = format!(
+        "{{\"machines\":{},\"in_service\":{},\"quarantined\":{},\"seconds\":{seconds:.1}}}",
+        options.machines,
+        fleet.at("in-service"),
+        fleet.quarantined(),
+    );
     Ok(Verdict { arrived, line })
 }
 

@@ -111,7 +111,7 @@ impl Trouble {
 }
 
 /// When the outage begins and how long it lasts, world time.
-const OUTAGE_AFTER_MS: u64 = 8 * 60_000;
+const OUTAGE_AFTER_MS: u64 = 21 * 60_000;
 const OUTAGE_MS: u64 = 7 * 60_000;
 
 /// A world being served and a configuration for it.
