@@ -354,7 +354,9 @@ fn start_over(m: &mut Machine, at: EngineTime) {
         step.attempt = 0;
         step.since = at;
         if m.open.is_none() {
-            step.acts.clear();
+            // A staged image is not flashed again because a person looked: it is activated, and
+            // only the re-read version takes it back.
+            step.acts.retain(|a| a.happened && a.kind.class().redo == Redo::Never);
         }
     }
 }

@@ -124,7 +124,8 @@ pub const EDGES: &[Edge] = &[
     edge(Stage::Provision, Stage::Repair, "sent to repair"),
     edge(Stage::BurnIn, Stage::Repair, "sent to repair"),
     edge(Stage::Drained, Stage::Repair, "sent to repair"),
-    edge(Stage::Repair, Stage::Discover, "released"),
+    edge(Stage::Retire, Stage::Repair, "sent to repair"),
+    edge(Stage::Repair, Stage::Discover, "enrolled again"),
     edge(Stage::Retire, Stage::Retired, "sanitized, off"),
     edge(Stage::Retired, Stage::Discover, "enrolled again"),
 ];

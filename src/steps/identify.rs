@@ -35,12 +35,12 @@ impl Params {
             Match::Unknown if !v.expected.identity.is_unknown() => {
                 return Look::Fail(
                     Fault::new(
-                        FaultClass::Identity,
+                        FaultClass::Transient,
                         Channel::Bmc,
                         "identity-unproven",
                         "nothing the inventory says of this machine's identity is known to the BMC",
                     )
-                    .hint("give its serial, UUID or boot MAC in the inventory"),
+                    .hint("some BMCs know more once the host is on; else give its serial, UUID or boot MAC in the inventory"),
                 );
             }
             Match::Same | Match::Unknown => {}
