@@ -47,9 +47,11 @@ struct Shared {
 #[derive(Clone, Debug)]
 struct Known {
     image: KnownImage,
-    /// The file as it was when its digest was found right.
-    checked: Arc<AsyncMutex<Option<Stamp>>>,
+    /// The file as it was when it was read last, and what was wrong with it.
+    checked: Arc<AsyncMutex<Option<Checked>>>,
 }
+
+type Checked = (Stamp, Result<(), Fault>);
 
 /// Changes when a file's bytes do: device, inode, size, times of change in nanoseconds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,6 +68,18 @@ impl Stamp {
             ns(meta.ctime(), meta.ctime_nsec()),
         ])
     }
+
+    /// Would a later change show? File systems keep times in steps of up to 2 s, so a file that
+    /// changed just now may change once more under the same stamp.
+    fn is_settled(&self, now_ns: i128) -> bool {
+        let Stamp([_, _, _, modified, changed]) = self;
+        now_ns - modified.max(changed) > 3_000_000_000
+    }
+}
+
+fn now_ns() -> i128 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    now.map_or(0, |d| i128::try_from(d.as_nanos()).unwrap_or(i128::MAX))
 }
 
 impl ImageServer {
@@ -167,24 +181,20 @@ impl Known {
         let checked = tokio::spawn(async move {
             let mut checked = known.checked.lock().await;
             let stamp = Stamp::of(&opened.meta);
-            if checked.as_ref() == Some(&stamp) {
-                return Ok(opened);
+            if let Some((before, result)) = checked.as_ref()
+                && *before == stamp
+            {
+                return result.clone().map(|()| opened);
             }
-            let (size, wanted) = (opened.meta.len(), &known.image);
-            if size != wanted.size {
-                let what = format!("it has {size} bytes, the catalog says {}", wanted.size);
-                return Err(bad_image(&name, what));
-            }
-            let digest = tokio::task::spawn_blocking(move || digest(opened)).await;
-            let (found, opened) = digest
-                .map_err(|e| bad_image(&name, format!("its check broke off: {e}")))?
+            let (found, opened) = tokio::task::spawn_blocking(move || digest(opened))
+                .await
+                .map_err(io::Error::other)
+                .flatten()
                 .map_err(|e| bad_image(&name, format!("it can't be read: {e}")))?;
-            if found != wanted.sha256 {
-                let what = format!("its SHA-256 is {found}, the catalog says {}", wanted.sha256);
-                return Err(bad_image(&name, what));
-            }
-            *checked = Some(stamp);
-            Ok(opened)
+            let result = known.compare(&name, opened.meta.len(), &found);
+            // A bad file is remembered too: who asks for it again and again costs no reading.
+            *checked = stamp.is_settled(now_ns()).then(|| (stamp, result.clone()));
+            result.map(|()| opened)
         });
         match checked.await {
             Ok(result) => result,
@@ -195,6 +205,18 @@ impl Known {
                 format!("the check of a firmware image broke off: {e}"),
             )),
         }
+    }
+
+    fn compare(&self, name: &str, size: u64, sha256: &str) -> Result<(), Fault> {
+        let wanted = &self.image;
+        let wrong = |what: String| Err(bad_image(name, what));
+        if size != wanted.size {
+            return wrong(format!("it has {size} bytes, the catalog says {}", wanted.size));
+        }
+        if sha256 != wanted.sha256 {
+            return wrong(format!("its SHA-256 is {sha256}, the catalog says {}", wanted.sha256));
+        }
+        Ok(())
     }
 }
 
@@ -421,6 +443,15 @@ mod tests {
         }
         assert_eq!(Range::parse("bytes=0-", 0), Range::Outside);
         assert_eq!(Range::parse("bytes=-1", 0), Range::Outside);
+    }
+
+    #[test]
+    fn a_fresh_file_is_read_again() {
+        let s = 1_000_000_000;
+        let stamp = Stamp([1, 2, 3, 100 * s, 102 * s]);
+        assert!(!stamp.is_settled(104 * s), "changed 2 s ago");
+        assert!(stamp.is_settled(106 * s));
+        assert!(!stamp.is_settled(50 * s), "a file from the future never settles");
     }
 
     #[test]
