@@ -194,7 +194,7 @@ async fn sushy_tools() {
     ] {
         match outcome {
             Outcome::Failed { fault } => {
-                assert_eq!(fault.class, FaultClass::Unsupported, "{fault:?}")
+                assert_eq!(fault.class, FaultClass::Unsupported, "{fault:?}");
             }
             o => panic!("{o:?}"),
         }
