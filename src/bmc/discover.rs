@@ -95,7 +95,7 @@ impl Bmc<'_> {
         }
         Err(last.map_or_else(
             || fault::not_redfish("GET /redfish/v1/", "no service root"),
-            |f| Fault { code: "no-redfish".into(), ..f },
+            |f| not_ready(f, "no-redfish"),
         ))
     }
 
@@ -214,15 +214,19 @@ impl Bmc<'_> {
         })?;
         let mut read = Vec::new();
         let mut broken = None;
-        let members = self.members(&systems, false).await?;
+        let members = self.members(&systems, false).await;
+        let members = members.map_err(|f| not_ready(f, "no-system"))?;
         for path in members.iter().filter_map(json::link_of) {
             match self.get(&path).await {
                 Ok(v) => read.push((path, v)),
                 Err(f) if is_fatal(&f) => return Err(f),
-                Err(f) => broken = Some(f),
+                Err(f) => broken = Some(not_ready(f, "no-system")),
             }
         }
-        let chosen = choose(&read, &self.target.identity).map_err(|f| broken.unwrap_or(f))?;
+        let chosen = choose(&read, &self.target.identity).map_err(|f| match broken {
+            Some(broken) if read.is_empty() => broken,
+            _ => f,
+        })?;
         let (path, v) = read.swap_remove(chosen);
         let links = Arc::new(Links {
             boot_settings: self.boot_settings(&v).await?,
@@ -261,6 +265,16 @@ impl Bmc<'_> {
         macs.dedup();
         Ok(macs)
     }
+}
+
+/// What every BMC has is missing: it has just been reset, and its service is half up (R20). That
+/// passes; it is not something this BMC cannot do.
+fn not_ready(f: Fault, code: &'static str) -> Fault {
+    if f.class != FaultClass::Unsupported {
+        return f;
+    }
+    Fault { class: FaultClass::Transient, code: code.into(), ..f }
+        .hint("a BMC's service comes up piece by piece after its reset; else check the address")
 }
 
 /// Faults that end a read: the BMC as a whole is concerned, not one resource.

@@ -107,7 +107,11 @@ impl RedfishBmc {
             let mut conns = self.conns.lock().unwrap_or_else(PoisonError::into_inner);
             std::mem::take(&mut *conns).into_values().collect()
         };
-        futures_util::future::join_all(all.iter().map(|c| session::end(&self.clients, c))).await;
+        let ends = all.iter().map(|c| session::end(&self.clients, c));
+        for fault in futures_util::future::join_all(ends).await.into_iter().filter_map(Result::err)
+        {
+            tracing::debug!(%fault, "a session was not ended; it will time out");
+        }
     }
 }
 
@@ -179,8 +183,10 @@ impl BmcCare for RedfishBmc {
         match self.bmc(target) {
             Ok(bmc) => {
                 let _one = bmc.conn.write().await;
-                session::end(&self.clients, &bmc.conn).await;
-                Outcome::Applied { handle: None }
+                match session::end(&self.clients, &bmc.conn).await {
+                    Ok(()) => Outcome::Applied { handle: None },
+                    Err(fault) => Outcome::Failed { fault },
+                }
             }
             Err(fault) => Outcome::Failed { fault },
         }

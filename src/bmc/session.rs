@@ -226,17 +226,25 @@ impl Bmc<'_> {
     }
 }
 
-/// Ends our session, best effort: a BMC forgets it by itself after its time-out.
-pub(super) async fn end(clients: &Clients, conn: &Conn) {
+/// Ends our session. Where the BMC does not answer, the session is kept in mind for another try;
+/// the BMC drops it by itself after its time-out.
+pub(super) async fn end(clients: &Clients, conn: &Conn) -> Result<(), Fault> {
     let mut auth = conn.auth.lock().await;
-    let session = auth.session.take();
-    let login = auth.login.take();
-    auth.secrets.clear();
-    if let (Some(url), Some(login)) = (session, login) {
-        let request =
-            Request { method: Method::DELETE, url, login: &login, if_match: None, body: None };
-        if let Err(no) = clients.send(conn.policy, request).await {
-            tracing::debug!(fault = %no.fault, "the session was not ended; it will time out");
-        }
+    let (Some(url), Some(login)) = (auth.session.clone(), auth.login.clone()) else {
+        auth.drop_login();
+        auth.secrets.clear();
+        return Ok(());
+    };
+    let what = format!("DELETE {}", url.path());
+    let request =
+        Request { method: Method::DELETE, url, login: &login, if_match: None, body: None };
+    let answer = clients.send(conn.policy, request).await.map_err(|no| no.fault)?;
+    let secrets = std::mem::take(&mut auth.secrets);
+    auth.drop_login();
+    // 401 and 404: it had gone already.
+    if answer.ok() || matches!(answer.status, 401 | 404 | 410) {
+        return Ok(());
     }
+    let exposed: Vec<&str> = secrets.iter().map(Secret::expose).collect();
+    Err(fault::scrub(fault::of_status(&what, &answer), &exposed))
 }

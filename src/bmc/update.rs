@@ -42,7 +42,7 @@ pub(super) async fn update(
     let scheme = order.image_url.split(':').next().unwrap_or_default().to_ascii_uppercase();
     let mut body = json!({"ImageURI": order.image_url});
     match action.allowed("TransferProtocol") {
-        Some(list) if list.iter().any(|p| *p == scheme) => {
+        Some(list) if list.contains(&scheme) => {
             body["TransferProtocol"] = Value::from(scheme);
         }
         Some(list) => {

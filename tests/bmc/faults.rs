@@ -384,3 +384,95 @@ async fn the_pinned_certificate_is_the_only_one_taken() {
     );
     ca.system(&with("ca")).await.unwrap();
 }
+
+#[tokio::test]
+async fn a_service_that_is_half_up_is_not_called_unsupported() {
+    let f = fault_of(|_, _| Reply::status(404)).await;
+    assert_eq!((f.class, f.code.as_ref()), (FaultClass::Transient, "no-redfish"));
+    for path in ["/redfish/v1/Systems", SYSTEM] {
+        let f =
+            fault_of(move |r, _| if r.path == path { Reply::status(404) } else { calm(r) }).await;
+        assert_eq!((f.class, f.code.as_ref()), (FaultClass::Transient, "no-system"), "{path}");
+    }
+    let f = fault_of(|r, _| match r.path.as_str() {
+        "/redfish/v1/" => Reply::ok(json!({ "RedfishVersion": "1.9.0" })),
+        _ => calm(r),
+    })
+    .await;
+    assert_eq!(f.class, FaultClass::Transient, "a root without links: {f:?}");
+}
+
+#[tokio::test]
+async fn one_bmc_gets_three_reads_at_a_time() {
+    let server = Server::start(|r, before| {
+        // All requests after the login and the first read wait for ever.
+        let known = before.iter().any(|s| s.path == SYSTEM);
+        if known { Reply::Hang } else { calm(r) }
+    })
+    .await;
+    let slow = Settings { read_timeout_ms: 30_000, write_timeout_ms: 30_000, ..settings() };
+    let edge = Arc::new(RedfishBmc::new(Arc::new(OneCredential), slow));
+    let bmc = target(&server.url);
+    edge.system(&bmc).await.unwrap();
+    let before = server.seen().len();
+    let mut waiting = tokio::task::JoinSet::new();
+    for _ in 0..12 {
+        let (edge, bmc) = (edge.clone(), bmc.clone());
+        waiting.spawn(async move { edge.system(&bmc).await.ok() });
+    }
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    while server.seen().len() < before + 3 {
+        assert!(std::time::Instant::now() < deadline, "fewer than three reads arrived");
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    // Time for a fourth to arrive, if the gate let it.
+    tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    assert_eq!(server.seen().len(), before + 3);
+    waiting.abort_all();
+}
+
+#[tokio::test]
+async fn a_bmc_that_left_keeps_its_session_for_another_log_out() {
+    use farrier::model::Outcome;
+    use farrier::port::BmcCare;
+    let server = Server::start(|r, before| {
+        let first = !before.iter().any(|s| s.method == "DELETE");
+        if r.method == "DELETE" && first { Reply::Hang } else { calm(r) }
+    })
+    .await;
+    let (edge, bmc) = (edge(), target(&server.url));
+    edge.system(&bmc).await.unwrap();
+    match edge.end_sessions(&bmc).await {
+        Outcome::Failed { fault } => assert!(fault.is_no_answer()),
+        o => panic!("{o:?}"),
+    }
+    assert_eq!(edge.end_sessions(&bmc).await, Outcome::Applied { handle: None });
+    assert_eq!(server.count("DELETE", "/redfish/v1/SessionService/Sessions/1"), 2);
+}
+
+#[tokio::test]
+async fn one_bmc_gets_one_write_at_a_time() {
+    use farrier::model::action::{Expect, PowerOp};
+    use farrier::port::BmcPower;
+    const RESET: &str = "/redfish/v1/Systems/1/Actions/ComputerSystem.Reset";
+    let server =
+        Server::start(|r, _| if r.is("POST", RESET) { Reply::Hang } else { calm(r) }).await;
+    let slow = Settings { write_timeout_ms: 30_000, ..settings() };
+    let edge = Arc::new(RedfishBmc::new(Arc::new(OneCredential), slow));
+    let mut waiting = tokio::task::JoinSet::new();
+    for _ in 0..3 {
+        let (edge, bmc) = (edge.clone(), target(&server.url));
+        waiting.spawn(async move {
+            edge.power(&bmc, &Expect::default(), PowerOp::ForceRestart).await;
+        });
+    }
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    while server.count("POST", RESET) < 1 {
+        assert!(std::time::Instant::now() < deadline, "no write arrived");
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    // Time for a second to arrive, if the gate let it.
+    tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    assert_eq!(server.count("POST", RESET), 1);
+    waiting.abort_all();
+}
