@@ -86,7 +86,8 @@ read_dcgm='
         else if (p ~ /\/test_summary\/status$/) summary = tolower(v)
         else if (p ~ /\/warnings?(\/\[\])?\/error_id$/) error_id = v
         else if (p ~ /\/warnings?(\/\[\])?\/error_severity$/) severity = v
-        else if (p ~ /\/warnings?(\/\[\])?(\/warning)?$/) warning = add(warning, v)
+        else if (p ~ /\/warnings?(\/\[\])?\/warning$/) warning = add(warning, v)
+        else if (p ~ /\/warnings?(\/\[\])?$/) said = add(said, v)
         else if (p ~ /\/runtime_error$/) { printf "problem\tdcgmi: %s\n", v; bad++ }
     }
     # Severity 5 is a setting (persistence mode off), not broken hardware.

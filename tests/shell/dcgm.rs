@@ -125,6 +125,13 @@ fn failing_diagnostics_are_told_with_their_reason() {
         let v = smoke(&w);
         assert_eq!(problems(&v), "dcgmi Page Retirement: GPU 2: Pending page retirements");
         assert_eq!(v["checks"][1]["ok"], false);
+        // A list of both kinds: only the second is a setting.
+        let both = r#"["first",{"warning":"second","error_id":29,"error_severity":5}]"#;
+        let text = BAD_3.replace("\"Pending page retirements\"", both);
+        print(&w, "dcgmi", &text, 226);
+        let told =
+            "dcgmi Page Retirement: GPU 2: first; setting: second (DCGM error 29, severity 5)";
+        assert_eq!(problems(&smoke(&w)), told, "{shell}");
         // Exit 0 with a failing test, and 226 with none: neither is a pass.
         print(&w, "dcgmi", BAD_3, 0);
         assert_eq!(smoke(&w)["ok"], false, "{shell}");

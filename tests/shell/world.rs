@@ -56,8 +56,8 @@ impl World {
         symlink(find("dash").unwrap_or("/bin/sh".into()), shims.join("sh")).unwrap();
         let path = format!("{}:{SYSTEM_PATH}", shims.display());
         let world = Self { dir, root, shims, path };
-        world.file("sys/class/dmi/id/product_uuid", &format!("{UUID}\n"));
-        world.file("sys/class/dmi/id/product_serial", &format!("{SERIAL}\n"));
+        world.file("sys/class/dmi/id/product_uuid", format!("{UUID}\n"));
+        world.file("sys/class/dmi/id/product_serial", format!("{SERIAL}\n"));
         world.boot("11111111-0000-4000-8000-000000000001");
         world.file("etc/os-release", "NAME=\"Debian\"\nPRETTY_NAME=\"Debian GNU/Linux 12\"\n");
         world.file("etc/hostname", "gpu-42\n");
