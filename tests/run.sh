@@ -17,19 +17,22 @@ cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.."
 #          or one bash function below, as fn:NAME, that runs cargo test itself
 parts='
 unit   | -          | fn:run_unit
+core   | -          | director firmware
 arch   | -          | architecture
 sim    | -          | sim
 crash  | sqlite     | crash
 store  | sqlite     | store
-bmc    | -          | bmc
-shell  | ssh        | shell
+bmc    | sushy      | bmc
+shell  | ssh        | shell cluster
 boot   | curl       | boot
 config | -          | config
-api    | curl       | api
+api    | curl       | api cli
+serve  | ssh        | serve
 serve  | ssh        | serve
 demo   | curl,ssh   | demo
 kill   | ssh        | kill
-sushy  | curl,sushy | sushy
+kill   | ssh        | kill
+sushy  | ssh,sushy  | sushy
 '
 
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/farrier-tests

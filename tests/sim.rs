@@ -55,6 +55,7 @@ fn chaos_has_no_violation_and_touches_everything() {
     println!("{}", summary.json(0.0));
     assert_eq!(summary.coverage.untouched_steps(), [""; 0], "step kinds without a fault");
     assert_eq!(summary.coverage.unthrown_faults(), [""; 0], "faults never thrown");
+    assert_eq!(summary.coverage.empty_cells(), [""; 0], "fault x step kind never met");
     let missed = summary.coverage.uncrashed_commands();
     assert!(missed.len() <= 8, "commands before which no daemon died: {missed:?}");
 }

@@ -22,6 +22,7 @@ const SSH_KEY: &str = "ssh";
 /// What the daemon runs on.
 pub struct Parts {
     pub ports: Ports,
+    pub bmc: Arc<RedfishBmc>,
     pub boot: BootServer,
     pub images: ImageServer,
 }
@@ -96,14 +97,15 @@ pub fn build(current: &Current, vault: Arc<dyn Vault>, inbox: Inbox) -> Result<P
     let settings = crate::boot::Settings { images: images_dir.clone(), ..Default::default() };
     let boot = BootServer::open(&daemon.state, settings, inbox).map_err(|f| f.to_string())?;
     let images = ImageServer::new(daemon.catalog.clone(), images_dir, known(&loaded.site.catalog));
+    let bmc = Arc::new(RedfishBmc::new(vault, crate::bmc::Settings::default()));
     let ports = Ports {
-        bmc: Arc::new(RedfishBmc::new(vault, crate::bmc::Settings::default())),
+        bmc: bmc.clone(),
         shell,
         cluster: Arc::new(cluster),
         boot: Arc::new(boot.clone()),
         advertise: Arc::new(current.clone()),
     };
-    Ok(Parts { ports, boot, images })
+    Ok(Parts { ports, bmc, boot, images })
 }
 
 /// The firmware files that may be handed out, with what they must be.

@@ -157,6 +157,9 @@ async fn run(ask: &Ask, config: crate::config::Loaded) -> Result<(), String> {
         let grace = std::time::Duration::from_secs(2);
         tokio::time::timeout(grace, listener).await.ok();
     }
+    // Sessions left behind fill a BMC's few slots until they time out (field notes R2).
+    let grace = std::time::Duration::from_secs(10);
+    tokio::time::timeout(grace, parts.bmc.log_out()).await.ok();
     tracing::info!("farrier ended");
     result
 }

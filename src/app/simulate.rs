@@ -43,6 +43,10 @@ pub fn simulate(ask: &Ask) -> ExitCode {
     let summary = campaign.run();
     let seconds = started.elapsed().as_secs_f64();
     report(&summary, seconds, ask);
+    let empty = summary.coverage.empty_cells();
+    if !empty.is_empty() && !ask.json {
+        println!("never met: {}", empty.join(", "));
+    }
     if summary.violations == 0 { ExitCode::SUCCESS } else { ExitCode::from(1) }
 }
 

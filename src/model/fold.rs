@@ -172,6 +172,12 @@ pub fn apply(m: &mut Machine, entry: &Entry, at: EngineTime) -> Result<(), Illeg
                 return Err(refuse("no action is open".into()));
             }
             close(m, *happened, at);
+            // Launched work was followed to its end; a quarantined machine holds no place beyond.
+            if m.is_quarantined()
+                && let Some(step) = &mut m.step
+            {
+                step.holds = None;
+            }
         }
         Entry::Faulted { fault, charged, not_before } => {
             let count = match &m.last_fault {

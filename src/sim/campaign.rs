@@ -100,6 +100,7 @@ impl Summary {
             "coverage": {
                 "cells": cells,
                 "hit": hit,
+                "empty_cells": self.coverage.empty_cells(),
                 "untouched_steps": self.coverage.untouched_steps(),
                 "unthrown_faults": self.coverage.unthrown_faults(),
                 "uncrashed_commands": self.coverage.uncrashed_commands(),

@@ -53,6 +53,28 @@ fn row(command: &Command) -> usize {
     }
 }
 
+/// Can this fault strike in a step of this kind by the step's own doing?
+fn meets(fault: &str, step: &str) -> bool {
+    let acts = !matches!(step, "identify" | "inventory");
+    match fault {
+        "act-late" => matches!(step, "firmware" | "provision" | "power"),
+        "boots-disk-not-pxe" | "callback-lost" | "callback-doubled" | "install-fails" => {
+            step == "provision"
+        }
+        "job-lost-by-reboot" => matches!(step, "burn-in" | "sanitize"),
+        "job-sick-gpu" => step == "burn-in",
+        "workloads-late" => step == "drain",
+        "shutdown-ignored" => step == "power",
+        "serial-swapped" | "bmc-wrong-host" | "human-power" | "switch-outage" | "disk-full" => {
+            false
+        }
+        "kill" | "commit-fails" => true,
+        f if f.starts_with("flash-") => step == "firmware",
+        f if f.starts_with("act-") => acts,
+        _ => true,
+    }
+}
+
 fn row_name(i: usize) -> String {
     match i {
         _ if i < ACTS => format!("act {}", ActionKind::ALL[i]),
@@ -100,6 +122,21 @@ impl Coverage {
             .filter(|k| self.faults[**k as usize].iter().all(|n| *n == 0))
             .map(|k| k.name())
             .collect()
+    }
+
+    /// Cells (fault, step kind) that could have a hit and have none: faults of a call meet every
+    /// step that makes such a call; faults of the world (a swapped machine, an outage, a full
+    /// disk) strike at any time and are counted by [`Coverage::unthrown_faults`].
+    pub fn empty_cells(&self) -> Vec<String> {
+        let mut empty = Vec::new();
+        for kind in FaultKind::ALL {
+            for (column, step) in Step::KINDS.iter().enumerate() {
+                if meets(kind.name(), step) && self.faults[*kind as usize][column] == 0 {
+                    empty.push(format!("{} x {step}", kind.name()));
+                }
+            }
+        }
+        empty
     }
 
     /// Acts and intents before which no daemon has died.
