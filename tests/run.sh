@@ -28,9 +28,7 @@ boot   | curl       | boot
 config | -          | config
 api    | curl       | api cli
 serve  | ssh        | serve
-serve  | ssh        | serve
 demo   | curl,ssh   | demo
-kill   | ssh        | kill
 kill   | ssh        | kill
 sushy  | ssh,sushy  | sushy
 '

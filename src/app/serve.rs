@@ -201,7 +201,7 @@ async fn hangups(control: reload::Control) {
         match control.reload(None).await {
             Ok(said) => tracing::info!("{said}"),
             Err(why) => {
-                tracing::error!("reload refused, the last good configuration stays:\n{why}")
+                tracing::error!("reload refused, the last good configuration stays:\n{why}");
             }
         }
     }
