@@ -22,9 +22,9 @@ use farrier::model::time::Span;
 use farrier::model::*;
 use farrier::port::store::{CommitItem, Committed, Store};
 use farrier::steps::Step;
-use farrier::steps::power;
 use farrier::steps::site::{Profile, Site};
 use farrier::steps::workflow::{Retry, StepSpec, Unsupported, When, Workflow};
+use farrier::steps::{identify, power};
 use farrier::store::{self, SqliteStore};
 use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
@@ -90,19 +90,22 @@ fn speed(dir: &Path, rounds: usize) {
 // --- a fleet whose power goes off and on
 
 fn site(incarnation: Arc<str>) -> Arc<Site> {
-    let mut steps = Vec::new();
-    for n in 0..1000 {
+    let spec = |stage, key: String, step| StepSpec {
+        key: key.into(),
+        stage,
+        step,
+        timeout: Span(3_600_000),
+        stall: Span(900_000),
+        retry: Retry::default(),
+        unsupported: Unsupported::Quarantine,
+        when: When::default(),
+    };
+    let identify = Step::Identify(identify::Params {});
+    let mut steps = vec![spec(Stage::Discover, "identify".into(), identify)];
+    for n in 0..200 {
         let state = if n % 2 == 0 { power::Wanted::Off } else { power::Wanted::On };
-        steps.push(StepSpec {
-            key: format!("power-{n}").into(),
-            stage: Stage::Firmware,
-            step: Step::Power(power::Params { state }),
-            timeout: Span(3_600_000),
-            stall: Span(900_000),
-            retry: Retry::default(),
-            unsupported: Unsupported::Quarantine,
-            when: When::default(),
-        });
+        let step = Step::Power(power::Params { state });
+        steps.push(spec(Stage::Firmware, format!("power-{n}"), step));
     }
     let workflow = Workflow { name: "w".into(), watch: Span(300_000), steps };
     let hash = workflow.hash();
@@ -224,6 +227,7 @@ impl Fleet {
         let goal = self.durable + steps;
         let (done, mut results) = mpsc::unbounded_channel();
         let mut in_flight = false;
+        let mut idle = 0;
         while self.durable < goal {
             self.answer();
             let batch = BATCH.min(self.waiting.len());
@@ -240,6 +244,7 @@ impl Fleet {
                 let (items, each): (Vec<CommitItem>, Vec<Committed>) =
                     results.recv().await.unwrap();
                 in_flight = false;
+                idle = 0;
                 for (item, result) in items.into_iter().zip(each) {
                     assert_eq!(result, Committed::Durable);
                     self.durable += 1;
@@ -248,6 +253,9 @@ impl Fleet {
                     self.feed(Event::Committed { machine, result: Ok(result) });
                 }
             } else {
+                idle += 1;
+                let row = self.director.machine(MachineId(1));
+                assert!(idle < 2_000, "nothing becomes durable any more: {row:#?}");
                 self.now = self.now.max(self.director.next_due());
                 self.feed(Event::Tick);
             }
@@ -614,6 +622,12 @@ fn resident(db: &Path) {
             "hot state: {each:.0} bytes a machine ({RESIDENT} loaded in {seconds:.2} s; ceiling \
              1024): {}",
             if each <= 1024.0 { "ok" } else { "ABOVE" }
+        );
+        println!(
+            "  of these inline: row {} bytes, inventory line {} bytes; the rest are their strings, \
+             the director's slot and due list",
+            size_of::<Machine>(),
+            size_of::<Expected>()
         );
         drop(director);
     });
