@@ -6,8 +6,11 @@ use axum::extract::{ConnectInfo, Path as UrlPath, State};
 use axum::http::StatusCode;
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use farrier::model::{Action, Identity, MachineId, PowerOp};
-use farrier::model::{EngineTime, HookVerb};
+use farrier::bmc::RedfishBmc;
+use farrier::model::{
+    Action, BmcEndpoint, EngineTime, Fault, HookVerb, Identity, MachineId, PowerOp,
+};
+use farrier::port::{BmcRead, BmcTarget, Credential, Secret, Vault};
 use farrier::sim::durations::{Draw, Durations};
 use farrier::sim::faults::Dice;
 use farrier::sim::physics::{HostState, Quirks, Sickness};
@@ -284,6 +287,119 @@ async fn what_a_client_reads_is_how_the_machine_stands() {
     }
     assert!(compared > 20, "compared {compared}");
     assert!(offs > 0 && tasks > 0, "off {offs}, tasks {tasks}");
+    site.serving.stop().await;
+}
+
+/// The site's own passwords, for the edge that ships.
+struct Passwords;
+
+#[async_trait::async_trait]
+impl Vault for Passwords {
+    async fn credential(&self, name: &str) -> Result<Credential, Fault> {
+        Ok(Credential { user: "admin".into(), password: Secret::new(name) })
+    }
+
+    async fn ssh_key(&self, name: &str) -> Result<Secret, Fault> {
+        Ok(Secret::new(name))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn facts_that_went_over_the_wire_are_the_facts() {
+    let quirks = [
+        Quirks::default(),
+        Quirks { identity_null_when_off: true, pads_versions: true, ..Quirks::default() },
+    ];
+    let site = site(1200, quirks.map(|q| (None, q))).await;
+    let images = image_server().await;
+    let edge = RedfishBmc::new(Arc::new(Passwords), farrier::bmc::Settings::default());
+    let targets: Vec<BmcTarget> = (1..=2)
+        .map(|n| BmcTarget {
+            machine: MachineId(u32::try_from(n).unwrap()),
+            name: site.seat(n).name.clone(),
+            endpoint: BmcEndpoint {
+                url: site.serving.bmc_url(site.seat(n)),
+                credential: format!("password-{n}"),
+                tls: "off".into(),
+            },
+            identity: identity(u32::try_from(n).unwrap()),
+        })
+        .collect();
+    let mut rng = Rng::new(5);
+    let (mut compared, mut powers) = (0, std::collections::BTreeSet::new());
+    for _ in 0..60 {
+        let n = usize::try_from(rng.below(2)).unwrap() + 1;
+        match rng.below(4) {
+            0 => {
+                site.reset(n, "On").await;
+            }
+            1 => {
+                site.reset(n, "ForceOff").await;
+            }
+            2 => {
+                let path = "/redfish/v1/UpdateService/Actions/UpdateService.SimpleUpdate";
+                site.post(n, path, update(&images.url, "BIOS")).await;
+            }
+            _ => tokio::time::sleep(Duration::from_millis(rng.below(150))).await,
+        }
+        let target = &targets[n - 1];
+        let seat = site.seat(n);
+        let look = || {
+            let now = site.now();
+            seat.with(now, |b| {
+                let (system, tasks) = (b.vm.system(), b.vm.task_list(now));
+                (system, b.vm.inventory(), b.vm.components(), tasks, b.vm.last_reset)
+            })
+        };
+        for _ in 0..5 {
+            let before = look();
+            let mut heard = (
+                edge.system(target).await.expect("a system"),
+                edge.inventory(target).await.expect("an inventory"),
+                edge.firmware(target).await.expect("firmware"),
+                edge.tasks(target, None).await.expect("tasks"),
+            );
+            let after = look();
+            // Percentages move on; only compare what stood still.
+            if before != after {
+                continue;
+            }
+            let (mut system, inventory, firmware, tasks, last_reset) = before;
+            // On the wire it is a date: its change is all that matters.
+            assert_eq!(
+                last_reset == EngineTime::ZERO,
+                heard.0.last_reset.as_deref() == Some("2026-11-01T00:00:00Z"),
+                "{:?}",
+                heard.0.last_reset
+            );
+            system.last_reset.clone_from(&heard.0.last_reset);
+            // The edge keeps the MACs of its first look around; a BMC that shows none for now
+            // changes nothing about that.
+            if system.identity.mac.is_none() {
+                heard.0.identity.mac = None;
+            }
+            assert_eq!(heard.0, system);
+            assert_eq!(heard.2, firmware);
+            let brief = |tasks: &[farrier::model::facts::Task]| {
+                tasks.iter().map(|t| (t.uri.clone(), t.state, t.percent)).collect::<Vec<_>>()
+            };
+            assert_eq!(brief(&heard.3), brief(&tasks));
+            let ids = |parts: &[farrier::model::facts::Part]| {
+                parts
+                    .iter()
+                    .map(|p| (p.id.clone(), p.serial.clone(), p.capacity))
+                    .collect::<Vec<_>>()
+            };
+            assert_eq!(ids(&heard.1.cpus), ids(&inventory.cpus));
+            assert_eq!(ids(&heard.1.gpus), ids(&inventory.gpus));
+            assert_eq!(ids(&heard.1.disks), ids(&inventory.disks));
+            assert_eq!(heard.1.memory_mib, inventory.memory_mib);
+            powers.insert(system.power);
+            compared += 1;
+            break;
+        }
+    }
+    assert!(compared > 20 && powers.len() > 1, "{compared} {powers:?}");
     site.serving.stop().await;
 }
 
