@@ -109,7 +109,8 @@ show() {
     elif [ -f "$dir/exit" ]; then
         # It ended between the two looks.
         finished
-    elif [ -f "$dir/pid" ]; then
+    elif [ -n "$pid" ]; then
+        # As `alive` read it: the file may have come only after that look.
         printf 'state=lost\nwhy=process %s is gone and left no result\n' "$pid"
     elif [ -z "$(find "$dir" -prune -mmin +1 2>/dev/null)" ]; then
         # The directory is made, the runner has not said its pid yet.
