@@ -181,7 +181,7 @@ async fn one_loser_does_not_roll_back_the_others() {
     // A repeated key, not in the first place.
     let (one, two) = (enroll("m"), changed("m2", Change::Hold { why: "x".into() }));
     let third = item(&rows[2], 30, vec![one.clone(), two.clone()]);
-    commit(&store, &[third.clone()]).await;
+    commit(&store, std::slice::from_ref(&third)).await;
     let again = item(&third.row, 31, vec![began(), two]);
     let last = item(&rows[3], 30, vec![one]);
     let each = commit(&store, &[stale, fine.clone(), again, last.clone()]).await;
