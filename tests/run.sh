@@ -23,7 +23,7 @@ sim    | -          | sim
 crash  | sqlite     | crash
 store  | sqlite     | store
 bmc    | sushy      | bmc
-shell  | ssh        | shell cluster
+shell  | ssh,busybox | shell cluster
 boot   | curl       | boot
 config | -          | config
 api    | curl       | api cli
@@ -71,6 +71,7 @@ need_ssh() {
     apt_need openssh-client ssh-keygen
     apt_need openssh-server sshd
 }
+need_busybox() { apt_need busybox-static busybox; }
 need_curl() { apt_need curl curl; }
 need_sqlite() { apt_need sqlite3 sqlite3; }
 

@@ -13,8 +13,9 @@ use crate::engine::Director;
 use crate::engine::clock::Clock;
 use crate::engine::director::Settings;
 use crate::engine::driver::{self, Driver, Wiring};
+use crate::model::Expected;
 use crate::port::Secret;
-use crate::port::store::{Loaded, Store};
+use crate::port::store::Store;
 use crate::store::SqliteStore;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -92,22 +93,14 @@ async fn run(ask: &Ask, config: crate::config::Loaded) -> Result<(), String> {
     let held = store.load().await.map_err(|e| e.to_string())?;
     let known: BTreeMap<_, _> =
         held.expected.values().map(|e| (e.name.clone(), e.clone())).collect();
-    let machines = match reload::take(&*store, &known, &config, ask.confirm).await {
-        Ok(machines) => machines,
-        // The engine goes on with what the database knows; the file waits for a person.
-        Err(why) => {
-            tracing::error!("{why}");
-            Vec::new()
-        }
-    };
     let clock = Clock::resume(held.state.engine_time, held.state.wall_ms, ask.time_scale);
     let site = reload::site(&config, &held.state.incarnation, &held.workflows);
+    let config_machines = config.expected.len();
     let current = Current::new(config);
 
     let (handle, ends) = driver::channels();
     let parts = parts::build(&current, vault, handle.inbox.clone())?;
-    let settings =
-        Settings { observe_only: ask.observe_only, spread_ms: spread(&held, machines.len()) };
+    let settings = Settings { observe_only: ask.observe_only, spread_ms: spread(config_machines) };
     let director = Director::new(Rules, settings, held, site, clock.now());
     let wiring = Wiring { ports: parts.ports.clone(), store: store.clone(), clock };
     let driver = Driver::new(director, wiring, &handle, ends);
@@ -142,13 +135,7 @@ async fn run(ask: &Ask, config: crate::config::Loaded) -> Result<(), String> {
         listeners.push(tokio::spawn(listen::serve(socket, None, router, ended.clone())));
     }
     tracing::info!(api = %daemon.api.bind, database = %daemon.database.display(), "farrier serves");
-    if !machines.is_empty() {
-        handle
-            .inbox
-            .send(crate::port::Inward::Expect { machines })
-            .await
-            .map_err(|_| "the engine has ended".to_string())?;
-    }
+    tokio::spawn(first_inventory(control.clone(), known, ask.confirm));
     tokio::spawn(hangups(control));
     let result = driver.run(signalled()).await;
     ending.send(true).ok();
@@ -165,9 +152,28 @@ async fn run(ask: &Ask, config: crate::config::Loaded) -> Result<(), String> {
 }
 
 /// First looks are spread: 2 ms a machine, a minute at most.
-fn spread(held: &Loaded, fresh: usize) -> u64 {
-    let machines = u64::try_from(held.machines.len() + fresh).unwrap_or(u64::MAX);
-    machines.saturating_mul(2).min(60_000)
+fn spread(machines: usize) -> u64 {
+    u64::try_from(machines).unwrap_or(u64::MAX).saturating_mul(2).min(60_000)
+}
+
+/// Takes the inventory in while the API answers already: with 10,000 new machines that is most of
+/// a start. When it is refused, the engine goes on with what the database knows.
+async fn first_inventory(
+    control: reload::Control,
+    known: BTreeMap<Arc<str>, Arc<Expected>>,
+    confirm: Option<usize>,
+) {
+    let config = control.current.get();
+    match reload::take(&*control.store, &known, &config, confirm).await {
+        Ok(machines) if machines.is_empty() => {}
+        Ok(machines) => {
+            let expect = crate::port::Inward::Expect { machines };
+            if control.engine.inbox.send(expect).await.is_err() {
+                tracing::error!("the engine ended before it heard of the inventory");
+            }
+        }
+        Err(why) => tracing::error!("{why}"),
+    }
 }
 
 fn read_token(path: &Path) -> Result<Secret, String> {

@@ -49,8 +49,13 @@ impl Params {
             JobState::Finished { exit, result } => {
                 let said = result.as_ref().map(ToString::to_string).unwrap_or_default();
                 let refused = result.as_ref().is_some_and(|r| r["refused"].is_string());
+                let in_doubt = result.as_ref().is_some_and(|r| r["error"].is_string());
                 let (class, code) = if refused {
                     (FaultClass::Identity, "wipe-refused")
+                } else if in_doubt {
+                    // A disk in use or of unknown kind: nothing was written, and nothing changes by
+                    // trying again.
+                    (FaultClass::Precondition, "wipe-in-doubt")
                 } else {
                     (FaultClass::Transient, "wipe-failed")
                 };
