@@ -8,7 +8,7 @@
     reason = "tests copy database files as a kill leaves them"
 )]
 
-use farrier::decide::Rules;
+use farrier::decide::{Decide, Input, Rules, Verdict};
 use farrier::engine::director::Settings;
 use farrier::engine::{Command, Director, Event};
 use farrier::model::*;
@@ -84,10 +84,10 @@ struct Fork {
 }
 
 /// One process: a runtime, the store, the director.
-struct Daemon {
+struct Daemon<D: Decide> {
     rt: tokio::runtime::Runtime,
     store: SqliteStore,
-    director: Director,
+    director: Director<D>,
     out: Vec<Command>,
     /// The wish that this process was told.
     said: Option<usize>,
@@ -97,9 +97,9 @@ fn fresh_site(incarnation: Arc<str>) -> Site {
     Site { incarnation, ..workflows::site() }
 }
 
-impl Daemon {
+impl<D: Decide> Daemon<D> {
     /// Starts as `serve` does: open, load, read the inventory.
-    fn start(db: &Path, now: EngineTime) -> Self {
+    fn start(db: &Path, now: EngineTime, decider: D) -> Self {
         let rt = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let line = workflows::expected(ID, identity(1), None);
         let (store, director, id) = rt.block_on(async {
@@ -111,7 +111,7 @@ impl Daemon {
                 store.keep_workflow(hash, &json).await.unwrap();
             }
             let ids = store.expect(std::slice::from_ref(&line)).await.unwrap();
-            let director = Director::new(Rules, Settings::default(), loaded, site, now);
+            let director = Director::new(decider, Settings::default(), loaded, site, now);
             (store, director, ids[0])
         });
         assert_eq!(id, ID);
@@ -253,7 +253,7 @@ struct End {
     effects: BTreeMap<String, usize>,
 }
 
-fn end(daemon: &Daemon, world: &World) -> End {
+fn end<D: Decide>(daemon: &Daemon<D>, world: &World) -> End {
     let row = daemon.director.machine(ID).unwrap();
     let vm = &world.vm;
     let mut effects = BTreeMap::new();
@@ -311,7 +311,7 @@ fn scratch() -> tempfile::TempDir {
     tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
 }
 
-fn fsck_is_clean(daemon: Daemon, db: &Path, after: &str) {
+fn fsck_is_clean<D: Decide>(daemon: Daemon<D>, db: &Path, after: &str) {
     let Daemon { rt, store, .. } = daemon;
     let report = rt.block_on(async {
         store.close().await;
@@ -326,7 +326,7 @@ fn a_life_goes_on_after_a_kill_at_any_command() {
     let dir = scratch();
     let db = dir.path().join("state.db");
     let mut world = World::new();
-    let mut daemon = Daemon::start(&db, world.now);
+    let mut daemon = Daemon::start(&db, world.now, Rules);
     let mut forks = Vec::new();
     let lived = daemon.live(&mut world, |world, name| {
         let copy = dir.path().join(format!("{}.db", forks.len()));
@@ -356,7 +356,7 @@ fn a_life_goes_on_after_a_kill_at_any_command() {
                     let mut world = fork.world.clone();
                     world.now = world.now + DOWN_MS;
                     world.vm.advance(world.now);
-                    let mut daemon = Daemon::start(&fork.db, world.now);
+                    let mut daemon = Daemon::start(&fork.db, world.now, Rules);
                     let lived = daemon.live(&mut world, |_, _| ControlFlow::Continue(()));
                     assert!(lived.is_continue());
                     let ended = end(&daemon, &world);
@@ -377,7 +377,7 @@ fn a_life_goes_on_when_every_process_dies_after_a_few_commands() {
     let mut rng = Rng::new(11);
     loop {
         lives += 1;
-        let mut daemon = Daemon::start(&db, world.now);
+        let mut daemon = Daemon::start(&db, world.now, Rules);
         // Some die right after the start, some get a little further.
         let mut left = rng.between(1, 60);
         let lived = daemon.live(&mut world, |_, _| {
@@ -396,4 +396,62 @@ fn a_life_goes_on_when_every_process_dies_after_a_few_commands() {
     }
     println!("{lives} lives");
     assert!(lives > 5);
+}
+
+/// After a restart it takes every open intent for not done.
+struct Forgetful;
+
+impl Decide for Forgetful {
+    fn decide(&self, i: &Input<'_>) -> Verdict {
+        match &i.m.open {
+            Some(open) if open.state == machine::OpenState::Intended => Verdict::Write {
+                entries: vec![Entry::Closed { happened: false, why: "who knows".into() }],
+                due: i.now,
+            },
+            _ => Rules.decide(i),
+        }
+    }
+
+    fn settle(&self, i: &Input<'_>, outcome: Outcome) -> Vec<Entry> {
+        Rules.settle(i, outcome)
+    }
+}
+
+#[test]
+fn a_decision_that_forgets_its_intents_is_caught() {
+    let dir = scratch();
+    let db = dir.path().join("state.db");
+    let mut world = World::new();
+    let mut daemon = Daemon::start(&db, world.now, Forgetful);
+    let lived = daemon.live(&mut world, |_, name| match name.contains("update-firmware") {
+        true => ControlFlow::Break(()),
+        false => ControlFlow::Continue(()),
+    });
+    assert!(lived.is_break());
+    let before = world.vm.truth.count(|e| matches!(e.what, What::FlashStarted { .. }));
+    assert_eq!(before, 1);
+    drop(daemon);
+    world.now = world.now + DOWN_MS;
+    world.vm.advance(world.now);
+    let mut daemon = Daemon::start(&db, world.now, Forgetful);
+    // The one update that was under way is started a second time.
+    let again = daemon.live(&mut world, |_, name| match name.contains("update-firmware") {
+        true => ControlFlow::Break(()),
+        false => ControlFlow::Continue(()),
+    });
+    assert!(again.is_break());
+    let after: Vec<_> = world
+        .vm
+        .truth
+        .effects()
+        .iter()
+        .filter(|e| matches!(e.what, What::FlashStarted { .. }))
+        .collect();
+    assert!(
+        after.iter().any(|e| matches!(
+            e.what,
+            What::FlashStarted { already, staged, busy, .. } if already || staged || busy
+        )),
+        "{after:#?}"
+    );
 }
