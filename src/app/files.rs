@@ -12,6 +12,14 @@ pub struct Problems {
     pub report: String,
 }
 
+/// The database that `farrier.toml` at `path` names, when that much can be read: a start opens it
+/// while the rest is parsed.
+pub fn database(path: &Path) -> Option<PathBuf> {
+    let text = fs::read_to_string(path).ok()?;
+    let (daemon, _) = config::daemon::parse(&Source::new(path.display().to_string(), text));
+    daemon.map(|d| d.database).filter(|db| db.is_file())
+}
+
 /// Reads `farrier.toml` at `path` and all files it names, and checks them together.
 ///
 /// # Errors

@@ -15,7 +15,7 @@ use crate::engine::director::Settings;
 use crate::engine::driver::{self, Driver, Wiring};
 use crate::model::Expected;
 use crate::port::Secret;
-use crate::port::store::Store;
+use crate::port::store::{Loaded, Store};
 use crate::store::SqliteStore;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -38,13 +38,6 @@ pub struct Ask {
 /// Runs until a signal; exit 0 after a graceful end, 1 when it can't run, 2 for bad files.
 pub fn serve(ask: &Ask) -> ExitCode {
     init_log();
-    let loaded = match files::load(&ask.config) {
-        Ok(loaded) => loaded,
-        Err(problems) => {
-            eprint!("{}", problems.report);
-            return ExitCode::from(2);
-        }
-    };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(e) => {
@@ -52,13 +45,62 @@ pub fn serve(ask: &Ask) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match runtime.block_on(run(ask, loaded)) {
+    match runtime.block_on(start(ask)) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(why) => {
+        Err(End::Files(report)) => {
+            eprint!("{report}");
+            ExitCode::from(2)
+        }
+        Err(End::Other(why)) => {
             eprintln!("error: {why}");
             ExitCode::FAILURE
         }
     }
+}
+
+/// Why the daemon ended without being told to.
+enum End {
+    /// The configuration's report.
+    Files(String),
+    Other(String),
+}
+
+type Opened = Result<(SqliteStore, Loaded), String>;
+
+/// Parses the files and opens the database side by side: with 10,000 machines each takes most of
+/// what a start may take.
+async fn start(ask: &Ask) -> Result<(), End> {
+    let path = ask.config.clone();
+    let config = tokio::task::spawn_blocking(move || files::load(&path));
+    let early = match files::database(&ask.config) {
+        Some(database) => Some(tokio::spawn(open(database))),
+        None => None,
+    };
+    let ended = |e: tokio::task::JoinError| End::Other(format!("the start broke off: {e}"));
+    let config = config.await.map_err(ended)?;
+    let config = match config {
+        Ok(config) => config,
+        Err(problems) => return Err(End::Files(problems.report)),
+    };
+    let opened = match early {
+        Some(task) => task.await.map_err(ended)?,
+        None => {
+            let state = &config.daemon.state;
+            std::fs::create_dir_all(state).map_err(|e| {
+                End::Other(format!("can't make the state directory `{}`: {e}", state.display()))
+            })?;
+            open(config.daemon.database.clone()).await
+        }
+    };
+    let (store, held) = opened.map_err(End::Other)?;
+    run(ask, config, store, held).await.map_err(End::Other)
+}
+
+async fn open(database: PathBuf) -> Opened {
+    let settings = crate::store::Settings::default();
+    let store = SqliteStore::open(&database, settings).await.map_err(|e| e.to_string())?;
+    let held = store.load().await.map_err(|e| e.to_string())?;
+    Ok((store, held))
 }
 
 fn init_log() {
@@ -72,25 +114,23 @@ fn init_log() {
     }
 }
 
-async fn run(ask: &Ask, config: crate::config::Loaded) -> Result<(), String> {
+async fn run(
+    ask: &Ask,
+    config: crate::config::Loaded,
+    store: SqliteStore,
+    held: Loaded,
+) -> Result<(), String> {
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
     let daemon = config.daemon.clone();
-    std::fs::create_dir_all(&daemon.state)
-        .map_err(|e| format!("can't make the state directory `{}`: {e}", daemon.state.display()))?;
-    // Sockets first: a second daemon ends here, and a client's connection waits instead of failing.
     let api_socket = listen::bind("api", daemon.api.bind).await?;
     let tls = daemon.api.tls.as_ref().map(listen::tls_config).transpose()?;
     let token = daemon.api.token_file.as_deref().map(read_token).transpose()?;
 
-    let store = SqliteStore::open(&daemon.database, crate::store::Settings::default())
-        .await
-        .map_err(|e| e.to_string())?;
     let vault = Arc::new(parts::vault(&store, &daemon).await?);
     let store: Arc<dyn Store> = Arc::new(store);
 
-    let held = store.load().await.map_err(|e| e.to_string())?;
     let known: BTreeMap<_, _> =
         held.expected.values().map(|e| (e.name.clone(), e.clone())).collect();
     let clock = Clock::resume(held.state.engine_time, held.state.wall_ms, ask.time_scale);
