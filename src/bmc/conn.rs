@@ -8,10 +8,12 @@ use super::tls::Policy;
 use super::{RedfishBmc, Settings};
 use crate::model::{BmcEndpoint, Fault};
 use crate::port::BmcTarget;
+use backon::{ConstantBuilder, Retryable};
 use reqwest::{Method, Url};
 use serde_json::Value;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// Redirects that a GET follows, within the same origin (sushy-tools answers names with 307).
@@ -167,10 +169,13 @@ impl Bmc<'_> {
     pub(super) async fn get_answer(&self, link: &str) -> Result<Answer, Fault> {
         let mut url = self.conn.url(link)?;
         let _slot = self.conn.reads.acquire().await.ok();
-        let mut cut_before = false;
+        // The only retry of this edge: an idempotent GET, once, at once.
+        let once = ConstantBuilder::default().with_delay(Duration::ZERO).with_max_times(1);
         let mut hops = 0;
         loop {
-            match self.send(Method::GET, url.clone(), None, None).await {
+            let attempt = || self.send(Method::GET, url.clone(), None, None);
+            let answer = attempt.retry(once).when(|no: &NoAnswer| no.cut).await;
+            match answer {
                 Ok(a) if (300..400).contains(&a.status) && hops < MAX_HOPS => {
                     let Some(to) = &a.location else { return Ok(a) };
                     let next = url.join(to).map_err(|_| fault::foreign_link(to))?;
@@ -178,7 +183,6 @@ impl Bmc<'_> {
                     hops += 1;
                 }
                 Ok(answer) => return Ok(answer),
-                Err(NoAnswer { cut: true, .. }) if !cut_before => cut_before = true,
                 Err(no) => return Err(no.fault),
             }
         }
