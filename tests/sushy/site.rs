@@ -46,13 +46,16 @@ pub(crate) struct Site {
 pub(crate) const OUTSIDE: &str =
     r#"{"member":false,"ready":false,"cordoned":false,"workloads":0,"detail":"not a node"}"#;
 
-/// A cluster of one file. Logs every order, not the questions.
+/// A cluster of one file. Logs what it is told and how often it is asked.
 const HOOK: &str = r#"#!/bin/sh
 cd "${0%/*}" || exit 1
 order=$(cat | tr -d ' ')
 verb=${order#*'"verb":"'}
 verb=${verb%%'"'*}
-if [ "$verb" = probe ]; then exec cat node.json; fi
+if [ "$verb" = probe ]; then
+    echo "$verb" >>probes
+    exec cat node.json
+fi
 echo "$verb" >>orders
 put() { cat >node.json.new && mv node.json.new node.json; }
 case $verb in
@@ -244,7 +247,17 @@ impl Site {
 
     /// What the cluster was told, in order.
     pub(crate) fn orders(&self) -> Vec<String> {
-        let text = fs::read_to_string(self.dir.path().join("cluster/orders")).unwrap_or_default();
+        self.hook_log("orders")
+    }
+
+    /// How often the cluster was asked about the node.
+    pub(crate) fn probes(&self) -> usize {
+        self.hook_log("probes").len()
+    }
+
+    fn hook_log(&self, file: &str) -> Vec<String> {
+        let path = self.dir.path().join("cluster").join(file);
+        let text = fs::read_to_string(path).unwrap_or_default();
         text.lines().map(String::from).collect()
     }
 }

@@ -2,6 +2,7 @@
 
 use std::net::TcpListener;
 use std::process::{Child, Command};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 /// The whole scenario must be over by then.
@@ -84,9 +85,15 @@ impl Drop for Running {
     }
 }
 
-/// A port that is free now.
+/// A port that is free now, below those that the system gives to clients: a host's port must stay
+/// free while the host is off.
 pub(crate) fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port()
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    (0..2_000)
+        .map(|_| std::process::id().wrapping_mul(131) + NEXT.fetch_add(1, Ordering::Relaxed))
+        .filter_map(|n| u16::try_from(20_000 + n % 12_000).ok())
+        .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
+        .expect("a free port")
 }
 
 pub(crate) fn run(command: &mut Command) -> String {
