@@ -7,7 +7,8 @@ use super::journal::{page, rfc3339};
 use super::problem::{Body, Code, Problem};
 use super::select::Selector;
 use super::view::{
-    Explanation, FactView, FaultView, History, Line, MachinePage, MachineRow, MachineView, OpenView,
+    Explanation, FactView, FaultView, History, Line, MachinePage, MachineRow, MachineView,
+    OpenView, RunView,
 };
 use super::words::words;
 use crate::model::{EngineTime, MachineId, OpenState, Read, Report};
@@ -15,7 +16,7 @@ use crate::port::store::HistoryLine;
 use axum::Json;
 use axum::extract::{Path, State as Of};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use utoipa::IntoParams;
 
 /// Machines on a page when the client does not say, and at most.
@@ -220,7 +221,7 @@ pub(crate) async fn explanation(
             .ok_or_else(|| d.expected(id).map(|e| e.profile.to_string()))
     })
     .await?;
-    live.map(Explanation::from).map_err(|profile| match profile {
+    let live = live.map_err(|profile| match profile {
         Some(profile) => Problem::new(
             Code::NotExplainable,
             format!("{name}'s profile `{profile}`, or its workflow, is not in the configuration"),
@@ -231,7 +232,26 @@ pub(crate) async fn explanation(
             format!("{name} is not in the inventory any more: Farrier leaves it alone"),
         )
         .hint("put its line back, or leave it out for good"),
-    })
+    })?;
+    let runs = super::runs::runs_of(state, id).await?;
+    Ok(Explanation { skipped: skipped(&runs), ..live.into() })
+}
+
+/// Steps whose latest end was a skip, in words. `runs`: newest first.
+fn skipped(runs: &[RunView]) -> Vec<String> {
+    let mut ended = BTreeSet::new();
+    let mut found = Vec::new();
+    for step in runs.iter().flat_map(|r| r.steps.iter().rev()) {
+        if step.state == "running" || !ended.insert((&step.stage, &step.key)) {
+            continue;
+        }
+        if step.state == "skipped" {
+            let why = step.evidence.as_deref().unwrap_or("no reason given");
+            found.push(format!("`{}` in {}: {why}", step.key, step.stage));
+        }
+    }
+    found.reverse();
+    found
 }
 
 /// Where a page of the journal begins.

@@ -258,6 +258,9 @@ pub struct Explanation {
     pub evidence: Option<String>,
     pub hint: Option<String>,
     pub notice: Option<String>,
+    /// Steps that were skipped when they last came up, and why.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub skipped: Vec<String>,
     /// What Farrier does next, and when.
     pub next: String,
     /// Commands that a person can give now.
@@ -283,6 +286,7 @@ impl From<Live> for Explanation {
             evidence: e.evidence,
             hint: e.hint,
             notice: e.notice,
+            skipped: Vec::new(),
             next: e.next,
             ways_out: e.ways_out,
         }

@@ -282,6 +282,12 @@ async fn explain(api: &Api, name: &str, io: &mut Io<'_>) -> Result<(), Failure> 
         ("next", e.next),
         ("hint", text(e.hint)),
     ])?;
+    if !e.skipped.is_empty() {
+        io.line("\nskipped:")?;
+        for step in e.skipped {
+            io.line(format_args!("  {}", super::out::printable(&step)))?;
+        }
+    }
     if !e.ways_out.is_empty() {
         io.line("\nways out:")?;
         for way in e.ways_out {
