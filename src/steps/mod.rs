@@ -1,5 +1,5 @@
 //! What a stage is made of: one file a step kind, with its parameters, its pure judgement and the
-//! actions it may ask for. A new kind is a file here, a line in [`Step`] and in [`dispatch!`].
+//! actions it may ask for. A new kind is a file here, a line in [`Step`] and in `dispatch`.
 
 pub mod burn_in;
 pub mod catalog;

@@ -2,11 +2,11 @@
 //!
 //! | part | what |
 //! | --- | --- |
-//! | [`open`] | lock, checks, migrations, connections |
-//! | [`writer`] | the one task that writes; callers send orders and await answers |
-//! | [`commit`] | a batch as one transaction, one statement per table |
-//! | [`read`] | what the engine and the API read |
-//! | [`secrets`], [`key`], [`vault`] | the encrypted table, its key, credentials for the edges |
+//! | `open` | lock, checks, migrations, connections |
+//! | `writer` | the one task that writes; callers send orders and await answers |
+//! | `commit` | a batch as one transaction, one statement per table |
+//! | `read` | what the engine and the API read |
+//! | `secrets`, [`key`], [`vault`] | the encrypted table, its key, credentials for the edges |
 //! | [`fsck`] | what must hold in a database; copies |
 //!
 //! Architecture invariant: an order to the writer is data, so nobody can run code (foreign I/O

@@ -9,7 +9,7 @@
 //! | [`site`] | the world, and the configuration that describes it |
 //! | [`daemon`] | the child: start, health, graceful stop, kill |
 //! | [`fleet`] | what the daemon's API says of the machines, and whether all have arrived |
-//! | [`progress`] | bars on a terminal, lines elsewhere |
+//! | `progress` | bars on a terminal, lines elsewhere |
 #![allow(
     clippy::disallowed_methods,
     clippy::disallowed_types,

@@ -5,7 +5,7 @@
 //! | part | what |
 //! | --- | --- |
 //! | [`seat`] | one machine: physics under a lock, BMC sessions, what its host is due to do |
-//! | [`wire`] | listeners that tell machines apart by the address they were called at |
+//! | `wire` | listeners that tell machines apart by the address they were called at |
 //! | [`redfish`] | the BMC: login and writes; `tree`: its resources; `update`: SimpleUpdate |
 //! | [`host`] | the host's SSH server; `sandbox`: its file system, boots and processes |
 //! | [`actor`] | the host's own calls: boot script, seed, installation, callback |

@@ -1,5 +1,5 @@
-//! A virtual BMC: Redfish over plain HTTP (DSP0266). Reads come from [`super::tree`]; here are
-//! login and writes. A dead BMC never gets this far: its connections end in [`super::wire`].
+//! A virtual BMC: Redfish over plain HTTP (DSP0266). Reads come from `super::tree`; here are
+//! login and writes. A dead BMC never gets this far: its connections end in `super::wire`.
 
 use super::seat::{Counters, Seat, Session};
 use super::wire::{Bmcs, Called};
