@@ -72,10 +72,7 @@ type Opened = Result<(SqliteStore, Loaded), String>;
 async fn start(ask: &Ask) -> Result<(), End> {
     let path = ask.config.clone();
     let config = tokio::task::spawn_blocking(move || files::load(&path));
-    let early = match files::database(&ask.config) {
-        Some(database) => Some(tokio::spawn(open(database))),
-        None => None,
-    };
+    let early = files::database(&ask.config).map(|database| tokio::spawn(open(database)));
     let ended = |e: tokio::task::JoinError| End::Other(format!("the start broke off: {e}"));
     let config = config.await.map_err(ended)?;
     let config = match config {

@@ -19,6 +19,7 @@ use std::time::Duration;
 
 pub(crate) const GPUS: usize = 2;
 const DISK_BYTES: usize = 3 * 1024 * 1024 + 512;
+const SSHD: &str = "/usr/sbin/sshd";
 const SYSTEM_PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 
 pub(crate) struct Host {
@@ -61,6 +62,10 @@ fn locked<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Host {
     /// A host that is off, with two blank disks.
     pub(crate) fn build(dir: &Path, uuid: &str, mac: &str, boot_url: &str) -> Arc<Self> {
+        assert!(
+            Path::new(SSHD).exists(),
+            "no {SSHD}: `bash tests/run.sh --only sushy` installs it"
+        );
         let dir = dir.join("host");
         let root = dir.join("root");
         for sub in
@@ -340,10 +345,10 @@ impl Host {
             true => {
                 let mut c = Command::new("setpriv");
                 c.args(["--reuid", &self.user, "--regid", &self.user, "--clear-groups"]);
-                c.arg("/usr/sbin/sshd");
+                c.arg(SSHD);
                 c
             }
-            false => Command::new("/usr/sbin/sshd"),
+            false => Command::new(SSHD),
         };
         command.args(["-D", "-e", "-f"]).arg(&config).stdin(Stdio::null()).stdout(Stdio::null());
         command.stderr(fs::File::create(&log).unwrap());

@@ -65,7 +65,7 @@ fn a_machine_lives_its_life_and_the_daemon_is_killed_in_the_middle() {
     site.clock.until("the host calls back", 60, || seen("called back"));
 
     // Burn-in: the job runs on the host, through sshd, while the daemon dies.
-    site.clock.until("the burn-in job is at work", 60, || host.read("var/lib/calls") != "");
+    site.clock.until("the burn-in job is at work", 60, || !host.read("var/lib/calls").is_empty());
     let jobs = host.jobs("smoke");
     assert_eq!(jobs.len(), 1, "{jobs:?}");
     site.kill_9("burn-in, its job runs");
