@@ -1,9 +1,11 @@
 //! Put the OS image on the machine over the network: boot window, override, power, callback,
 //! first login with the pinned key, image mark read back.
 
+use super::identify::{pair, wrong_machine};
 use super::{Look, View, need};
 use crate::model::action::{BootTarget, PowerOp};
 use crate::model::facts::{Power, ProbeSet, SystemFacts};
+use crate::model::identity::Match;
 use crate::model::time::Span;
 use crate::model::{Action, ActionKind, Channel, Entry, Fault, FaultClass, Machine};
 use serde::{Deserialize, Serialize};
@@ -34,6 +36,12 @@ impl Params {
         let window = need!(v.report.boot);
         let run = v.run_name();
         let host = v.report.host.seen();
+        // The pairing BMC ↔ host, before anything the host says is believed.
+        if let Some(host) = host
+            && let Match::Differs { part, expected, found } = pair(&system.identity, &host.identity)
+        {
+            return Look::Fail(wrong_machine(Channel::Host, part, &expected, &found));
+        }
 
         // Already there: our mark of this very run.
         if let Some(host) = host
