@@ -4,7 +4,7 @@
 //! A step is one commit of one machine: its journal entries, its row, and the facts it was decided
 //! on, synced to disk with others of its batch before the machine goes on.
 //!
-//! `cargo bench --bench durable [-- --rounds N] [--dir DIR]`
+//! `cargo bench --bench durable [-- [hot] [--rounds N] [--dir DIR]]`
 #![allow(
     clippy::disallowed_methods,
     clippy::disallowed_types,
@@ -53,7 +53,10 @@ fn main() {
         value("--dir").map_or_else(|| PathBuf::from(env!("CARGO_TARGET_TMPDIR")), Into::into);
     std::fs::create_dir_all(&base).unwrap();
     let dir = tempfile::tempdir_in(&base).unwrap();
-    speed(dir.path(), rounds);
+    // `-- hot`: the hot state alone.
+    if !args.iter().any(|a| a == "hot") {
+        speed(dir.path(), rounds);
+    }
     hot_state(dir.path());
 }
 
@@ -132,18 +135,19 @@ fn expected(n: u32) -> Expected {
     let domain = |kind, name: &str| Domain { kind, name: name.into() };
     Expected {
         name: format!("gpu-{n:06}").into(),
-        identity: identity(n),
+        identity: Arc::new(identity(n)),
         rack: rack.as_str().into(),
         position: (n % 8) as u16 * 4,
         pool: "training".into(),
         profile: "p".into(),
-        domains: vec![
+        domains: [
             domain(DomainKind::Site, "fra1"),
             domain(DomainKind::Rack, &rack),
             domain(DomainKind::Power, &format!("feed-{}", n / 64)),
             domain(DomainKind::Switch, &format!("leaf-{}", n / 32)),
             domain(DomainKind::Pool, "training"),
-        ],
+        ]
+        .into(),
         labels: BTreeMap::new(),
         bmc: BmcEndpoint {
             url: format!("https://10.{}.{}.{}", n >> 16 & 255, n >> 8 & 255, n & 255),

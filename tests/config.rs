@@ -69,7 +69,7 @@ fn the_shipped_files_pass_without_a_warning() {
             "pool=train"
         ]
     );
-    assert_eq!(gpu.bmc.credential, "bmc-default");
+    assert_eq!(&*gpu.bmc.credential, "bmc-default");
     assert_eq!(loaded.expected[2].domain(DomainKind::Chassis), Some("twin-001"));
     let profile = &loaded.site.profiles["h100"];
     assert_eq!(&*loaded.site.workflows[&profile.workflow].name, "gpu-node");
@@ -490,7 +490,7 @@ fn ten_thousand_machines_share_their_names() {
     assert_eq!(inventory.machines.len(), 10_000);
     let (a, b) = (&inventory.machines[20], &inventory.machines[39]);
     assert!(Arc::ptr_eq(&a.rack, &b.rack) && Arc::ptr_eq(&a.pool, &b.pool));
-    assert!(a.domains.iter().zip(&b.domains).all(|(a, b)| Arc::ptr_eq(&a.name, &b.name)));
+    assert!(a.domains.iter().zip(&*b.domains).all(|(a, b)| Arc::ptr_eq(&a.name, &b.name)));
     let loaded = load(&Sources { inventory: vec![source], ..shipped() });
     assert!(loaded.is_ok(), "{}", loaded.unwrap_err());
 }

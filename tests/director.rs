@@ -53,12 +53,12 @@ fn site() -> Site {
 fn expected(n: u32) -> Arc<Expected> {
     Arc::new(Expected {
         name: format!("n{n}").into(),
-        identity: Identity::new(None, Some(&format!("{}{n:02}", &UUID[..34])), None),
+        identity: Identity::new(None, Some(&format!("{}{n:02}", &UUID[..34])), None).into(),
         rack: "r1".into(),
         position: 1,
         pool: "pool".into(),
         profile: "p".into(),
-        domains: vec![],
+        domains: [].into(),
         labels: BTreeMap::new(),
         bmc: BmcEndpoint::default(),
         host: HostEndpoint::default(),

@@ -80,7 +80,7 @@ impl Case {
         m.control = Control::Enrolled;
         m.desired = Some(Desired::Ready);
         m.stage = Stage::Firmware;
-        m.identity = Identity::new(None, Some(UUID), None);
+        m.identity = Identity::new(None, Some(UUID), None).into();
         let mut case = Case {
             m,
             site: Site { catalog: Catalog { families: vec![family] }, ..Site::default() },
@@ -92,12 +92,12 @@ impl Case {
             workflow: Workflow { name: "w".into(), watch: time::Span(300_000), steps: vec![spec] },
             expected: Expected {
                 name: "n1".into(),
-                identity: Identity::default(),
+                identity: Identity::default().into(),
                 rack: "r".into(),
                 position: 0,
                 pool: "p".into(),
                 profile: "p".into(),
-                domains: vec![],
+                domains: [].into(),
                 labels: BTreeMap::new(),
                 bmc: BmcEndpoint::default(),
                 host: HostEndpoint::default(),

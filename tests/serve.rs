@@ -319,7 +319,7 @@ async fn facts_that_went_over_the_wire_are_the_facts() {
             name: site.seat(n).name.clone(),
             endpoint: BmcEndpoint {
                 url: site.serving.bmc_url(site.seat(n)),
-                credential: format!("password-{n}"),
+                credential: format!("password-{n}").into(),
                 tls: "off".into(),
             },
             identity: identity(u32::try_from(n).unwrap()),

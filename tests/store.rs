@@ -50,12 +50,12 @@ impl Place {
 fn expected(n: u32) -> Expected {
     Expected {
         name: format!("n{n}").into(),
-        identity: Identity::new(Some(&format!("SN{n:05}")), None, None),
+        identity: Identity::new(Some(&format!("SN{n:05}")), None, None).into(),
         rack: "r1".into(),
         position: 1,
         pool: "pool".into(),
         profile: "p".into(),
-        domains: vec![Domain { kind: DomainKind::Rack, name: "r1".into() }],
+        domains: [Domain { kind: DomainKind::Rack, name: "r1".into() }].into(),
         labels: BTreeMap::from([("zone".into(), "a \"quoted\" é".into())]),
         bmc: BmcEndpoint::default(),
         host: HostEndpoint::default(),

@@ -133,8 +133,8 @@ pub(crate) async fn machine_view(
         Some(MachineView {
             row: MachineRow::of(m, expected.map(AsRef::as_ref), now),
             expected: expected.map(|e| (&**e).into()),
-            identity: (&m.identity).into(),
-            image: m.deployed.as_ref().map(|d| d.image.clone()),
+            identity: (&*m.identity).into(),
+            image: m.deployed.as_ref().map(|d| d.image.to_string()),
             open_action: m.open.as_ref().map(|o| OpenView {
                 seq: o.seq,
                 action: o.action.kind().name().into(),

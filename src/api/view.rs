@@ -181,18 +181,18 @@ pub struct ExpectedView {
 impl From<&Expected> for ExpectedView {
     fn from(e: &Expected) -> Self {
         let mut domains: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        for d in &e.domains {
+        for d in &*e.domains {
             domains.entry(d.kind.name().into()).or_default().push(d.name.to_string());
         }
         Self {
-            identity: (&e.identity).into(),
+            identity: (&*e.identity).into(),
             domains,
             labels: e.labels.clone(),
             bmc_url: bare_url(&e.bmc.url),
-            bmc_credential: e.bmc.credential.clone(),
-            bmc_tls: e.bmc.tls.clone(),
+            bmc_credential: e.bmc.credential.to_string(),
+            bmc_tls: e.bmc.tls.to_string(),
             host_address: e.host.address.clone(),
-            host_user: e.host.user.clone(),
+            host_user: e.host.user.to_string(),
         }
     }
 }

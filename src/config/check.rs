@@ -292,9 +292,10 @@ impl Known<'_, '_> {
 
 /// Hosts without a user of their own get the daemon's.
 fn fill_users(inventory: &mut Inventory, user: &str) {
+    let user: Arc<str> = user.into();
     for machine in &mut inventory.machines {
         if machine.host.user.is_empty() {
-            Arc::make_mut(machine).host.user = user.to_string();
+            Arc::make_mut(machine).host.user = user.clone();
         }
     }
 }

@@ -81,7 +81,7 @@ pub(super) fn expectation(i: &Input<'_>, action: &Action) -> (Expect, Baseline) 
     let system = i.report.system.seen();
     let power = system.map(|s| s.power);
     let expect = Expect {
-        identity: i.m.identity.clone(),
+        identity: (*i.m.identity).clone(),
         power: match action {
             Action::Power { op: PowerOp::On } => Some(Power::Off),
             Action::Power { .. } => Some(Power::On),

@@ -52,13 +52,31 @@ struct Slot {
     acting: Option<u64>,
     commit: Option<Box<Pending>>,
     /// What came while a commit was under way.
-    backlog: Vec<Event>,
+    #[allow(clippy::box_collection, reason = "nearly always empty: one word in every slot")]
+    backlog: Option<Box<Vec<Event>>>,
     /// Limit classes counted in the headroom: the row's, and those of the row to be.
     held: u8,
-    queued: Option<(u16, Arc<str>)>,
+    queued: Option<Box<(u16, Arc<str>)>>,
     /// Last report of a machine on its way: for `explain`. Resting machines keep none.
     last: Option<Box<Report>>,
     probed_at: EngineTime,
+}
+
+impl Slot {
+    /// Keeps an event until the commit that is under way is answered.
+    fn later(&mut self, event: Event) {
+        self.backlog.get_or_insert_default().push(event);
+    }
+
+    /// The oldest event that was kept.
+    fn kept(&mut self) -> Option<Event> {
+        let backlog = self.backlog.as_mut()?;
+        let event = backlog.remove(0);
+        if backlog.is_empty() {
+            self.backlog = None;
+        }
+        Some(event)
+    }
 }
 
 /// See the module's head.
@@ -94,12 +112,13 @@ impl<D: Decide> Director<D> {
         now: EngineTime,
     ) -> Self {
         let headroom = Headroom::new(site.limits.clone());
+        let slots = loaded.machines.last().map_or(0, |m| m.id.0 as usize + 1);
         let mut director = Self {
             decider,
             settings,
             site,
             state: loaded.state,
-            slots: Vec::new(),
+            slots: Vec::with_capacity(slots),
             due: BTreeSet::new(),
             headroom,
             token: 0,
@@ -111,12 +130,19 @@ impl<D: Decide> Director<D> {
             let id = row.id;
             let expected = loaded.expected.get(&id).cloned();
             let spread = retry::jitter(id, now) % settings.spread_ms.max(1);
-            director.insert(row, expected, now + spread);
+            director.place(row, expected, now + spread);
         }
+        // At once: one by one in order leaves the set's nodes half empty.
+        director.due = director.slots.iter().flatten().map(|s| (s.due, s.row.id)).collect();
         director
     }
 
     fn insert(&mut self, row: Machine, expected: Option<Arc<Expected>>, due: EngineTime) {
+        self.due.insert((due, row.id));
+        self.place(row, expected, due);
+    }
+
+    fn place(&mut self, row: Machine, expected: Option<Arc<Expected>>, due: EngineTime) {
         let id = row.id;
         let index = id.0 as usize;
         if self.slots.len() <= index {
@@ -134,13 +160,12 @@ impl<D: Decide> Director<D> {
             asked_at: 0,
             acting: None,
             commit: None,
-            backlog: Vec::new(),
+            backlog: None,
             held,
             queued: None,
             last: None,
             probed_at: EngineTime::ZERO,
         });
-        self.due.insert((due, id));
     }
 
     pub fn machine(&self, id: MachineId) -> Option<&Machine> {
@@ -266,7 +291,7 @@ impl<D: Decide> Director<D> {
                 slot.probed_at = report.at;
                 if slot.commit.is_some() {
                     // Looked at again after the commit: the row is about to change.
-                    slot.backlog.push(Event::Poke { machine });
+                    slot.later(Event::Poke { machine });
                     slot.last = Some(report);
                     return;
                 }
@@ -286,7 +311,7 @@ impl<D: Decide> Director<D> {
                 }
                 slot.acting = None;
                 if slot.commit.is_some() {
-                    slot.backlog.push(Event::Acted { machine, seq, outcome });
+                    slot.later(Event::Acted { machine, seq, outcome });
                     slot.acting = Some(seq);
                     return;
                 }
@@ -434,7 +459,7 @@ impl<D: Decide> Director<D> {
         let Some(slot) = self.slots.get_mut(id.0 as usize).and_then(Option::as_mut) else {
             return;
         };
-        if slot.queued == hit {
+        if slot.queued.as_deref() == hit.as_ref() {
             return;
         }
         if let Some(old) = slot.queued.take() {
@@ -443,7 +468,7 @@ impl<D: Decide> Director<D> {
         if let Some(new) = &hit {
             self.headroom.enqueue(new, id, now);
         }
-        slot.queued = hit;
+        slot.queued = hit.map(Box::new);
     }
 
     fn acted(&mut self, id: MachineId, outcome: Outcome, now: EngineTime, out: &mut Vec<Command>) {
@@ -604,7 +629,8 @@ impl<D: Decide> Director<D> {
         let no_actions = self.no_actions();
         let Some(slot) = self.slot_mut(id) else { return };
         let Some(open) = &slot.row.open else { return };
-        let newer = slot.backlog.iter().any(|e| matches!(e, Event::Change { .. }));
+        let newer =
+            slot.backlog.iter().flat_map(|b| b.iter()).any(|e| matches!(e, Event::Change { .. }));
         if newer || no_actions {
             let why = if newer { "a newer change came first" } else { "actions are stopped" };
             let entries = vec![Entry::Settled { outcome: Outcome::Withdrawn { why: why.into() } }];
@@ -641,10 +667,10 @@ impl<D: Decide> Director<D> {
     /// Handles what came while the commit was under way, in order, until the next commit.
     fn drain(&mut self, id: MachineId, now: EngineTime, out: &mut Vec<Command>) {
         while let Some(slot) = self.slot_mut(id) {
-            if slot.commit.is_some() || slot.backlog.is_empty() {
+            if slot.commit.is_some() {
                 return;
             }
-            let event = slot.backlog.remove(0);
+            let Some(event) = slot.kept() else { return };
             self.on(now, event, out);
         }
     }
@@ -671,7 +697,7 @@ impl<D: Decide> Director<D> {
             return;
         };
         if slot.commit.is_some() {
-            slot.backlog.push(Event::Change { machine: id, change, by, key, ticket });
+            slot.later(Event::Change { machine: id, change, by, key, ticket });
             return;
         }
         let entry = Entry::Changed { change, by, key };

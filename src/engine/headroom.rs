@@ -149,15 +149,16 @@ mod tests {
     fn machine(rack: &str) -> Expected {
         Expected {
             name: "m".into(),
-            identity: Default::default(),
+            identity: Arc::default(),
             rack: rack.into(),
             position: 0,
             pool: "p".into(),
             profile: "p".into(),
-            domains: vec![
+            domains: [
                 Domain { kind: DomainKind::Site, name: "s".into() },
                 Domain { kind: DomainKind::Rack, name: rack.into() },
-            ],
+            ]
+            .into(),
             labels: Default::default(),
             bmc: Default::default(),
             host: Default::default(),

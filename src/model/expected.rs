@@ -63,9 +63,9 @@ pub struct BmcEndpoint {
     /// `https://10.0.0.5` (or `http://…` in labs).
     pub url: String,
     /// Name of the credential in the secrets table or of a `[[credential]]` reference.
-    pub credential: String,
+    pub credential: Arc<str>,
     /// `ca`, `off`, or `sha256:<hex of the DER certificate>`.
-    pub tls: String,
+    pub tls: Arc<str>,
 }
 
 /// The operating system's SSH end.
@@ -73,7 +73,7 @@ pub struct BmcEndpoint {
 pub struct HostEndpoint {
     /// `address` or `address:port`.
     pub address: String,
-    pub user: String,
+    pub user: Arc<str>,
     /// Known host key in OpenSSH form, when the inventory states one. Never accepted blindly.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host_key: Option<String>,
@@ -83,14 +83,14 @@ pub struct HostEndpoint {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Expected {
     pub name: Arc<str>,
-    pub identity: Identity,
+    pub identity: Arc<Identity>,
     pub rack: Arc<str>,
     #[serde(default)]
     pub position: u16,
     pub pool: Arc<str>,
     pub profile: Arc<str>,
     /// All failure domains, sorted.
-    pub domains: Vec<Domain>,
+    pub domains: Arc<[Domain]>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
     pub bmc: BmcEndpoint,

@@ -11,6 +11,7 @@ use super::machine::{
 };
 use super::stage::{Stage, is_legal};
 use super::time::EngineTime;
+use std::sync::Arc;
 
 /// An entry that does not fit the row it was applied to.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -43,12 +44,12 @@ pub fn apply(m: &mut Machine, entry: &Entry, at: EngineTime) -> Result<(), Illeg
             if let Some(run) = &m.run {
                 return Err(refuse(format!("run {} has not ended", run.id)));
             }
-            m.run = Some(Run {
+            m.run = Some(Box::new(Run {
                 id: seq,
                 workflow: workflow.clone(),
                 reason: reason.clone(),
                 since: at,
-            });
+            }));
         }
         Entry::RunEnded { .. } => {
             if m.run.take().is_none() {
@@ -101,10 +102,10 @@ pub fn apply(m: &mut Machine, entry: &Entry, at: EngineTime) -> Result<(), Illeg
                 m.last_fault = None;
             }
         }
-        Entry::Proven { identity } => m.identity = identity.or(&m.identity),
+        Entry::Proven { identity } => m.identity = Arc::new(identity.or(&m.identity)),
         Entry::HostKeyPinned { host_key } => m.host_key = Some(host_key.clone()),
         Entry::Deployed { image, run } => {
-            m.deployed = Some(Box::new(Deployed { image: image.clone(), run: run.clone() }));
+            m.deployed = Some(Deployed { image: image.as_str().into(), run: run.as_str().into() });
         }
         Entry::Intent { action, expect, baseline, holds } => {
             if let Some(open) = &m.open {

@@ -158,8 +158,8 @@ pub struct OpenAction {
 /// What Farrier itself put on the disk.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Deployed {
-    pub image: String,
-    pub run: String,
+    pub image: Arc<str>,
+    pub run: Box<str>,
 }
 
 /// A fault with when it was last seen and how often in a row.
@@ -184,7 +184,7 @@ pub struct Machine {
     pub desired: Option<Desired>,
     pub stage: Stage,
     pub stage_since: EngineTime,
-    pub run: Option<Run>,
+    pub run: Option<Box<Run>>,
     pub step: Option<Box<Cursor>>,
     pub condition: Condition,
     pub hold: Option<Box<Hold>>,
@@ -196,11 +196,11 @@ pub struct Machine {
     pub waiting: Option<Box<str>>,
     /// Drift or an out-of-band change last noticed at rest; report-only.
     pub notice: Option<Box<str>>,
-    /// Proven identity.
-    pub identity: Identity,
+    /// Proven identity; one with the inventory's where that says the same.
+    pub identity: Arc<Identity>,
     /// Pinned SSH host key.
     pub host_key: Option<Arc<str>>,
-    pub deployed: Option<Box<Deployed>>,
+    pub deployed: Option<Deployed>,
 }
 
 impl Machine {
@@ -224,7 +224,7 @@ impl Machine {
             not_before: EngineTime::ZERO,
             waiting: None,
             notice: None,
-            identity: Identity::default(),
+            identity: Arc::default(),
             host_key: None,
             deployed: None,
         }

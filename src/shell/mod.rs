@@ -74,7 +74,7 @@ impl SshShell {
             )
             .hint("make one with `ssh-keygen -t ed25519 -N ''`; RSA keys are not supported")
         })?;
-        let user = match host.endpoint.user.as_str() {
+        let user = match &*host.endpoint.user {
             "" => self.settings.user.clone(),
             user => user.to_string(),
         };

@@ -117,7 +117,7 @@ impl Decide for Broken {
                 if let Read::Seen(system) = &i.report.system
                     && !row.identity.is_unknown()
                 {
-                    row.identity = system.identity.clone();
+                    row.identity = system.identity.clone().into();
                 }
                 blind(Rules.decide(&Input { m: &row, ..*i }))
             }
@@ -277,7 +277,7 @@ fn clear_tasks(report: &mut crate::model::Report) {
 }
 
 fn act(action: Action, i: &Input<'_>) -> Verdict {
-    let expect = Expect { identity: i.m.identity.clone(), ..Expect::default() };
+    let expect = Expect { identity: (*i.m.identity).clone(), ..Expect::default() };
     Verdict::Act {
         entries: vec![Entry::Intent { action, expect, baseline: Default::default(), holds: None }],
     }

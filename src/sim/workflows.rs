@@ -72,16 +72,17 @@ pub fn expected(id: MachineId, identity: Identity, host_key: Option<String>) -> 
     let rack: Arc<str> = format!("r{:03}", id.0 / RACK).into();
     Expected {
         name: format!("n{:05}", id.0).into(),
-        identity,
+        identity: Arc::new(identity),
         rack: rack.clone(),
         position: u16::try_from(id.0 % RACK).unwrap_or(0),
         pool: "gpu".into(),
         profile: "gpu".into(),
-        domains: vec![
+        domains: [
             Domain { kind: DomainKind::Site, name: "sim".into() },
             Domain { kind: DomainKind::Rack, name: rack },
             Domain { kind: DomainKind::Pool, name: "gpu".into() },
-        ],
+        ]
+        .into(),
         labels: Default::default(),
         bmc: Default::default(),
         host: HostEndpoint { host_key, ..HostEndpoint::default() },

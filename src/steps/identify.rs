@@ -52,7 +52,7 @@ impl Params {
             return Look::Fail(wrong_machine(Channel::Host, part, &expected, &found));
         }
         let merged = system.identity.or(&v.expected.identity);
-        if v.m.identity != merged.or(&v.m.identity) {
+        if *v.m.identity != merged.or(&v.m.identity) {
             return Look::Note(vec![Entry::Proven { identity: merged }]);
         }
         Look::done(format!(

@@ -175,7 +175,7 @@ impl Params {
                 format!("the host runs image `{}`, wanted `{image}`", found.unwrap_or("unknown")),
             ));
         }
-        if v.m.deployed.as_ref().is_none_or(|d| d.run != run) {
+        if v.m.deployed.as_ref().is_none_or(|d| *d.run != *run) {
             return Look::Note(vec![Entry::Deployed { image: image.into(), run: run.into() }]);
         }
         // BMCs without `Once` keep the override: the next reboot would install again.

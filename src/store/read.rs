@@ -3,11 +3,11 @@
 use super::error::{damaged, reading};
 use super::{int, uint};
 use crate::model::journal::ENTRY_VERSION;
-use crate::model::{EngineTime, Entry, Expected, Machine, MachineId};
+use crate::model::{Domain, EngineTime, Entry, Expected, Machine, MachineId};
 use crate::port::store::{HistoryLine, Loaded, SiteState, Stopped, StoreError};
 use futures_util::TryStreamExt;
 use sqlx::{SqliteConnection, SqlitePool};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Everything that is resident, as of one moment.
@@ -16,7 +16,12 @@ pub(super) async fn load(pool: &SqlitePool) -> Result<Loaded, StoreError> {
     let conn = &mut *tx;
     let state = site_state(conn).await?;
     let mut words = Words::default();
-    let mut machines = Vec::new();
+    // Growing would leave holes of its size.
+    let (count,): (i64,) = sqlx::query_as("SELECT count(*) FROM machine")
+        .fetch_one(&mut *conn)
+        .await
+        .map_err(reading)?;
+    let mut machines: Vec<Machine> = Vec::with_capacity(usize::try_from(count).unwrap_or(0));
     {
         let mut rows =
             sqlx::query_as::<_, (i64, String)>("SELECT id, json FROM machine ORDER BY id")
@@ -27,7 +32,7 @@ pub(super) async fn load(pool: &SqlitePool) -> Result<Loaded, StoreError> {
             machines.push(machine);
         }
     }
-    let mut expected = BTreeMap::new();
+    let mut expected = Vec::with_capacity(machines.len());
     {
         let mut rows =
             sqlx::query_as::<_, (i64, String)>("SELECT id, json FROM expected ORDER BY id")
@@ -36,9 +41,16 @@ pub(super) async fn load(pool: &SqlitePool) -> Result<Loaded, StoreError> {
             let mut line: Expected =
                 parse(&json, || format!("the inventory's line of machine {id}"))?;
             words.share_expected(&mut line);
-            expected.insert(machine_id(id), Arc::new(line));
+            let id = machine_id(id);
+            if let Ok(at) = machines.binary_search_by_key(&id, |m| m.id)
+                && let Some(row) = machines.get_mut(at)
+            {
+                share_both(row, &mut line);
+            }
+            expected.push((id, Arc::new(line)));
         }
     }
+    let expected = expected.into_iter().collect();
     let workflows: Vec<(String, String)> = sqlx::query_as("SELECT hash, json FROM workflow")
         .fetch_all(&mut *conn)
         .await
@@ -125,14 +137,17 @@ pub(super) async fn history(
 
 /// Words that many machines have in common (racks, profiles, workflow hashes) are kept once.
 #[derive(Default)]
-struct Words(BTreeSet<Arc<str>>);
+struct Words {
+    words: BTreeSet<Arc<str>>,
+    domains: BTreeSet<Arc<[Domain]>>,
+}
 
 impl Words {
     fn share(&mut self, word: &mut Arc<str>) {
-        match self.0.get(&**word) {
+        match self.words.get(&**word) {
             Some(known) => *word = known.clone(),
             None => {
-                self.0.insert(word.clone());
+                self.words.insert(word.clone());
             }
         }
     }
@@ -145,17 +160,40 @@ impl Words {
         if let Some(step) = &mut m.step {
             self.share(&mut step.key);
         }
-        // The same name stands in the inventory's line.
-        self.share(&mut m.name);
+        if let Some(deployed) = &mut m.deployed {
+            self.share(&mut deployed.image);
+        }
     }
 
     fn share_expected(&mut self, e: &mut Expected) {
-        for word in [&mut e.rack, &mut e.pool, &mut e.profile, &mut e.name] {
+        let (bmc, host) = (&mut e.bmc, &mut e.host);
+        for word in [
+            &mut e.rack,
+            &mut e.pool,
+            &mut e.profile,
+            &mut bmc.credential,
+            &mut bmc.tls,
+            &mut host.user,
+        ] {
             self.share(word);
         }
-        for domain in &mut e.domains {
+        if let Some(known) = self.domains.get(&*e.domains) {
+            e.domains = known.clone();
+            return;
+        }
+        for domain in Arc::make_mut(&mut e.domains) {
             self.share(&mut domain.name);
         }
-        e.domains.shrink_to_fit();
+        self.domains.insert(e.domains.clone());
+    }
+}
+
+/// What a machine's row and its line of the inventory say alike is kept once.
+fn share_both(row: &mut Machine, line: &mut Expected) {
+    if line.name == row.name {
+        line.name = row.name.clone();
+    }
+    if line.identity == row.identity {
+        line.identity = row.identity.clone();
     }
 }

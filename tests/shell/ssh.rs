@@ -175,7 +175,7 @@ impl Sshd {
             name: "gpu-42".into(),
             endpoint: HostEndpoint {
                 address: address.to_string(),
-                user: String::new(),
+                user: "".into(),
                 host_key: None,
             },
             host_key: Some(self.host_keys["ed25519"].as_str().into()),

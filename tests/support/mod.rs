@@ -300,12 +300,12 @@ fn expected(id: u32, name: &str) -> Arc<Expected> {
     let rack = format!("r{}", (id - 1) / 8 + 1);
     Arc::new(Expected {
         name: name.into(),
-        identity: Identity::new(None, Some(&uuid(id)), None),
+        identity: Identity::new(None, Some(&uuid(id)), None).into(),
         rack: rack.as_str().into(),
         position: u16::try_from((id - 1) % 8 + 1).unwrap(),
         pool: if id.is_multiple_of(2) { "h100" } else { "cpu" }.into(),
         profile: "gpu".into(),
-        domains: vec![Domain { kind: DomainKind::Rack, name: rack.as_str().into() }],
+        domains: [Domain { kind: DomainKind::Rack, name: rack.as_str().into() }].into(),
         labels: BTreeMap::from([("row".into(), "a".into())]),
         bmc: BmcEndpoint {
             url: format!("https://root:{PLANTED}@10.0.0.{}", id % 250),

@@ -50,9 +50,9 @@ struct Places {
 
 /// `[defaults]` of a file.
 struct Defaults {
-    credential: Option<(String, Place)>,
-    tls: Option<String>,
-    user: Option<String>,
+    credential: Option<(Arc<str>, Place)>,
+    tls: Option<Arc<str>>,
+    user: Option<Arc<str>>,
     at: Place,
 }
 
@@ -65,9 +65,9 @@ impl Machines {
                     .hint(format!("the other one is at {}", t.book.where_is(first.at)));
             }
             let here = Defaults {
-                credential: t.text("credential").map(|c| (c.value.to_string(), c.at)),
+                credential: t.text("credential").map(|c| (c.value.into(), c.at)),
                 tls: t.text("tls").and_then(|text| tls(&t, text)),
-                user: t.text("user").map(|u| u.value.to_string()),
+                user: t.text("user").map(|u| u.value.into()),
                 at: t.at,
             };
             self.defaults.get_or_insert(here);
@@ -85,13 +85,14 @@ impl Machines {
         let start = std::mem::replace(&mut self.file_start, self.drafts.len());
         let defaults = self.defaults.take();
         let credential = defaults.as_ref().and_then(|d| d.credential.as_ref());
-        let tls = defaults.as_ref().and_then(|d| d.tls.as_deref());
-        let user = defaults.as_ref().and_then(|d| d.user.as_deref());
+        let tls = defaults.as_ref().and_then(|d| d.tls.as_ref());
+        let (ca, off): (Arc<str>, Arc<str>) = ("ca".into(), "off".into());
+        let user = defaults.as_ref().and_then(|d| d.user.as_ref());
         for draft in self.drafts.iter_mut().skip(start) {
             let m = &mut draft.expected;
             match credential {
                 Some((name, at)) if draft.wants_credential => {
-                    m.bmc.credential.clone_from(name);
+                    m.bmc.credential = name.clone();
                     draft.at.credential = *at;
                 }
                 None if draft.wants_credential => {
@@ -102,13 +103,14 @@ impl Machines {
             }
             if draft.wants_tls {
                 let plain = m.bmc.url.starts_with("http://");
-                m.bmc.tls = if plain { "off" } else { tls.unwrap_or("ca") }.to_string();
+                let unsaid = if plain { &off } else { tls.unwrap_or(&ca) };
+                m.bmc.tls = unsaid.clone();
             }
-            if m.bmc.tls == "off" && !is_loopback(&m.bmc.url) {
+            if &*m.bmc.tls == "off" && !is_loopback(&m.bmc.url) {
                 count(&mut self.unchecked, draft.at.url);
             }
             if let (true, Some(user)) = (m.host.user.is_empty(), user) {
-                m.host.user = user.to_string();
+                m.host.user = user.clone();
             }
         }
     }
@@ -171,12 +173,12 @@ impl Machines {
         let host = host(t, &name);
         let expected = Expected {
             name,
-            identity,
+            identity: Arc::new(identity),
             rack,
             position: position.unwrap_or(0),
             pool,
             profile: Arc::from(""),
-            domains: Vec::new(),
+            domains: Arc::default(),
             labels,
             bmc,
             host,
@@ -188,6 +190,8 @@ impl Machines {
     pub(super) fn resolve(self, book: &Book<'_>, inv: &mut Inventory) {
         twice(book, &self.drafts);
         let mut pools = PoolDomains::default();
+        // Machines of a rack are mostly in the same domains: the list is kept once.
+        let mut lists: BTreeSet<Arc<[Domain]>> = BTreeSet::new();
         inv.machines.reserve(self.drafts.len());
         for draft in self.drafts {
             let Draft { mut expected, chassis, nvlink, at, .. } = draft;
@@ -204,8 +208,13 @@ impl Machines {
                 dangling(book, at.pool, "pool", &expected.pool, inv.pools.keys().map(|k| &**k));
             }
             let rack = rack.map_or(&[][..], |(_, r)| &r.domains);
-            expected.domains = domains(rack, pools.of(&expected.pool), chassis, nvlink);
-            let credential = expected.bmc.credential.as_str();
+            let found = domains(rack, pools.of(&expected.pool), chassis, nvlink);
+            expected.domains = lists.get(&*found).cloned().unwrap_or_else(|| {
+                let list: Arc<[Domain]> = found.into();
+                lists.insert(list.clone());
+                list
+            });
+            let credential = &*expected.bmc.credential;
             if !credential.is_empty() && !inv.credentials.contains_key(credential) {
                 inv.credentials.insert(credential.into(), at.credential);
             }
@@ -235,7 +244,7 @@ fn bmc(mut t: Table<'_, '_>, at: &mut Places) -> (BmcEndpoint, bool, bool) {
         }
     }
     if let Some(name) = t.text("credential") {
-        out.credential = name.value.to_string();
+        out.credential = name.value.into();
         at.credential = name.at;
     }
     if let Some(text) = t.text("tls") {
@@ -277,14 +286,14 @@ fn part(
     cleaned
 }
 
-fn tls(t: &Table<'_, '_>, text: Text<'_>) -> Option<String> {
+fn tls(t: &Table<'_, '_>, text: Text<'_>) -> Option<Arc<str>> {
     let pin =
         text.value.strip_prefix("sha256:").map(|hex| hex.replace(':', "").to_ascii_lowercase());
     match pin {
         Some(hex) if hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_hexdigit()) => {
-            Some(format!("sha256:{hex}"))
+            Some(format!("sha256:{hex}").into())
         }
-        None if matches!(text.value, "ca" | "off") => Some(text.value.to_string()),
+        None if matches!(text.value, "ca" | "off") => Some(text.value.into()),
         _ => {
             t.error(text.at, format!("`tls` can't be `{}`", text.value)).hint(
                 "`ca`, `off`, or `sha256:` with the 64 hex digits of the certificate's digest",
@@ -314,7 +323,7 @@ fn host(t: &mut Table<'_, '_>, name: &str) -> HostEndpoint {
     let out = HostEndpoint {
         // A machine without an address is looked up by its name.
         address: address.map_or(name, |a| a.value).to_string(),
-        user: user.map(|u| u.value.to_string()).unwrap_or_default(),
+        user: user.map(|u| u.value.into()).unwrap_or_default(),
         host_key: key.map(|k| k.value.trim().to_string()),
     };
     if let Some(h) = host {
