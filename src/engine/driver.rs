@@ -3,7 +3,7 @@
 use super::clock::{Clock, wall_ms};
 use super::perform::{Context, perform, read};
 use super::{Command, Director, Event};
-use crate::model::{EngineTime, Fault, MachineId};
+use crate::model::{Channel, EngineTime, Fault, FaultClass, MachineId, Outcome, Read, Report};
 use crate::port::store::{CommitItem, Stopped, Store, StoreError};
 use crate::port::{Inward, Ports};
 use std::collections::BTreeMap;
@@ -197,7 +197,7 @@ impl Driver {
         for command in out.drain(..) {
             if let Command::Act { machine, seq, .. } = &command {
                 let why = "the daemon is stopping".to_string();
-                let outcome = crate::model::Outcome::Withdrawn { why };
+                let outcome = Outcome::Withdrawn { why };
                 let event = Event::Acted { machine: *machine, seq: *seq, outcome };
                 self.send.send(event).ok();
                 continue;
@@ -219,24 +219,42 @@ impl Driver {
                 if !probing {
                     return Ok(());
                 }
-                let Some(context) = self.context(machine) else { return Ok(()) };
                 let (send, clock, gate) =
                     (self.send.clone(), self.wiring.clock, self.probes.clone());
+                let Some(context) = self.context(machine) else {
+                    // Its profile is gone: an empty answer, so that it is looked at again.
+                    let report = Box::new(Report { at: clock.now(), ..Report::default() });
+                    send.send(Event::Probed { machine, token, report }).ok();
+                    return Ok(());
+                };
                 tokio::spawn(async move {
                     let _permit = gate.acquire().await;
-                    let mut report = Box::new(
-                        read(&context, set, job.as_deref(), handle.as_deref(), run.as_deref())
-                            .await,
-                    );
+                    // In a task of its own: a panic in an edge must not leave the machine waiting.
+                    let part = tokio::spawn(async move {
+                        let (job, handle, run) =
+                            (job.as_deref(), handle.as_deref(), run.as_deref());
+                        read(&context, set, job, handle, run).await
+                    });
+                    let mut report = Box::new(part.await.unwrap_or_else(|e| Report {
+                        system: Read::Failed(broke(&e)),
+                        ..Report::default()
+                    }));
                     report.at = clock.now();
                     send.send(Event::Probed { machine, token, report }).ok();
                 });
             }
             Command::Act { machine, seq, action, expect } => {
-                let Some(context) = self.context(machine) else { return Ok(()) };
                 let send = self.send.clone();
+                let Some(context) = self.context(machine) else {
+                    let why = "the machine's profile is not in the configuration".to_string();
+                    let outcome = Outcome::Withdrawn { why };
+                    send.send(Event::Acted { machine, seq, outcome }).ok();
+                    return Ok(());
+                };
                 tokio::spawn(async move {
-                    let outcome = perform(&context, action, &expect).await;
+                    let act = tokio::spawn(async move { perform(&context, action, &expect).await });
+                    let outcome =
+                        act.await.unwrap_or_else(|e| Outcome::Unknown { fault: broke(&e) });
                     send.send(Event::Acted { machine, seq, outcome }).ok();
                 });
             }
@@ -285,6 +303,17 @@ impl Driver {
             Inward::Poke { machine } => Event::Poke { machine },
         })
     }
+}
+
+/// An edge panicked: a defect of ours, told like any other fault.
+fn broke(e: &tokio::task::JoinError) -> Fault {
+    Fault::new(
+        FaultClass::Bug,
+        Channel::Engine,
+        "edge-broke-off",
+        format!("an edge broke off: {e}"),
+    )
+    .hint("please report this with the daemon's log")
 }
 
 /// The one writer: takes what has gathered, makes it durable in one transaction, answers each.
