@@ -48,6 +48,10 @@ pub fn words(entry: &Entry) -> String {
         Entry::Back => "the BMC answers again".into(),
         Entry::Quarantined { fault } => format!("quarantined: {fault}"),
         Entry::Waits { what } => format!("waits for {what}"),
+        Entry::OutOfBand { what } => format!("not done by Farrier: {what}"),
+        Entry::Restored { incarnation } => {
+            format!("the database was restored from a backup, now incarnation {incarnation}")
+        }
         Entry::Noticed { what } if what.is_empty() => "the notice is gone".into(),
         Entry::Noticed { what } => format!("noticed: {what}"),
     }
@@ -65,7 +69,9 @@ fn order(change: &Change) -> String {
         | Change::Unhold { why }
         | Change::Release { why }
         | Change::Retry { why }
+        | Change::Abort { why }
         | Change::Repair { why } => format!("{} ({why})", change.name()),
+        Change::Skip { step, why } => format!("skip `{step}` ({why})"),
     }
 }
 

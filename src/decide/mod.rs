@@ -12,8 +12,8 @@ pub mod watch;
 
 use crate::model::facts::Read;
 use crate::model::{
-    Action, Channel, EngineTime, Entry, Expected, Fault, FaultClass, LimitClass, Machine,
-    MachineId, OpenState, Outcome, Report, StepEnd,
+    Action, ActionKind, Channel, EngineTime, Entry, Expected, Fault, FaultClass, LimitClass,
+    Machine, MachineId, OpenState, Outcome, Report, StepEnd,
 };
 use crate::steps::site::{Profile, Site};
 use crate::steps::workflow::{StepSpec, Unsupported, Workflow};
@@ -117,6 +117,7 @@ fn decide(i: &Input<'_>) -> Verdict {
             Some(entries) => write(entries, i.now),
             None => watch::at_rest(i),
         },
+        (Some(run), _) if run.abort.is_some() => abort(i),
         (Some(_), None) => write(route::advance(i, None), i.now),
         (Some(_), Some(step)) => match i.workflow.steps.get(usize::from(step.index)) {
             Some(spec) if spec.key == step.key => look(i, spec),
@@ -166,6 +167,10 @@ fn settle(i: &Input<'_>, outcome: Outcome) -> Vec<Entry> {
 
 /// The current step's judgement, turned into a verdict.
 fn look(i: &Input<'_>, spec: &StepSpec) -> Verdict {
+    if let Some(why) = i.m.step.as_ref().and_then(|s| s.skip.as_deref()) {
+        let reason = format!("a person said so: {why}");
+        return end_step(i, spec, StepEnd::Skipped { reason });
+    }
     let view = view(i, spec);
     let early = i.now < i.m.not_before;
     match spec.step.look(&view) {
@@ -184,6 +189,24 @@ fn look(i: &Input<'_>, spec: &StepSpec) -> Verdict {
         Look::Unread(fault) => fail(i, spec, vec![], fault, Failed::Read),
         Look::Act(action) => act(i, spec, action),
     }
+}
+
+/// An aborted run: what Farrier left open for the machine is closed, then it rests with people.
+fn abort(i: &Input<'_>) -> Verdict {
+    let acts = i.m.step.as_ref().map_or(&[][..], |s| &s.acts);
+    let window = acts.iter().rev().find_map(|a| match a.kind {
+        ActionKind::OpenBootWindow if a.happened => Some(Some(&a.about)),
+        ActionKind::CloseBootWindow if a.happened => Some(None),
+        _ => None,
+    });
+    let spec = i.m.step.as_ref().and_then(|s| i.workflow.steps.get(usize::from(s.index)));
+    if let (Some(Some(run)), Some(spec)) = (window, spec) {
+        if i.now < i.m.not_before {
+            return Verdict::Rest { due: i.m.not_before, waiting: None };
+        }
+        return act(i, spec, Action::CloseBootWindow { run: run.clone() });
+    }
+    write(route::abort(i), i.now)
 }
 
 /// An action is wanted: every machine-wide reason against it, then the intent.

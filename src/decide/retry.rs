@@ -111,6 +111,7 @@ mod tests {
             attempt: 1,
             acts: vec![],
             holds: None,
+            skip: None,
         }));
         assert_eq!(
             after(&m, policy, &fault(FaultClass::Auth), Failed::Read, EngineTime(0)),

@@ -1,7 +1,7 @@
 //! From stage to stage: what people want, what is there, and the one edge table.
 
 use super::Input;
-use crate::model::{Channel, Control, Desired, Entry, Fault, FaultClass, Stage};
+use crate::model::{Channel, Control, Desired, Entry, Fault, FaultClass, Stage, StepEnd};
 
 /// At rest (or idle in discovery): does anything call for a run?
 pub(super) fn departure(i: &Input<'_>) -> Option<Vec<Entry>> {
@@ -42,6 +42,20 @@ fn begin(i: &Input<'_>, to: Option<Stage>, reason: &str) -> Vec<Entry> {
         Some(stage) => arrive(i, stage, &mut entries),
         None => next_step(i, i.m.stage, None, &mut entries),
     }
+    entries
+}
+
+/// The end of an aborted run: its place in the repair shop, power and disks as they are.
+pub(super) fn abort(i: &Input<'_>) -> Vec<Entry> {
+    let why = i.m.run.as_ref().and_then(|r| r.abort.as_deref()).unwrap_or("aborted");
+    let reason = format!("aborted: {why}");
+    let ended = i.m.step.as_ref().map(|s| Entry::StepEnded {
+        key: s.key.clone(),
+        end: StepEnd::Skipped { reason: reason.clone() },
+    });
+    let mut entries: Vec<Entry> = ended.into_iter().collect();
+    entries.push(Entry::Entered { stage: Stage::Repair });
+    entries.push(Entry::RunEnded { why: reason });
     entries
 }
 

@@ -60,6 +60,10 @@ pub enum Change {
     Release { why: String },
     /// Try the current step again now.
     Retry { why: String },
+    /// End the current step as skipped. `step` is its key: an order that comes late skips nothing else.
+    Skip { step: String, why: String },
+    /// Start nothing more of this run, follow what was launched to its end, then rest in `repair`.
+    Abort { why: String },
     /// Give the machine to people. Only where the edge table has an edge to `repair`.
     Repair { why: String },
 }
@@ -74,6 +78,8 @@ impl Change {
             Change::Unhold { .. } => "unhold",
             Change::Release { .. } => "release",
             Change::Retry { .. } => "retry",
+            Change::Skip { .. } => "skip",
+            Change::Abort { .. } => "abort",
             Change::Repair { .. } => "repair",
         }
     }

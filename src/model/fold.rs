@@ -23,6 +23,9 @@ pub struct Illegal {
     pub why: String,
 }
 
+/// Who holds a machine after [`Entry::Restored`].
+pub const RESTORE: &str = "restore";
+
 /// How many closed actions of one attempt a row keeps; a step that needs more is ill-designed.
 const ACTS_KEPT: usize = 24;
 
@@ -49,6 +52,7 @@ pub fn apply(m: &mut Machine, entry: &Entry, at: EngineTime) -> Result<(), Illeg
                 workflow: workflow.clone(),
                 reason: reason.clone(),
                 since: at,
+                abort: None,
             }));
         }
         Entry::RunEnded { .. } => {
@@ -81,6 +85,7 @@ pub fn apply(m: &mut Machine, entry: &Entry, at: EngineTime) -> Result<(), Illeg
                 attempt: 0,
                 acts: Vec::new(),
                 holds: None,
+                skip: None,
             }));
             m.waiting = None;
         }
@@ -240,6 +245,20 @@ pub fn apply(m: &mut Machine, entry: &Entry, at: EngineTime) -> Result<(), Illeg
             m.waiting = Some(what.as_str().into());
             settle_down(m);
         }
+        Entry::OutOfBand { .. } => m.out_of_band = m.out_of_band.saturating_add(1),
+        Entry::Restored { incarnation } => {
+            if let Some(open) = &mut m.open {
+                open.state = OpenState::Unknown;
+            }
+            // A hold of a person's stays theirs.
+            m.hold.get_or_insert_with(|| {
+                Box::new(Hold {
+                    by: RESTORE.into(),
+                    why: format!("restored from a backup as {incarnation}; look, then unhold"),
+                    since: at,
+                })
+            });
+        }
         Entry::Noticed { what } => {
             m.notice = (!what.is_empty()).then(|| what.as_str().into());
         }
@@ -324,6 +343,42 @@ fn change_row(m: &mut Machine, change: &Change, by: &str, at: EngineTime) -> Res
             m.not_before = EngineTime::ZERO;
             if matches!(m.condition, Condition::BackingOff) {
                 m.condition = Condition::Ok;
+            }
+        }
+        Change::Skip { step: wanted, why } => {
+            let Some(step) = &mut m.step else {
+                return Err("no step is under way".into());
+            };
+            if *step.key != **wanted {
+                return Err(format!("the current step is `{}`, not `{wanted}`", step.key));
+            }
+            if m.open.is_some() {
+                return Err("an action is open; hold the machine and wait for it".into());
+            }
+            step.skip = Some(why.as_str().into());
+            m.not_before = EngineTime::ZERO;
+            m.condition = Condition::Ok;
+        }
+        Change::Abort { why } => {
+            if !is_legal(m.stage, Stage::Repair) {
+                return Err(format!(
+                    "there is no safe place to abort to from {}: set the desired state instead",
+                    m.stage
+                ));
+            }
+            let Some(run) = &mut m.run else {
+                return Err("no run is under way".into());
+            };
+            run.abort = Some(why.as_str().into());
+            m.desired = None;
+            m.not_before = EngineTime::ZERO;
+            // A person has looked, as with a release.
+            m.condition = Condition::Ok;
+            if m.open.as_ref().is_some_and(|o| o.state == OpenState::Unknown) {
+                close(m, false, at);
+            }
+            if let Some(open) = &mut m.open {
+                open.progress_at = at;
             }
         }
         Change::Repair { .. } => {

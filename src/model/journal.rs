@@ -115,6 +115,16 @@ pub enum Entry {
     Waits {
         what: String,
     },
+    /// Something changed that Farrier did not do: power, firmware, boot order. Report-only.
+    OutOfBand {
+        what: String,
+    },
+    /// This database was restored from a backup: what happened since then is not in it. The machine
+    /// is held and an open action's outcome is unknown.
+    Restored {
+        /// The incarnation from here on.
+        incarnation: Arc<str>,
+    },
     /// Drift or a change made behind Farrier's back: what, report-only. Empty = gone again.
     Noticed {
         what: String,
@@ -145,6 +155,8 @@ impl Entry {
             Entry::Back => "back",
             Entry::Quarantined { .. } => "quarantined",
             Entry::Waits { .. } => "waits",
+            Entry::OutOfBand { .. } => "out-of-band",
+            Entry::Restored { .. } => "restored",
             Entry::Noticed { .. } => "noticed",
         }
     }

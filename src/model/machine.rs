@@ -91,6 +91,9 @@ pub struct Run {
     pub workflow: Arc<str>,
     pub reason: Arc<str>,
     pub since: EngineTime,
+    /// Why a person aborted it; nothing new is started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub abort: Option<Arc<str>>,
 }
 
 /// Where a run stands inside its stage.
@@ -107,6 +110,9 @@ pub struct Cursor {
     /// Headroom held until the step ends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub holds: Option<LimitClass>,
+    /// Why a person skips it: it ends as soon as no action is open.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub skip: Option<Box<str>>,
 }
 
 /// One closed action of the current attempt.
@@ -196,6 +202,9 @@ pub struct Machine {
     pub waiting: Option<Box<str>>,
     /// Drift or an out-of-band change last noticed at rest; report-only.
     pub notice: Option<Box<str>>,
+    /// Changes made behind Farrier's back, counted since registration.
+    #[serde(default)]
+    pub out_of_band: u16,
     /// Proven identity; one with the inventory's where that says the same.
     pub identity: Arc<Identity>,
     /// Pinned SSH host key.
@@ -224,6 +233,7 @@ impl Machine {
             not_before: EngineTime::ZERO,
             waiting: None,
             notice: None,
+            out_of_band: 0,
             identity: Arc::default(),
             host_key: None,
             deployed: None,
