@@ -168,6 +168,7 @@ impl Case {
             room: &Free,
             stopped: false,
             resumed: EngineTime::ZERO,
+            outage: None,
         })
     }
 

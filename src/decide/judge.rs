@@ -57,7 +57,7 @@ pub(super) fn open_action(i: &Input<'_>) -> Verdict {
     let closed = |happened, why: String| Entry::Closed { happened, why };
     let judged = judge(i, open, spec.stall.0);
     let step_age = m.step.as_ref().map_or(0, |s| i.now.since(s.since.max(i.resumed)));
-    let overdue = step_age > spec.timeout.0 && !i.stopped;
+    let overdue = step_age > spec.timeout.0 && !i.stopped && i.outage.is_none();
     // A quarantined machine's launched work is still followed to its end; nothing follows from it.
     if m.is_quarantined() {
         return match judged {
@@ -84,6 +84,7 @@ pub(super) fn open_action(i: &Input<'_>) -> Verdict {
         ),
         CantTell(why) => did_not(i, spec, open, why),
         Found(handle) => write(vec![Entry::Found { handle }], i.now),
+        Stuck(_) if i.outage.is_some() => wait(i, "the outage's effects to pass", 60_000),
         Stuck(fault) => give_up(i, fault),
         Broke(fault) => {
             fail(i, spec, vec![closed(false, fault.to_string())], fault, Failed::Attempt)
