@@ -1,6 +1,6 @@
 //! Unreachable is not quarantined: nothing is charged, and it clears itself after good probes.
 
-use super::{Input, Verdict, unanswered, watch, write};
+use super::{Input, Verdict, retry, unanswered, watch, write};
 use crate::model::facts::{Power, Read};
 use crate::model::{ActionKind, Channel, Condition, EngineTime, Entry, Fault, Machine, Report};
 
@@ -92,9 +92,11 @@ fn lost(i: &Input<'_>, fault: &Fault) -> Verdict {
     write(vec![Entry::Lost { fault }], i.now + 15_000)
 }
 
-/// Looks again after a quarter of the time that it has been away.
+/// Looks again after a quarter of the time that it has been away, give or take: machines that were
+/// lost together are not found together.
 fn still_away(i: &Input<'_>, since: EngineTime, what: &str) -> Verdict {
-    let due = i.now + (i.now.since(since) / 4).clamp(15_000, 300_000);
+    let pause = (i.now.since(since) / 4).clamp(15_000, 300_000);
+    let due = i.now + (pause - pause / 4 + retry::jitter(i.m.id, i.now) % (pause / 2));
     if i.m.waiting.as_deref() == Some(SECOND) {
         return write(vec![Entry::Waits { what: what.into() }], due);
     }
