@@ -4,6 +4,7 @@
 pub mod explain;
 pub mod gate;
 pub mod judge;
+mod out_of_band;
 mod pace;
 pub mod probes;
 pub mod reach;
