@@ -112,7 +112,8 @@ fn site(incarnation: Arc<str>) -> Arc<Site> {
         let step = Step::Power(power::Params { state });
         steps.push(spec(Stage::Firmware, format!("power-{n}"), step));
     }
-    let workflow = Workflow { name: "w".into(), watch: Span(300_000), steps };
+    let workflow =
+        Workflow { name: "w".into(), watch: Span(300_000), sla: Default::default(), steps };
     let hash = workflow.hash();
     let profile = Profile { name: "p".into(), workflow: hash.clone(), ..Profile::default() };
     Arc::new(Site {

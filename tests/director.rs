@@ -33,6 +33,7 @@ fn site() -> Site {
     let workflow = Workflow {
         name: "w".into(),
         watch: time::Span(300_000),
+        sla: Default::default(),
         steps: vec![
             step(Stage::Discover, "identify", Step::Identify(identify::Params {})),
             step(Stage::Firmware, "off", Step::Power(power::Params { state: power::Wanted::Off })),

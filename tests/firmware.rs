@@ -90,7 +90,12 @@ impl Case {
                 cluster: Some("c".into()),
                 ..Profile::default()
             },
-            workflow: Workflow { name: "w".into(), watch: time::Span(300_000), steps: vec![spec] },
+            workflow: Workflow {
+                name: "w".into(),
+                watch: time::Span(300_000),
+                sla: Default::default(),
+                steps: vec![spec],
+            },
             expected: Expected {
                 name: "n1".into(),
                 identity: Identity::default().into(),

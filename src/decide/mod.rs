@@ -10,6 +10,7 @@ pub mod probes;
 pub mod reach;
 pub mod retry;
 pub mod route;
+pub mod stuck;
 pub mod watch;
 
 use crate::model::facts::Read;
