@@ -56,7 +56,10 @@ pub fn words(entry: &Entry) -> String {
             format!("at rest: {}", parts.join("; "))
         }
         Entry::OutOfBand { what } => format!("not done by Farrier: {what}"),
-        Entry::Restored { incarnation } => {
+        Entry::Presumed { action, why, .. } => {
+            format!("`{}` may have been done already: {why}", action.kind())
+        }
+        Entry::Restored { incarnation, .. } => {
             format!("the database was restored from a backup, now incarnation {incarnation}")
         }
         Entry::Noticed { what } if what.is_empty() => "the notice is gone".into(),

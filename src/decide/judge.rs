@@ -387,7 +387,8 @@ fn update(
         (None, Some(_)) => Still("the task to be listed again"),
         (None, None) => match fresh {
             Some(task) => Found(task.uri.clone()),
-            None if late && open.state == OpenState::Applied => {
+            // After a restore the list may have been lost with a BMC reset in between: as taken.
+            None if late && (open.state == OpenState::Applied || i.m.restored.is_some()) => {
                 Happened("taken, no task was named; the version will decide".into())
             }
             None if late => DidNot("no new task, and the version is the old one".into()),

@@ -8,6 +8,7 @@ mod out_of_band;
 mod pace;
 pub mod probes;
 pub mod reach;
+pub mod restored;
 pub mod retry;
 pub mod route;
 pub mod stuck;
@@ -21,6 +22,7 @@ use crate::model::{
 use crate::steps::site::{Profile, Site};
 use crate::steps::workflow::{StepSpec, Unsupported, Workflow};
 use crate::steps::{Look, View};
+use restored::Weighed;
 use retry::Failed;
 
 /// Everything a decision may read.
@@ -112,6 +114,9 @@ fn decide(i: &Input<'_>) -> Verdict {
         return Verdict::Rest { due: i.now + watch::pause(i), waiting: None };
     }
     if let Some(hold) = &m.hold {
+        if let Some(verdict) = restored::while_held(i) {
+            return verdict;
+        }
         let waiting = format!("the hold of {} to end ({})", hold.by, hold.why);
         return Verdict::Rest { due: i.now + watch::pause(i), waiting: Some(waiting) };
     }
@@ -214,7 +219,16 @@ fn abort(i: &Input<'_>) -> Verdict {
 
 /// An action is wanted: every machine-wide reason against it, then the intent.
 fn act(i: &Input<'_>, spec: &StepSpec, action: Action) -> Verdict {
-    if let Some(fault) = gate::refuse(i, &action) {
+    let (action, presumed) = match restored::weigh(i, &action) {
+        Weighed::AsWanted => (action, None),
+        Weighed::Presume(instead, why) => (instead, Some(why)),
+        Weighed::Wait(what) => return wait(i, &what, 30_000),
+        Weighed::Unread(fault) => return fail(i, spec, vec![], fault, Failed::Read),
+        Weighed::InDoubt(fault) => return give_up(i, fault),
+    };
+    if presumed.is_none()
+        && let Some(fault) = gate::refuse(i, &action)
+    {
         return fail(i, spec, vec![], fault, Failed::Read);
     }
     if i.stopped {
@@ -231,6 +245,9 @@ fn act(i: &Input<'_>, spec: &StepSpec, action: Action) -> Verdict {
         }
     }
     let (expect, baseline) = gate::expectation(i, &action);
+    if let Some(why) = presumed {
+        return write(vec![Entry::Presumed { action, baseline, holds, why }], i.now);
+    }
     Verdict::Act { entries: vec![Entry::Intent { action, expect, baseline, holds }] }
 }
 

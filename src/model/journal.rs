@@ -135,6 +135,19 @@ pub enum Entry {
     Restored {
         /// The incarnation from here on.
         incarnation: Arc<str>,
+        /// The one before: runs under way keep the names they gave under it.
+        #[serde(default)]
+        was: Arc<str>,
+    },
+    /// After a restore: this may have been done in the time that was lost. It is taken as launched,
+    /// never sent by this database, and facts decide.
+    Presumed {
+        action: Action,
+        baseline: Baseline,
+        /// Headroom to hold until the step ends.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        holds: Option<LimitClass>,
+        why: String,
     },
     /// Drift or a change made behind Farrier's back: what, report-only. Empty = gone again.
     Noticed {
@@ -169,6 +182,7 @@ impl Entry {
             Entry::Observed { .. } => "observed",
             Entry::OutOfBand { .. } => "out-of-band",
             Entry::Restored { .. } => "restored",
+            Entry::Presumed { .. } => "presumed",
             Entry::Noticed { .. } => "noticed",
         }
     }
