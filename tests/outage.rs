@@ -29,6 +29,7 @@ fn step(stage: Stage, key: &str, step: Step) -> StepSpec {
         step,
         timeout: Span(90 * MINUTE),
         stall: Span(15 * MINUTE),
+        usual: Span(0),
         retry: Retry { attempts: 2, ..Retry::default() },
         unsupported: Unsupported::Quarantine,
         when: When::default(),
@@ -43,6 +44,7 @@ fn site() -> Site {
     };
     let workflow = Workflow {
         watch: Span(5 * MINUTE),
+        sla: BTreeMap::new(),
         steps: vec![
             step(Stage::Discover, "identify", Step::Identify(identify::Params {})),
             step(Stage::BurnIn, "burn-in", Step::BurnIn(burn_in)),
@@ -91,7 +93,7 @@ fn expected(n: u32) -> Arc<Expected> {
 }
 
 #[derive(Clone, Debug)]
-struct Box1 {
+struct Rig {
     power: Power,
     /// Its BMC's and its host's network.
     bmc: bool,
@@ -107,7 +109,7 @@ struct Hall {
     d: Director,
     now: EngineTime,
     out: Vec<Command>,
-    boxes: BTreeMap<u32, Box1>,
+    boxes: BTreeMap<u32, Rig>,
     journal: Vec<(EngineTime, u32, Entry)>,
     rows: BTreeMap<u32, Machine>,
     looks: Vec<(EngineTime, u32)>,
@@ -119,7 +121,7 @@ impl Hall {
         let loaded = Loaded::default();
         let d = Director::new(Rules, Settings::default(), loaded, Arc::new(site()), EngineTime(1));
         let empty =
-            Box1 { power: Power::On, bmc: true, ssh: true, job: None, lost: BTreeSet::new() };
+            Rig { power: Power::On, bmc: true, ssh: true, job: None, lost: BTreeSet::new() };
         let mut hall = Hall {
             d,
             now: EngineTime(1),
