@@ -1,5 +1,6 @@
 //! Wiring: the only place that knows every part.
 
+pub mod backup;
 pub mod check;
 pub mod current;
 pub mod database;

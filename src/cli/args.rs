@@ -54,6 +54,10 @@ pub enum Command {
     Sim(Sim),
     /// Check a database: does each journal fold to its row?
     Fsck(Fsck),
+    /// Copy the database, while the daemon runs; the copy is checked before it counts
+    Backup(Backup),
+    /// Put a backup in the database's place: every machine held, every open action unknown
+    Restore(Restore),
     /// Keep credentials
     Secret(Secret),
     /// See and change machines
@@ -151,6 +155,36 @@ pub struct Sim {
 
 #[derive(Debug, Args)]
 pub struct Fsck {
+    /// The database [default: the one of --config]
+    #[arg(long, value_name = "FILE")]
+    pub db: Option<PathBuf>,
+    #[arg(long, default_value = "farrier.toml", value_name = "FILE")]
+    pub config: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct Backup {
+    /// Where the copy goes; the key of the secrets is not part of it
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Replace a file that is there
+    #[arg(long)]
+    pub replace: bool,
+    /// The database [default: the one of --config]
+    #[arg(long, value_name = "FILE")]
+    pub db: Option<PathBuf>,
+    #[arg(long, default_value = "farrier.toml", value_name = "FILE")]
+    pub config: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct Restore {
+    /// A file that `farrier backup` made
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Check the backup and say what would be done
+    #[arg(long)]
+    pub dry_run: bool,
     /// The database [default: the one of --config]
     #[arg(long, value_name = "FILE")]
     pub db: Option<PathBuf>,

@@ -42,6 +42,8 @@ pub enum Local {
     DemoHook(String),
     Sim(args::Sim),
     Fsck(args::Fsck),
+    Backup(args::Backup),
+    Restore(args::Restore),
     Secret(args::Secret),
 }
 
@@ -78,6 +80,8 @@ fn split(command: Command) -> Result<Local, Box<Command>> {
         Command::DemoHook { url } => Local::DemoHook(url),
         Command::Sim(a) => Local::Sim(a),
         Command::Fsck(a) => Local::Fsck(a),
+        Command::Backup(a) => Local::Backup(a),
+        Command::Restore(a) => Local::Restore(a),
         Command::Secret(a) => Local::Secret(a),
         client => return Err(Box::new(client)),
     })

@@ -121,7 +121,7 @@ macro_rules! check_sql {
                 (SELECT seq FROM shard WHERE id = 0 AND epoch = ?3)"
     };
 }
-const CHECK: &str = check_sql!();
+pub(super) const CHECK: &str = check_sql!();
 const BEGIN_AND_CHECK: &str = concat!("BEGIN IMMEDIATE; ", check_sql!());
 
 /// In order: last seq before, epoch, wall clock, entry version, journal; rows; facts; keys; last
@@ -207,7 +207,7 @@ fn distinct(items: &[Prepared]) -> usize {
     items.iter().position(|i| !seen.insert(i.machine)).unwrap_or(items.len())
 }
 
-async fn write_group(
+pub(super) async fn write_group(
     conn: &mut SqliteConnection,
     check: &'static str,
     epoch: i64,

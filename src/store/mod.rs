@@ -7,7 +7,8 @@
 //! | `commit` | a batch as one transaction, one statement per table |
 //! | `read` | what the engine and the API read |
 //! | `secrets`, [`key`], [`vault`] | the encrypted table, its key, credentials for the edges |
-//! | [`fsck`] | what must hold in a database; copies |
+//! | [`fsck`] | what must hold in a database |
+//! | [`backup`] | copies, and their way back |
 //!
 //! Architecture invariant: an order to the writer is data, so nobody can run code (foreign I/O
 //! least of all) inside a transaction, and a caller that goes away cancels nothing.
@@ -17,6 +18,7 @@
     reason = "an edge: reads files, environment and the wall clock"
 )]
 
+pub mod backup;
 mod commit;
 mod error;
 mod facts;

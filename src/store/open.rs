@@ -33,7 +33,7 @@ impl Default for Settings {
 }
 
 /// First bytes of every SQLite database, <https://www.sqlite.org/fileformat.html> §1.3.
-const MAGIC: &[u8; 16] = b"SQLite format 3\0";
+pub(super) const MAGIC: &[u8; 16] = b"SQLite format 3\0";
 
 impl SqliteStore {
     /// Opens or creates the database at `path` as its only writer. Files made beside it:
@@ -81,7 +81,7 @@ fn look(path: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
-fn options(path: &Path, settings: Settings) -> SqliteConnectOptions {
+pub(super) fn options(path: &Path, settings: Settings) -> SqliteConnectOptions {
     SqliteConnectOptions::new()
         .filename(path)
         .foreign_keys(true)
@@ -140,7 +140,7 @@ async fn prepare(
 }
 
 /// Eight hex digits that tell this database from every other, and from itself after a restore.
-fn incarnation() -> Result<String, StoreError> {
+pub(super) fn incarnation() -> Result<String, StoreError> {
     let mut bytes = [0; 4];
     aws_lc_rs::rand::fill(&mut bytes)
         .map_err(|_| StoreError::Unusable("the system gives no random numbers".into()))?;
