@@ -4,11 +4,14 @@
 pub mod explain;
 pub mod gate;
 pub mod judge;
+mod out_of_band;
+mod pace;
 pub mod probes;
 pub mod reach;
 pub mod restored;
 pub mod retry;
 pub mod route;
+pub mod stuck;
 pub mod watch;
 
 use crate::model::facts::Read;
@@ -189,7 +192,7 @@ fn look(i: &Input<'_>, spec: &StepSpec) -> Verdict {
             act(i, spec, action)
         }
         _ if view.step_age() > spec.timeout.0 && !i.stopped => give_up(i, timed_out(i, spec)),
-        Look::Wait { what, poll_ms } => wait(i, &what, pace(poll_ms, view.step_age())),
+        Look::Wait { what, poll_ms } => wait(i, &what, pace::waiting(poll_ms, view.step_age())),
         Look::Fail(fault) => fail(i, spec, vec![], fault, Failed::Attempt),
         Look::Unread(fault) => fail(i, spec, vec![], fault, Failed::Read),
         Look::Act(action) => act(i, spec, action),
@@ -331,11 +334,6 @@ fn timed_out(i: &Input<'_>, spec: &StepSpec) -> Fault {
         fault = fault.evidence(format!("last fault: {}", note.fault));
     }
     fault
-}
-
-/// Polls get rarer the longer a step runs: 1/16 of its age, between the asked pace and 2 minutes.
-fn pace(poll_ms: u64, age_ms: u64) -> u64 {
-    (age_ms / 16).clamp(poll_ms, poll_ms.max(120_000))
 }
 
 /// The part of a report that failed because nothing came back.

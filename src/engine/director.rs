@@ -4,6 +4,7 @@
 use super::event::{Command, Event};
 use super::headroom::{Headroom, bit};
 use crate::decide::explain::{Explanation, explain};
+use crate::decide::stuck::{self, Stuck};
 use crate::decide::{Decide, Input, Rules, Verdict, probes, retry};
 use crate::model::facts::ProbeSet;
 use crate::model::{
@@ -199,6 +200,27 @@ impl<D: Decide> Director<D> {
     /// When the machine was last read, and when it is looked at next.
     pub fn times(&self, id: MachineId) -> Option<(EngineTime, EngineTime)> {
         self.slot(id).map(|s| (s.probed_at, s.due))
+    }
+
+    /// Is the machine past its stage's SLA? For people only.
+    pub fn overdue(&self, id: MachineId, now: EngineTime) -> bool {
+        let Some(slot) = self.slot(id) else { return false };
+        let Some((_, _, workflow)) = self.context(slot) else { return false };
+        stuck::overdue_at(&slot.row, workflow).is_some_and(|at| now >= at)
+    }
+
+    /// The same in words; `None` when it is not.
+    pub fn stuck(&self, id: MachineId, now: EngineTime) -> Option<Stuck> {
+        let slot = self.slot(id)?;
+        let (_, _, workflow) = self.context(slot)?;
+        stuck::stuck(&slot.row, workflow, now)
+    }
+
+    /// Quarantines that the circuit breaker counts now, and how many trip it (0 = off).
+    pub fn breaker(&self, now: EngineTime) -> (usize, u32) {
+        let window = self.site.breaker_window_ms;
+        let counted = self.quarantines.iter().filter(|t| now.since(**t) <= window).count();
+        (counted, self.site.breaker_quarantines)
     }
 
     /// Actions that were started and not answered yet: a graceful stop waits for these.

@@ -9,6 +9,7 @@ use super::machine::{
     Act, Condition, Control, Cursor, Deployed, FaultNote, Hold, Machine, MachineId, OpenAction,
     OpenState, Restored, Run,
 };
+use super::observed::Observed;
 use super::stage::{Stage, is_legal};
 use super::time::EngineTime;
 use std::sync::Arc;
@@ -47,6 +48,8 @@ pub fn apply(m: &mut Machine, entry: &Entry, at: EngineTime) -> Result<(), Illeg
             if let Some(run) = &m.run {
                 return Err(refuse(format!("run {} has not ended", run.id)));
             }
+            // From here on it is Farrier who changes things.
+            m.observed = Observed::default();
             m.run = Some(Box::new(Run {
                 id: seq,
                 workflow: workflow.clone(),
@@ -250,8 +253,12 @@ pub fn apply(m: &mut Machine, entry: &Entry, at: EngineTime) -> Result<(), Illeg
             m.waiting = Some(what.as_str().into());
             settle_down(m);
         }
+        Entry::Observed { power, boot, firmware } => {
+            m.observed = m.observed.with(*power, boot.as_deref(), firmware);
+        }
         Entry::OutOfBand { .. } => m.out_of_band = m.out_of_band.saturating_add(1),
         Entry::Restored { incarnation, was } => {
+            m.observed = Observed::default();
             if let Some(open) = &mut m.open {
                 open.state = OpenState::Unknown;
             }

@@ -2,6 +2,7 @@
 
 use super::action::{Action, Baseline, Expect, Outcome};
 use super::change::Change;
+use super::facts::Power;
 use super::fault::Fault;
 use super::identity::Identity;
 use super::limit::LimitClass;
@@ -115,6 +116,16 @@ pub enum Entry {
     Waits {
         what: String,
     },
+    /// What a machine at rest shows of the things that only Farrier should change: the mark that
+    /// later probes are compared with. `firmware`: `id version` each; empty = not read this time.
+    Observed {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        power: Option<Power>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        boot: Option<String>,
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        firmware: Vec<String>,
+    },
     /// Something changed that Farrier did not do: power, firmware, boot order. Report-only.
     OutOfBand {
         what: String,
@@ -168,6 +179,7 @@ impl Entry {
             Entry::Back => "back",
             Entry::Quarantined { .. } => "quarantined",
             Entry::Waits { .. } => "waits",
+            Entry::Observed { .. } => "observed",
             Entry::OutOfBand { .. } => "out-of-band",
             Entry::Restored { .. } => "restored",
             Entry::Presumed { .. } => "presumed",

@@ -6,6 +6,7 @@ use super::change::Desired;
 use super::fault::Fault;
 use super::identity::Identity;
 use super::limit::LimitClass;
+use super::observed::Observed;
 use super::stage::Stage;
 use super::time::EngineTime;
 use serde::{Deserialize, Serialize};
@@ -231,6 +232,9 @@ pub struct Machine {
     pub waiting: Option<Box<str>>,
     /// Drift or an out-of-band change last noticed at rest; report-only.
     pub notice: Option<Box<str>>,
+    /// The mark that the next probe at rest is compared with; empty while a run is under way.
+    #[serde(default)]
+    pub observed: Observed,
     /// Changes made behind Farrier's back, counted since registration.
     #[serde(default)]
     pub out_of_band: u16,
@@ -266,6 +270,7 @@ impl Machine {
             not_before: EngineTime::ZERO,
             waiting: None,
             notice: None,
+            observed: Observed::default(),
             out_of_band: 0,
             identity: Arc::default(),
             host_key: None,
