@@ -51,6 +51,7 @@ fn local(command: Local, json: bool) -> ExitCode {
         Local::Backup(args) => {
             app::backup::backup(args.db, &args.config, &args.file, args.replace, json)
         }
+        Local::SystemdUnit(args) => app::systemd::print_unit(&args.config, args.key.as_deref()),
         Local::Restore(args) => {
             app::backup::restore(args.db, &args.config, &args.file, args.dry_run, json)
         }

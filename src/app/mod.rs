@@ -12,3 +12,5 @@ pub mod parts;
 pub mod reload;
 pub mod serve;
 pub mod simulate;
+pub mod systemd;
+pub mod webhooks;

@@ -58,6 +58,13 @@ pub enum Command {
     Backup(Backup),
     /// Put a backup in the database's place: every machine held, every open action unknown
     Restore(Restore),
+    /// Print the unit under which systemd runs the daemon
+    SystemdUnit(SystemdUnit),
+    /// See webhooks and try one
+    Webhook {
+        #[command(subcommand)]
+        command: WebhookCommand,
+    },
     /// Keep credentials
     Secret(Secret),
     /// See and change machines
@@ -196,6 +203,23 @@ pub struct Restore {
     pub db: Option<PathBuf>,
     #[arg(long, default_value = "farrier.toml", value_name = "FILE")]
     pub config: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct SystemdUnit {
+    #[arg(long, default_value = "/etc/farrier/farrier.toml", value_name = "FILE")]
+    pub config: PathBuf,
+    /// Key of the secrets, handed over as the credential `farrier-key`
+    #[arg(long, value_name = "FILE")]
+    pub key: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum WebhookCommand {
+    /// Webhooks, what they still have to be told, and how they fail
+    List,
+    /// Send a `test` event now
+    Test { name: String },
 }
 
 #[derive(Debug, Args)]

@@ -12,8 +12,9 @@ use std::fs::OpenOptions;
 use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 /// How a database is opened.
 #[derive(Clone, Copy, Debug)]
@@ -45,8 +46,9 @@ impl SqliteStore {
         let writer = prepare(conn, lock, path).await?;
         let readers = read_pool(path, settings)?;
         let (orders, inbox) = mpsc::channel(64);
-        tokio::spawn(writer::run(writer, inbox));
-        Ok(Self { orders, readers })
+        let news = Arc::new(watch::Sender::new(0));
+        tokio::spawn(writer::run(writer, inbox, news.clone()));
+        Ok(Self { orders, readers, news })
     }
 }
 
