@@ -6,7 +6,8 @@
 )]
 
 use super::current::Current;
-use super::{files, listen, parts, reload};
+use super::systemd::{self, Manager};
+use super::{files, listen, parts, reload, webhooks};
 use crate::api;
 use crate::decide::Rules;
 use crate::engine::Director;
@@ -14,7 +15,9 @@ use crate::engine::clock::Clock;
 use crate::engine::director::Settings;
 use crate::engine::driver::{self, Driver, Wiring};
 use crate::model::Expected;
+use crate::notify::Notifier;
 use crate::port::Secret;
+use crate::port::outbox::Outbox;
 use crate::port::store::{Loaded, Store};
 use crate::store::SqliteStore;
 use std::collections::BTreeMap;
@@ -125,7 +128,12 @@ async fn run(
     let tls = daemon.api.tls.as_ref().map(listen::tls_config).transpose()?;
     let token = daemon.api.token_file.as_deref().map(read_token).transpose()?;
 
+    let manager = Manager::from_env();
     let vault = Arc::new(parts::vault(&store, &daemon).await?);
+    let outbox: Arc<dyn Outbox> = Arc::new(store.clone());
+    let notifier = Notifier::new(outbox.clone(), vault.clone())?;
+    notifier.set(webhooks::hooks(&daemon.webhooks));
+    let database = store.clone();
     let store: Arc<dyn Store> = Arc::new(store);
 
     let known: BTreeMap<_, _> =
@@ -153,9 +161,14 @@ async fn run(
         store: store.clone(),
         engine: handle.clone(),
         images: parts.images.clone(),
+        notifier: notifier.clone(),
+        manager: manager.clone(),
         token: state.token.clone(),
     };
-    let api = api::router(state).merge(reload::router(control.clone()));
+    let token = state.token.clone();
+    let api = api::router(state)
+        .merge(reload::router(control.clone()))
+        .merge(webhooks::router(notifier, token));
     let mut listeners = vec![tokio::spawn(listen::serve(api_socket, tls, api, ended.clone()))];
     if let Some(boot) = &daemon.boot {
         let socket = listen::bind("boot", boot.bind).await?;
@@ -174,7 +187,17 @@ async fn run(
     tracing::info!(api = %daemon.api.bind, database = %daemon.database.display(), "farrier serves");
     tokio::spawn(first_inventory(control.clone(), known, ask.confirm));
     tokio::spawn(hangups(control));
-    let result = driver.run(signalled()).await;
+    tokio::spawn(webhooks::watch_stuck(handle.clone(), outbox));
+    if let Some(limit) = systemd::watchdog() {
+        let (manager, handle) = (manager.clone(), handle.clone());
+        tokio::spawn(systemd::signs_of_life(manager, limit, handle, database));
+    }
+    manager.tell("READY=1");
+    let stopping = async {
+        signalled().await;
+        manager.tell("STOPPING=1");
+    };
+    let result = driver.run(stopping).await;
     ending.send(true).ok();
     for listener in listeners {
         // A client that keeps its connection open does not keep the daemon alive.

@@ -1,9 +1,8 @@
-//! What must hold in a database, and copies of it. Works beside a running daemon: it reads one
+//! What must hold in a database. Works beside a running daemon: it reads one
 //! consistent moment and writes nothing.
 
 use super::commit::columns;
-use super::error::{opening, reading};
-use super::migrate::copy_to;
+use super::error::reading;
 use super::open::inspect;
 use super::read::{entry, machine, machine_id};
 use super::uint;
@@ -54,23 +53,6 @@ pub async fn fsck(path: &Path) -> Result<FsckReport, StoreError> {
             Ok(report)
         }
     }
-}
-
-/// A consistent copy of the database at `path`, also while a daemon writes it. `to` must not
-/// exist.
-pub async fn backup(path: &Path, to: &Path) -> Result<(), StoreError> {
-    if to.exists() {
-        return Err(StoreError::Unusable(format!(
-            "`{}` is there already; it was left as it is",
-            to.display()
-        )));
-    }
-    let mut conn = inspect(path).await?;
-    let copied = copy_to(&mut conn, to).await;
-    conn.close().await.map_err(|e| opening(path, &e))?;
-    copied.map_err(|why| {
-        StoreError::Unusable(format!("`{}` could not be copied: {why}", path.display()))
-    })
 }
 
 async fn look(conn: &mut SqliteConnection, report: &mut FsckReport) -> Result<(), StoreError> {

@@ -7,7 +7,9 @@
 //! | `commit` | a batch as one transaction, one statement per table |
 //! | `read` | what the engine and the API read |
 //! | `secrets`, [`key`], [`vault`] | the encrypted table, its key, credentials for the edges |
-//! | [`fsck`] | what must hold in a database; copies |
+//! | [`fsck`] | what must hold in a database |
+//! | `outbox` | events for webhooks, durable with what causes them |
+//! | [`backup`] | copies, and their way back |
 //!
 //! Architecture invariant: an order to the writer is data, so nobody can run code (foreign I/O
 //! least of all) inside a transaction, and a caller that goes away cancels nothing.
@@ -17,6 +19,7 @@
     reason = "an edge: reads files, environment and the wall clock"
 )]
 
+pub mod backup;
 mod commit;
 mod error;
 mod facts;
@@ -25,6 +28,7 @@ pub mod key;
 mod lock;
 mod migrate;
 mod open;
+mod outbox;
 mod read;
 mod secrets;
 pub mod vault;
@@ -38,7 +42,8 @@ use crate::model::{EngineTime, Expected, MachineId, Report};
 use crate::port::store::{CommitItem, Committed, HistoryLine, Loaded, Stopped, Store, StoreError};
 use async_trait::async_trait;
 use sqlx::SqlitePool;
-use tokio::sync::{mpsc, oneshot};
+use std::sync::Arc;
+use tokio::sync::{mpsc, oneshot, watch};
 use writer::Order;
 
 /// A database that this process alone writes. Clones share it.
@@ -46,6 +51,8 @@ use writer::Order;
 pub struct SqliteStore {
     orders: mpsc::Sender<Order>,
     readers: SqlitePool,
+    /// Changes when the outbox has a new line.
+    news: Arc<watch::Sender<u64>>,
 }
 
 impl SqliteStore {
@@ -56,6 +63,14 @@ impl SqliteStore {
             done.await.ok();
         }
         self.readers.close().await;
+    }
+
+    /// Answers once the writer has done what it was given before.
+    ///
+    /// # Errors
+    /// The writer has ended.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        self.order(|reply| Order::Ping { reply }).await
     }
 
     /// Sends an order and awaits its answer. The order is carried out even when the caller is
@@ -109,9 +124,11 @@ impl Store for SqliteStore {
         stopped: Option<&Stopped>,
         now: EngineTime,
     ) -> Result<(), StoreError> {
+        let wall_ms = wall_ms();
+        let told = outbox::array(&crate::port::outbox::of_stop(stopped))?;
         let stopped =
             stopped.map(serde_json::to_string).transpose().map_err(|e| error::encode(&e))?;
-        self.order(|reply| Order::SetStopped { stopped, now, reply }).await
+        self.order(|reply| Order::SetStopped { stopped, told, now, wall_ms, reply }).await
     }
 
     async fn facts(&self, machine: MachineId) -> Result<Option<Report>, StoreError> {
@@ -126,6 +143,12 @@ impl Store for SqliteStore {
     ) -> Result<Vec<HistoryLine>, StoreError> {
         read::history(&self.readers, machine, after_seq, limit).await
     }
+}
+
+fn wall_ms() -> u64 {
+    std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))
 }
 
 /// A number as SQLite holds it: 64 bits with a sign.
