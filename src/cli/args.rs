@@ -116,6 +116,12 @@ pub struct Check {
 pub struct Demo {
     #[arg(long, default_value_t = 24)]
     pub machines: u32,
+    /// `site`: answer times of real BMCs, the shipped limits, and what the run cost
+    #[arg(long, default_value = "quick", value_parser = ["quick", "site"])]
+    pub profile: String,
+    /// Draw the run: machines per stage over time
+    #[arg(long, value_name = "FILE.svg")]
+    pub plot: Option<PathBuf>,
     /// Where healthy machines should arrive
     #[arg(long, default_value = "in-service", value_parser = ["ready", "in-service"])]
     pub until: String,
@@ -124,9 +130,9 @@ pub struct Demo {
     pub exit: bool,
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
-    /// How many times faster than real time the demo's world runs
-    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=600))]
-    pub time_scale: u32,
+    /// How many times faster than real time the demo's world runs [default: 60, or 30 for `site`]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=600))]
+    pub time_scale: Option<u32>,
 }
 
 #[derive(Debug, Args)]
@@ -190,7 +196,7 @@ pub enum MachineCommand {
     List {
         /// Only names like this (`*` and `?`)
         glob: Option<String>,
-        /// Only these: pool, rack, stage, condition, control, desired, held
+        /// Only these: pool, rack, stage, step, condition, control, desired, held, stuck, out-of-band
         #[arg(long, value_name = "KEY=VALUE,…")]
         selector: Option<String>,
     },
@@ -233,6 +239,16 @@ pub enum MachineCommand {
     Release(Target),
     /// Try the current step again now
     Retry(Target),
+    /// End the current step as skipped; the run goes on with the next one
+    Skip {
+        #[command(flatten)]
+        target: Target,
+        /// The step that is meant [default: the one at which the machines are now]
+        #[arg(long, value_name = "KEY")]
+        step: Option<String>,
+    },
+    /// Start nothing more of the run, follow what was launched to its end, then rest in repair
+    Abort(Target),
     /// Give machines to people for repair
     Repair(Target),
 }
@@ -258,7 +274,8 @@ pub struct SetTarget {
 
 #[derive(Clone, Debug, Default, Args)]
 pub struct How {
-    /// Machines by name, pool, rack, stage, condition, control, desired, held
+    /// Machines by name, pool, rack, stage, step, condition, control, desired, held, stuck,
+    /// out-of-band
     #[arg(long, value_name = "KEY=VALUE,…")]
     pub selector: Option<String>,
     /// For the person who reads the history at 3 a.m.
