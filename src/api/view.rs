@@ -159,7 +159,11 @@ pub struct IdentityView {
 
 impl From<&Identity> for IdentityView {
     fn from(i: &Identity) -> Self {
-        Self { serial: i.serial.clone(), uuid: i.uuid.clone(), mac: i.mac.clone() }
+        Self {
+            serial: i.serial.as_deref().map(str::to_string),
+            uuid: i.uuid.as_deref().map(str::to_string),
+            mac: i.mac.as_deref().map(str::to_string),
+        }
     }
 }
 
@@ -187,11 +191,11 @@ impl From<&Expected> for ExpectedView {
         Self {
             identity: (&*e.identity).into(),
             domains,
-            labels: e.labels.clone(),
+            labels: (*e.labels).clone(),
             bmc_url: bare_url(&e.bmc.url),
             bmc_credential: e.bmc.credential.to_string(),
             bmc_tls: e.bmc.tls.to_string(),
-            host_address: e.host.address.clone(),
+            host_address: e.host.address.to_string(),
             host_user: e.host.user.to_string(),
         }
     }

@@ -116,7 +116,7 @@ fn init_log() {
 
 async fn run(
     ask: &Ask,
-    config: crate::config::Loaded,
+    mut config: crate::config::Loaded,
     store: SqliteStore,
     held: Loaded,
 ) -> Result<(), String> {
@@ -140,12 +140,13 @@ async fn run(
         held.expected.values().map(|e| (e.name.clone(), e.clone())).collect();
     let clock = Clock::resume(held.state.engine_time, held.state.wall_ms, ask.time_scale);
     let site = reload::site(&config, &held.state.incarnation, &held.workflows);
-    let config_machines = config.expected.len();
+    let lines = std::mem::take(&mut config.expected);
+    let spread_ms = spread(lines.len());
     let current = Current::new(config);
 
     let (handle, ends) = driver::channels();
     let parts = parts::build(&current, vault, handle.inbox.clone())?;
-    let settings = Settings { observe_only: ask.observe_only, spread_ms: spread(config_machines) };
+    let settings = Settings { observe_only: ask.observe_only, spread_ms };
     let director = Director::new(Rules, settings, held, site, clock.now());
     let wiring = Wiring { ports: parts.ports.clone(), store: store.clone(), clock };
     let driver = Driver::new(director, wiring, &handle, ends);
@@ -185,7 +186,7 @@ async fn run(
         listeners.push(tokio::spawn(listen::serve(socket, None, router, ended.clone())));
     }
     tracing::info!(api = %daemon.api.bind, database = %daemon.database.display(), "farrier serves");
-    tokio::spawn(first_inventory(control.clone(), known, ask.confirm));
+    tokio::spawn(first_inventory(control.clone(), known, lines, ask.confirm));
     tokio::spawn(hangups(control));
     tokio::spawn(webhooks::watch_stuck(handle.clone(), outbox));
     if let Some(limit) = systemd::watchdog() {
@@ -221,10 +222,11 @@ fn spread(machines: usize) -> u64 {
 async fn first_inventory(
     control: reload::Control,
     known: BTreeMap<Arc<str>, Arc<Expected>>,
+    lines: Vec<Arc<Expected>>,
     confirm: Option<usize>,
 ) {
     let config = control.current.get();
-    match reload::take(&*control.store, &known, &config, confirm).await {
+    match reload::take(&*control.store, &known, &lines, &config, confirm).await {
         Ok(machines) if machines.is_empty() => {}
         Ok(machines) => {
             let expect = crate::port::Inward::Expect { machines };

@@ -18,6 +18,7 @@ use crate::port::store::{CommitItem, Committed, Loaded, SiteState, Stopped, Stor
 use crate::steps::site::{Profile, Site};
 use crate::steps::workflow::Workflow;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 /// How this process runs the engine.
@@ -50,10 +51,10 @@ struct Slot {
     row: Machine,
     expected: Option<Arc<Expected>>,
     due: EngineTime,
-    probing: Option<u64>,
+    probing: Option<NonZeroU64>,
     /// The row's seq when the probe was sent: what it reads was asked for by that row.
     asked_at: u64,
-    acting: Option<u64>,
+    acting: Option<NonZeroU64>,
     commit: Option<Box<Pending>>,
     /// What came while a commit was under way.
     #[allow(clippy::box_collection, reason = "nearly always empty: one word in every slot")]
@@ -342,7 +343,7 @@ impl<D: Decide> Director<D> {
             Event::Tick => self.tick(now, out),
             Event::Probed { machine, token, report } => {
                 let Some(slot) = self.slot_mut(machine) else { return };
-                if slot.probing != Some(token) {
+                if slot.probing != NonZeroU64::new(token) {
                     return;
                 }
                 slot.probing = None;
@@ -366,13 +367,13 @@ impl<D: Decide> Director<D> {
             }
             Event::Acted { machine, seq, outcome } => {
                 let Some(slot) = self.slot_mut(machine) else { return };
-                if slot.acting != Some(seq) {
+                if slot.acting != NonZeroU64::new(seq) {
                     return;
                 }
                 slot.acting = None;
                 if slot.commit.is_some() {
                     slot.later(Event::Acted { machine, seq, outcome });
-                    slot.acting = Some(seq);
+                    slot.acting = NonZeroU64::new(seq);
                     return;
                 }
                 self.acted(machine, outcome, now, out);
@@ -456,7 +457,7 @@ impl<D: Decide> Director<D> {
         let run = (set.has(ProbeSet::BOOT) || set.has(ProbeSet::HOST))
             .then(|| slot.row.run_name(&self.site.incarnation));
         if let Some(slot) = self.slot_mut(id) {
-            slot.probing = Some(token);
+            slot.probing = NonZeroU64::new(token);
             slot.asked_at = slot.row.seq;
         }
         out.push(Command::Probe { machine: id, token, set, job, handle, run });
@@ -778,7 +779,7 @@ impl<D: Decide> Director<D> {
             return;
         }
         let (seq, action, expect) = (open.seq, open.action.clone(), open.expect.clone());
-        slot.acting = Some(seq);
+        slot.acting = NonZeroU64::new(seq);
         if action.kind().class().touches.contains(&Touch::Power) {
             self.forget_host(id);
         }

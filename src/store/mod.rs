@@ -5,7 +5,7 @@
 //! | `open` | lock, checks, migrations, connections |
 //! | `writer` | the one task that writes; callers send orders and await answers |
 //! | `commit` | a batch as one transaction, one statement per table |
-//! | `read` | what the engine and the API read |
+//! | `load`, `read` | what the engine loads at its start; what the API reads |
 //! | `secrets`, [`key`], [`vault`] | the encrypted table, its key, credentials for the edges |
 //! | [`fsck`] | what must hold in a database |
 //! | `outbox` | events for webhooks, durable with what causes them |
@@ -25,6 +25,7 @@ mod error;
 mod facts;
 pub mod fsck;
 pub mod key;
+mod load;
 mod lock;
 mod migrate;
 mod open;
@@ -89,7 +90,7 @@ impl SqliteStore {
 #[async_trait]
 impl Store for SqliteStore {
     async fn load(&self) -> Result<Loaded, StoreError> {
-        read::load(&self.readers).await
+        load::load(&self.readers).await
     }
 
     async fn commit(
