@@ -126,6 +126,7 @@ async fn run(
     let token = daemon.api.token_file.as_deref().map(read_token).transpose()?;
 
     let vault = Arc::new(parts::vault(&store, &daemon).await?);
+    let database = store.clone();
     let store: Arc<dyn Store> = Arc::new(store);
 
     let known: BTreeMap<_, _> =
@@ -174,7 +175,10 @@ async fn run(
     tracing::info!(api = %daemon.api.bind, database = %daemon.database.display(), "farrier serves");
     tokio::spawn(first_inventory(control.clone(), known, ask.confirm));
     tokio::spawn(hangups(control));
-    let result = driver.run(signalled()).await;
+    let result = tokio::select! {
+        result = driver.run(signalled()) => result,
+        why = database.lost() => Err(why.to_string()),
+    };
     ending.send(true).ok();
     for listener in listeners {
         // A client that keeps its connection open does not keep the daemon alive.

@@ -3,6 +3,7 @@
 //! | part | what |
 //! | --- | --- |
 //! | `open` | lock, checks, migrations, connections |
+//! | `lock`, `place` | one daemon per database; is the file still where it was opened? |
 //! | `writer` | the one task that writes; callers send orders and await answers |
 //! | `commit` | a batch as one transaction, one statement per table |
 //! | `read` | what the engine and the API read |
@@ -25,6 +26,7 @@ pub mod key;
 mod lock;
 mod migrate;
 mod open;
+mod place;
 mod read;
 mod secrets;
 pub mod vault;
@@ -38,7 +40,7 @@ use crate::model::{EngineTime, Expected, MachineId, Report};
 use crate::port::store::{CommitItem, Committed, HistoryLine, Loaded, Stopped, Store, StoreError};
 use async_trait::async_trait;
 use sqlx::SqlitePool;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use writer::Order;
 
 /// A database that this process alone writes. Clones share it.
@@ -46,16 +48,31 @@ use writer::Order;
 pub struct SqliteStore {
     orders: mpsc::Sender<Order>,
     readers: SqlitePool,
+    lost: watch::Receiver<Option<StoreError>>,
 }
 
 impl SqliteStore {
     /// Ends the writer after what it was given, and all readers; the lock is free afterwards.
     pub async fn close(&self) {
         let (reply, done) = oneshot::channel();
-        if self.orders.send(Order::Close { reply }).await.is_ok() {
-            done.await.ok();
-        }
+        let lock = match self.orders.send(Order::Close { reply }).await {
+            Ok(()) => done.await.ok(),
+            Err(_) => None,
+        };
         self.readers.close().await;
+        drop(lock);
+    }
+
+    /// Resolves when the database's file was moved, deleted or replaced, within seconds also when
+    /// nothing is written. Never while it is where it was opened.
+    pub async fn lost(&self) -> StoreError {
+        let mut lost = self.lost.clone();
+        let why = lost.wait_for(Option::is_some).await.ok().and_then(|why| why.clone());
+        match why {
+            Some(why) => why,
+            // The writer has ended in peace.
+            None => std::future::pending().await,
+        }
     }
 
     /// Sends an order and awaits its answer. The order is carried out even when the caller is

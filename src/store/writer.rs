@@ -3,11 +3,13 @@
 use super::commit::{self, Prepared, roll_back};
 use super::error::{During, classify};
 use super::lock::Lock;
+use super::place::Place;
 use super::{int, uint};
 use crate::model::{EngineTime, MachineId};
 use crate::port::store::{Committed, StoreError};
 use sqlx::{Connection, SqliteConnection};
-use tokio::sync::{mpsc, oneshot};
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot, watch};
 
 type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 
@@ -47,35 +49,70 @@ pub(super) enum Order {
         name: String,
         reply: Reply<bool>,
     },
+    /// Answers with the lock: it is to be kept until the readers have ended too.
     Close {
-        reply: oneshot::Sender<()>,
+        reply: oneshot::Sender<Lock>,
     },
 }
+
+impl Order {
+    /// Answers that it was not carried out.
+    fn refuse(self, why: StoreError) {
+        match self {
+            Order::Commit { reply, .. } => drop(reply.send(Err(why))),
+            Order::Expect { reply, .. } => drop(reply.send(Err(why))),
+            Order::KeepWorkflow { reply, .. }
+            | Order::SetStopped { reply, .. }
+            | Order::SetSecret { reply, .. } => drop(reply.send(Err(why))),
+            Order::RemoveSecret { reply, .. } => drop(reply.send(Err(why))),
+            Order::Close { .. } => {}
+        }
+    }
+}
+
+/// How often a writer that has nothing to do looks whether its file is still there.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
 
 /// The writer's connection. Fields drop in order: the lock is the last.
 #[derive(Debug)]
 pub(super) struct Writer {
     pub(super) conn: SqliteConnection,
     pub(super) epoch: i64,
-    pub(super) _lock: Lock,
+    pub(super) place: Place,
+    pub(super) lock: Lock,
 }
 
-pub(super) async fn run(mut writer: Writer, mut orders: mpsc::Receiver<Order>) {
+/// `gone` hears why when the file is no longer there, also while there is nothing to write.
+pub(super) async fn run(
+    mut writer: Writer,
+    mut orders: mpsc::Receiver<Order>,
+    gone: watch::Sender<Option<StoreError>>,
+) {
     let mut closing = None;
-    while let Some(order) = orders.recv().await {
-        if let Order::Close { reply } = order {
-            closing = Some(reply);
-            break;
+    loop {
+        let order = tokio::time::timeout(LOOK_EVERY, orders.recv()).await;
+        let there = writer.place.check();
+        if let Err(why) = &there {
+            gone.send_replace(Some(why.clone()));
         }
-        writer.carry_out(order).await;
+        match (order, there) {
+            (Ok(Some(Order::Close { reply })), _) => {
+                closing = Some(reply);
+                break;
+            }
+            (Ok(Some(order)), Ok(())) => writer.carry_out(order).await,
+            (Ok(Some(order)), Err(why)) => order.refuse(why),
+            (Ok(None), _) => break,
+            (Err(_), _) => {}
+        }
     }
-    let Writer { conn, _lock, .. } = writer;
+    let Writer { conn, lock, .. } = writer;
     if let Err(e) = conn.close().await {
         tracing::warn!(error = %e, "closing the database");
     }
-    drop(_lock);
     if let Some(reply) = closing {
-        reply.send(()).ok();
+        // Nobody waits for it: dropped here.
+        drop(reply.send(lock));
     }
 }
 
@@ -85,7 +122,10 @@ impl Writer {
         // A caller that is gone needs no answer; what it asked for is done all the same.
         match order {
             Order::Commit { items, now, wall_ms, reply } => {
-                reply.send(commit::commit(conn, self.epoch, &items, now, wall_ms).await).ok();
+                let each = commit::commit(conn, self.epoch, &items, now, wall_ms).await;
+                // Written into a file that went away meanwhile is not written.
+                let each = each.and_then(|each| self.place.check().map(|()| each));
+                reply.send(each).ok();
             }
             Order::Expect { json, reply } => {
                 reply.send(expect(conn, &json).await).ok();
@@ -111,9 +151,7 @@ impl Writer {
                 let query = sqlx::query("DELETE FROM secret WHERE name = ?").bind(name);
                 reply.send(once(conn, query).await.map(|rows| rows > 0)).ok();
             }
-            Order::Close { reply } => {
-                reply.send(()).ok();
-            }
+            Order::Close { .. } => {}
         }
     }
 }
