@@ -10,10 +10,11 @@ use super::{files, listen, parts, reload};
 use crate::api;
 use crate::decide::Rules;
 use crate::engine::Director;
-use crate::engine::clock::Clock;
+use crate::engine::clock::{Clock, UNWATCHED_MS};
 use crate::engine::director::Settings;
 use crate::engine::driver::{self, Driver, Wiring};
-use crate::model::Expected;
+use crate::model::time::Span;
+use crate::model::{EngineTime, Expected};
 use crate::port::Secret;
 use crate::port::store::{Loaded, Store};
 use crate::store::SqliteStore;
@@ -115,7 +116,7 @@ async fn run(
     ask: &Ask,
     config: crate::config::Loaded,
     store: SqliteStore,
-    held: Loaded,
+    mut held: Loaded,
 ) -> Result<(), String> {
     for warning in &config.warnings {
         tracing::warn!("{warning}");
@@ -132,6 +133,7 @@ async fn run(
     let known: BTreeMap<_, _> =
         held.expected.values().map(|e| (e.name.clone(), e.clone())).collect();
     let clock = Clock::resume(held.state.engine_time, held.state.wall_ms, ask.time_scale);
+    unwatched(&*store, &mut held, clock.now(), ask.time_scale).await?;
     let site = reload::site(&config, &held.state.incarnation, &held.workflows);
     let config_machines = config.expected.len();
     let current = Current::new(config);
@@ -190,6 +192,28 @@ async fn run(
     tokio::time::timeout(grace, parts.bmc.log_out()).await.ok();
     tracing::info!("farrier ended");
     result
+}
+
+/// Nobody watched while the daemon was down (or the wall clock jumped over the restart): clocks of
+/// steps start anew, as after a stop, for this start and those to come.
+async fn unwatched(
+    store: &dyn Store,
+    held: &mut Loaded,
+    now: EngineTime,
+    time_scale: u32,
+) -> Result<(), String> {
+    let gap = now.since(held.state.engine_time) / u64::from(time_scale.max(1));
+    if gap <= UNWATCHED_MS || held.machines.is_empty() {
+        return Ok(());
+    }
+    tracing::info!(gap = %Span(gap), "nobody watched for some time: clocks of steps start anew");
+    let stopped = held.state.stopped.as_ref();
+    store.set_stopped(stopped, now).await.map_err(|e| e.to_string())?;
+    // A stop's own end does it later.
+    if stopped.is_none() {
+        held.state.resumed_at = now;
+    }
+    Ok(())
 }
 
 /// First looks are spread: 2 ms a machine, a minute at most.

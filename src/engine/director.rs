@@ -93,8 +93,8 @@ pub struct Director<D: Decide = Rules> {
     /// A stop that is not durable yet counts at once; its resumption counts when durable.
     stopping: VecDeque<(Option<Stopped>, u64)>,
     quarantines: VecDeque<EngineTime>,
-    /// The last commit failed: no new actions until one succeeds.
-    trouble: bool,
+    /// Why the last commit failed: no new actions until one succeeds.
+    trouble: Option<String>,
 }
 
 /// Pause before a failed commit is said again.
@@ -124,7 +124,7 @@ impl<D: Decide> Director<D> {
             token: 0,
             stopping: VecDeque::new(),
             quarantines: VecDeque::new(),
-            trouble: false,
+            trouble: None,
         };
         for row in loaded.machines {
             let id = row.id;
@@ -192,6 +192,12 @@ impl<D: Decide> Director<D> {
         self.state.stopped.as_ref()
     }
 
+    /// Why the database can't be written at the moment. Until it can, no action starts, and what
+    /// happened meanwhile is kept and written later.
+    pub fn unwritable(&self) -> Option<&str> {
+        self.trouble.as_deref()
+    }
+
     pub fn observe_only(&self) -> bool {
         self.settings.observe_only
     }
@@ -253,7 +259,7 @@ impl<D: Decide> Director<D> {
 
     fn no_actions(&self) -> bool {
         self.settings.observe_only
-            || self.trouble
+            || self.trouble.is_some()
             || self.state.stopped.is_some()
             || self.stopping.iter().any(|(s, _)| s.is_some())
     }
@@ -590,8 +596,8 @@ impl<D: Decide> Director<D> {
                 out.push(Command::Halt { why });
                 return;
             }
-            Err(StoreError::NotWritten(_) | StoreError::Full(_)) => {
-                self.trouble = true;
+            Err(e @ (StoreError::NotWritten(_) | StoreError::Full(_))) => {
+                self.trouble = Some(e.to_string());
                 pending.failed = true;
                 if let Some(slot) = self.slot_mut(id) {
                     slot.commit = Some(pending);
@@ -609,7 +615,7 @@ impl<D: Decide> Director<D> {
         slot.row = item.row;
         slot.last = if slot.row.run.is_some() { item.facts.or(slot.last.take()) } else { None };
         let seq = slot.row.seq;
-        self.trouble = false;
+        self.trouble = None;
         for ticket in tickets {
             out.push(Command::Ack { ticket, result: Ok(seq) });
         }

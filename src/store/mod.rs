@@ -8,7 +8,7 @@
 //! | `commit` | a batch as one transaction, one statement per table |
 //! | `read` | what the engine and the API read |
 //! | `secrets`, [`key`], [`vault`] | the encrypted table, its key, credentials for the edges |
-//! | [`fsck`] | what must hold in a database; copies |
+//! | [`fsck`], `audit` | what must hold in a database, and what in its history; copies |
 //!
 //! Architecture invariant: an order to the writer is data, so nobody can run code (foreign I/O
 //! least of all) inside a transaction, and a caller that goes away cancels nothing.
@@ -18,6 +18,7 @@
     reason = "an edge: reads files, environment and the wall clock"
 )]
 
+mod audit;
 mod commit;
 mod error;
 mod facts;
