@@ -11,10 +11,11 @@ use super::{files, listen, parts, reload, webhooks};
 use crate::api;
 use crate::decide::Rules;
 use crate::engine::Director;
-use crate::engine::clock::Clock;
+use crate::engine::clock::{Clock, UNWATCHED_MS};
 use crate::engine::director::Settings;
 use crate::engine::driver::{self, Driver, Wiring};
-use crate::model::Expected;
+use crate::model::time::Span;
+use crate::model::{EngineTime, Expected};
 use crate::notify::Notifier;
 use crate::port::Secret;
 use crate::port::outbox::Outbox;
@@ -118,7 +119,7 @@ async fn run(
     ask: &Ask,
     mut config: crate::config::Loaded,
     store: SqliteStore,
-    held: Loaded,
+    mut held: Loaded,
 ) -> Result<(), String> {
     for warning in &config.warnings {
         tracing::warn!("{warning}");
@@ -139,6 +140,7 @@ async fn run(
     let known: BTreeMap<_, _> =
         held.expected.values().map(|e| (e.name.clone(), e.clone())).collect();
     let clock = Clock::resume(held.state.engine_time, held.state.wall_ms, ask.time_scale);
+    unwatched(&*store, &mut held, clock.now(), ask.time_scale).await?;
     let site = reload::site(&config, &held.state.incarnation, &held.workflows);
     let lines = std::mem::take(&mut config.expected);
     let spread_ms = spread(lines.len());
@@ -190,15 +192,18 @@ async fn run(
     tokio::spawn(hangups(control));
     tokio::spawn(webhooks::watch_stuck(handle.clone(), outbox));
     if let Some(limit) = systemd::watchdog() {
-        let (manager, handle) = (manager.clone(), handle.clone());
-        tokio::spawn(systemd::signs_of_life(manager, limit, handle, database));
+        let (manager, handle, store) = (manager.clone(), handle.clone(), database.clone());
+        tokio::spawn(systemd::signs_of_life(manager, limit, handle, store));
     }
     manager.tell("READY=1");
     let stopping = async {
         signalled().await;
         manager.tell("STOPPING=1");
     };
-    let result = driver.run(stopping).await;
+    let result = tokio::select! {
+        result = driver.run(stopping) => result,
+        why = database.lost() => Err(why.to_string()),
+    };
     ending.send(true).ok();
     for listener in listeners {
         // A client that keeps its connection open does not keep the daemon alive.
@@ -210,6 +215,28 @@ async fn run(
     tokio::time::timeout(grace, parts.bmc.log_out()).await.ok();
     tracing::info!("farrier ended");
     result
+}
+
+/// Nobody watched while the daemon was down (or the wall clock jumped over the restart): clocks of
+/// steps start anew, as after a stop, for this start and those to come.
+async fn unwatched(
+    store: &dyn Store,
+    held: &mut Loaded,
+    now: EngineTime,
+    time_scale: u32,
+) -> Result<(), String> {
+    let gap = now.since(held.state.engine_time) / u64::from(time_scale.max(1));
+    if gap <= UNWATCHED_MS || held.machines.is_empty() {
+        return Ok(());
+    }
+    tracing::info!(gap = %Span(gap), "nobody watched for some time: clocks of steps start anew");
+    let stopped = held.state.stopped.as_ref();
+    store.set_stopped(stopped, now).await.map_err(|e| e.to_string())?;
+    // A stop's own end does it later.
+    if stopped.is_none() {
+        held.state.resumed_at = now;
+    }
+    Ok(())
 }
 
 /// First looks are spread: 2 ms a machine, a minute at most.

@@ -109,8 +109,8 @@ pub struct Director<D: Decide = Rules> {
     /// A stop that is not durable yet counts at once; its resumption counts when durable.
     stopping: VecDeque<(Option<Stopped>, u64)>,
     quarantines: VecDeque<EngineTime>,
-    /// The last commit failed: no new actions until one succeeds.
-    trouble: bool,
+    /// Why the last commit failed: no new actions until one succeeds.
+    trouble: Option<String>,
 }
 
 /// Pause before a failed commit is said again.
@@ -142,7 +142,7 @@ impl<D: Decide> Director<D> {
             token: 0,
             stopping: VecDeque::new(),
             quarantines: VecDeque::new(),
-            trouble: false,
+            trouble: None,
         };
         for row in loaded.machines {
             let id = row.id;
@@ -210,6 +210,12 @@ impl<D: Decide> Director<D> {
 
     pub fn stopped(&self) -> Option<&Stopped> {
         self.state.stopped.as_ref()
+    }
+
+    /// Why the database can't be written at the moment. Until it can, no action starts, and what
+    /// happened meanwhile is kept and written later.
+    pub fn unwritable(&self) -> Option<&str> {
+        self.trouble.as_deref()
     }
 
     pub fn observe_only(&self) -> bool {
@@ -283,7 +289,7 @@ impl<D: Decide> Director<D> {
 
     fn no_actions(&self) -> bool {
         self.settings.observe_only
-            || self.trouble
+            || self.trouble.is_some()
             || self.state.stopped.is_some()
             || self.stopping.iter().any(|(s, _)| s.is_some())
     }
@@ -727,8 +733,8 @@ impl<D: Decide> Director<D> {
                 out.push(Command::Halt { why });
                 return;
             }
-            Err(StoreError::NotWritten(_) | StoreError::Full(_)) => {
-                self.trouble = true;
+            Err(e @ (StoreError::NotWritten(_) | StoreError::Full(_))) => {
+                self.trouble = Some(e.to_string());
                 pending.failed = true;
                 if let Some(slot) = self.slot_mut(id) {
                     slot.commit = Some(pending);
@@ -749,7 +755,7 @@ impl<D: Decide> Director<D> {
         let lost = slot.row.lost_at();
         let excused =
             slot.expected.clone().is_some_and(|e| self.outages.of(id, &e, lost, now).is_some());
-        self.trouble = false;
+        self.trouble = None;
         for ticket in tickets {
             out.push(Command::Ack { ticket, result: Ok(seq) });
         }
