@@ -100,6 +100,7 @@ fn site(incarnation: Arc<str>) -> Arc<Site> {
         step,
         timeout: Span(3_600_000),
         stall: Span(900_000),
+        usual: Span(0),
         retry: Retry::default(),
         unsupported: Unsupported::Quarantine,
         when: When::default(),
@@ -111,7 +112,8 @@ fn site(incarnation: Arc<str>) -> Arc<Site> {
         let step = Step::Power(power::Params { state });
         steps.push(spec(Stage::Firmware, format!("power-{n}"), step));
     }
-    let workflow = Workflow { name: "w".into(), watch: Span(300_000), steps };
+    let workflow =
+        Workflow { name: "w".into(), watch: Span(300_000), sla: Default::default(), steps };
     let hash = workflow.hash();
     let profile = Profile { name: "p".into(), workflow: hash.clone(), ..Profile::default() };
     Arc::new(Site {

@@ -377,8 +377,9 @@ pub struct Runs {
     pub runs: Vec<RunView>,
 }
 
-/// What people may order. `why` is kept in the journal with `hold`, `unhold`, `release` and
-/// `repair`, which require it, and with `retry`; with the others it goes to the daemon's log.
+/// What people may order. `why` is kept in the journal with `hold`, `unhold`, `release`, `skip`,
+/// `abort` and `repair`, which require it, and with `retry`; with the others it goes to the
+/// daemon's log.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ChangeOrder {
@@ -390,6 +391,10 @@ pub struct ChangeOrder {
     /// With `enroll`: a first deployment may overwrite a disk that holds data.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allow_existing_data: Option<bool>,
+    /// With `skip` (required): the key of the step that is meant. A machine that is at another step
+    /// by then refuses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
 }
@@ -412,6 +417,10 @@ pub enum ChangeKind {
     Release,
     /// Try the current step again now.
     Retry,
+    /// End the current step as skipped; the run goes on with the next one.
+    Skip,
+    /// Start nothing more of the run, follow what was launched to its end, then rest in `repair`.
+    Abort,
     /// Give the machine to people.
     Repair,
 }

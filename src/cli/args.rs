@@ -196,7 +196,7 @@ pub enum MachineCommand {
     List {
         /// Only names like this (`*` and `?`)
         glob: Option<String>,
-        /// Only these: pool, rack, stage, condition, control, desired, held
+        /// Only these: pool, rack, stage, step, condition, control, desired, held, stuck, out-of-band
         #[arg(long, value_name = "KEY=VALUE,…")]
         selector: Option<String>,
     },
@@ -239,6 +239,16 @@ pub enum MachineCommand {
     Release(Target),
     /// Try the current step again now
     Retry(Target),
+    /// End the current step as skipped; the run goes on with the next one
+    Skip {
+        #[command(flatten)]
+        target: Target,
+        /// The step that is meant [default: the one at which the machines are now]
+        #[arg(long, value_name = "KEY")]
+        step: Option<String>,
+    },
+    /// Start nothing more of the run, follow what was launched to its end, then rest in repair
+    Abort(Target),
     /// Give machines to people for repair
     Repair(Target),
 }
@@ -264,7 +274,8 @@ pub struct SetTarget {
 
 #[derive(Clone, Debug, Default, Args)]
 pub struct How {
-    /// Machines by name, pool, rack, stage, condition, control, desired, held
+    /// Machines by name, pool, rack, stage, step, condition, control, desired, held, stuck,
+    /// out-of-band
     #[arg(long, value_name = "KEY=VALUE,…")]
     pub selector: Option<String>,
     /// For the person who reads the history at 3 a.m.

@@ -4,6 +4,7 @@
 use super::event::{Command, Event};
 use super::headroom::{Headroom, bit};
 use crate::decide::explain::{Explanation, explain};
+use crate::decide::stuck::{self, Stuck};
 use crate::decide::{Decide, Input, Rules, Verdict, probes, retry};
 use crate::model::facts::ProbeSet;
 use crate::model::{
@@ -201,6 +202,27 @@ impl<D: Decide> Director<D> {
         self.slot(id).map(|s| (s.probed_at, s.due))
     }
 
+    /// Is the machine past its stage's SLA? For people only.
+    pub fn overdue(&self, id: MachineId, now: EngineTime) -> bool {
+        let Some(slot) = self.slot(id) else { return false };
+        let Some((_, _, workflow)) = self.context(slot) else { return false };
+        stuck::overdue_at(&slot.row, workflow).is_some_and(|at| now >= at)
+    }
+
+    /// The same in words; `None` when it is not.
+    pub fn stuck(&self, id: MachineId, now: EngineTime) -> Option<Stuck> {
+        let slot = self.slot(id)?;
+        let (_, _, workflow) = self.context(slot)?;
+        stuck::stuck(&slot.row, workflow, now)
+    }
+
+    /// Quarantines that the circuit breaker counts now, and how many trip it (0 = off).
+    pub fn breaker(&self, now: EngineTime) -> (usize, u32) {
+        let window = self.site.breaker_window_ms;
+        let counted = self.quarantines.iter().filter(|t| now.since(**t) <= window).count();
+        (counted, self.site.breaker_quarantines)
+    }
+
     /// Actions that were started and not answered yet: a graceful stop waits for these.
     pub fn acting(&self) -> usize {
         self.slots.iter().flatten().filter(|s| s.acting.is_some()).count()
@@ -392,10 +414,8 @@ impl<D: Decide> Director<D> {
         let set = probes::wanted(&slot.row, profile, workflow, now);
         let job = if set.has(ProbeSet::JOB) { job_name(&slot.row) } else { None };
         let handle = slot.row.open.as_ref().and_then(|o| o.handle.clone());
-        let run = (set.has(ProbeSet::BOOT) || set.has(ProbeSet::HOST)).then(|| {
-            let run = slot.row.run.as_ref().map_or(0, |r| r.id);
-            format!("{}-{id}-{run}", self.site.incarnation)
-        });
+        let run = (set.has(ProbeSet::BOOT) || set.has(ProbeSet::HOST))
+            .then(|| slot.row.run_name(&self.site.incarnation));
         if let Some(slot) = self.slot_mut(id) {
             slot.probing = Some(token);
             slot.asked_at = slot.row.seq;

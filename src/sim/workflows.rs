@@ -37,6 +37,7 @@ pub fn site() -> Site {
     let workflow = gpu_node().unwrap_or_else(|| Workflow {
         name: "none".into(),
         watch: WATCH_MIN,
+        sla: Default::default(),
         steps: Vec::new(),
     });
     let hash = workflow.hash();

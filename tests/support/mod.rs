@@ -268,6 +268,7 @@ fn step(stage: Stage, key: &str, step: Step) -> StepSpec {
         step,
         timeout: Span(3_600_000),
         stall: Span(900_000),
+        usual: Span(0),
         retry: Retry { attempts: 3, ..Retry::default() },
         unsupported: Unsupported::Quarantine,
         when: When::default(),
@@ -279,6 +280,7 @@ fn site() -> Site {
     let workflow = Workflow {
         name: "w".into(),
         watch: Span(300_000),
+        sla: Default::default(),
         steps: vec![
             step(Stage::Discover, "identify", Step::Identify(identify::Params {})),
             step(Stage::Firmware, "off", Step::Power(power::Params { state: power::Wanted::Off })),
