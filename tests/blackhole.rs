@@ -140,12 +140,7 @@ impl Store for Forgetful {
     async fn facts(&self, _: MachineId) -> Result<Option<Report>, StoreError> {
         Ok(None)
     }
-    async fn history(
-        &self,
-        _: MachineId,
-        _: u64,
-        _: u32,
-    ) -> Result<Vec<HistoryLine>, StoreError> {
+    async fn history(&self, _: MachineId, _: u64, _: u32) -> Result<Vec<HistoryLine>, StoreError> {
         Ok(vec![])
     }
 }
@@ -304,7 +299,10 @@ async fn black_holes_do_not_slow_the_others() {
             break;
         }
         let slow = (DEAD + 1..=DEAD + HEALTHY).filter(|id| !done(*id)).count();
-        assert!(Instant::now() < deadline, "{slow} of {HEALTHY} healthy machines wait for the dead");
+        assert!(
+            Instant::now() < deadline,
+            "{slow} of {HEALTHY} healthy machines wait for the dead"
+        );
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     // All that while not one probe of a dead BMC had come back: the healthy ones waited for none.

@@ -109,8 +109,7 @@ pub async fn read(
                 part.firmware = firmware.await;
             }
         } else {
-            (part.inventory, part.tasks, part.firmware) =
-                tokio::join!(inventory, tasks, firmware);
+            (part.inventory, part.tasks, part.firmware) = tokio::join!(inventory, tasks, firmware);
         }
         part
     };
@@ -121,14 +120,18 @@ pub async fn read(
             false => Read::NotAsked,
         };
         let job = match (set.has(ProbeSet::JOB), job) {
-            (true, Some(name)) => within(until, Channel::Host, c.ports.shell.job(&target, name)).await,
+            (true, Some(name)) => {
+                within(until, Channel::Host, c.ports.shell.job(&target, name)).await
+            }
             _ => Read::NotAsked,
         };
         (facts, job)
     };
     let cluster = async {
         match (set.has(ProbeSet::CLUSTER), c.node()) {
-            (true, Some(node)) => within(until, Channel::Cluster, c.ports.cluster.membership(&node)).await,
+            (true, Some(node)) => {
+                within(until, Channel::Cluster, c.ports.cluster.membership(&node)).await
+            }
             _ => Read::NotAsked,
         }
     };
