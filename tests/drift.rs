@@ -83,6 +83,7 @@ impl Rest {
             room: &Free,
             stopped: false,
             resumed: EngineTime::ZERO,
+            outage: None,
         });
         let entries = match verdict {
             Verdict::Rest { .. } => Vec::new(),
