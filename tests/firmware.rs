@@ -104,7 +104,7 @@ impl Case {
                 pool: "p".into(),
                 profile: "p".into(),
                 domains: [].into(),
-                labels: BTreeMap::new(),
+                labels: Default::default(),
                 bmc: BmcEndpoint::default(),
                 host: HostEndpoint::default(),
             },

@@ -6,7 +6,8 @@ use super::{Input, Verdict, fail, give_up, pace, timed_out, unanswered, wait, wa
 use crate::model::action::Redo;
 use crate::model::facts::{JobState, Power, Read, Task, TaskState};
 use crate::model::{
-    Action, BootTarget, Channel, Entry, Fault, FaultClass, HookVerb, OpenAction, OpenState, PowerOp,
+    Action, BootTarget, Channel, EngineTime, Entry, Fault, FaultClass, HookVerb, OpenAction,
+    OpenState, PowerOp,
 };
 
 /// What the facts say of an open action.
@@ -212,7 +213,7 @@ fn judge(i: &Input<'_>, open: &OpenAction, stall_ms: u64) -> Judgement {
                 {
                     Moved(*progress)
                 }
-                JobState::Running { .. } if i.now.since(open.progress_at) > stall_ms => Broke(
+                JobState::Running { .. } if i.now.since(seen_at(i, open)) > stall_ms => Broke(
                     Fault::new(
                         FaultClass::Transient,
                         Channel::Host,
@@ -382,7 +383,7 @@ fn update(
         _ if version_is_new => Happened(format!("version {to} is re-read")),
         // The list was lost with the BMC's memory, or the task was cleaned away: neither success
         // nor failure. After a pause the versions decide (the step activates and re-reads).
-        (None, Some(_)) if i.now.since(open.progress_at) > stall_ms.min(OWN_LAG_MS) => {
+        (None, Some(_)) if i.now.since(seen_at(i, open)) > stall_ms.min(OWN_LAG_MS) => {
             Happened("its task is gone from the list; the version will decide".into())
         }
         (None, Some(_)) => Still("the task to be listed again"),
@@ -401,6 +402,11 @@ fn update(
 /// How long a vanished task may take to be listed again.
 const OWN_LAG_MS: u64 = 180_000;
 
+/// Since when its progress was watched: not while the daemon was down.
+fn seen_at(i: &Input<'_>, open: &OpenAction) -> EngineTime {
+    open.progress_at.max(i.resumed)
+}
+
 fn follow(i: &Input<'_>, open: &OpenAction, task: &Task, stall_ms: u64) -> Judgement {
     match task.state {
         TaskState::Succeeded => Happened("its task completed; the version will decide".into()),
@@ -417,7 +423,7 @@ fn follow(i: &Input<'_>, open: &OpenAction, task: &Task, stall_ms: u64) -> Judge
             let digest = digest(task);
             if digest != open.progress {
                 Moved(digest)
-            } else if i.now.since(open.progress_at) > stall_ms {
+            } else if i.now.since(seen_at(i, open)) > stall_ms {
                 // Never start over while it may still be writing.
                 Stuck(
                     Fault::new(

@@ -18,6 +18,7 @@ use crate::port::store::{CommitItem, Committed, Loaded, SiteState, Stopped, Stor
 use crate::steps::site::{Profile, Site};
 use crate::steps::workflow::Workflow;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 /// How this process runs the engine.
@@ -50,10 +51,10 @@ struct Slot {
     row: Machine,
     expected: Option<Arc<Expected>>,
     due: EngineTime,
-    probing: Option<u64>,
+    probing: Option<NonZeroU64>,
     /// The row's seq when the probe was sent: what it reads was asked for by that row.
     asked_at: u64,
-    acting: Option<u64>,
+    acting: Option<NonZeroU64>,
     commit: Option<Box<Pending>>,
     /// What came while a commit was under way.
     #[allow(clippy::box_collection, reason = "nearly always empty: one word in every slot")]
@@ -108,8 +109,8 @@ pub struct Director<D: Decide = Rules> {
     /// A stop that is not durable yet counts at once; its resumption counts when durable.
     stopping: VecDeque<(Option<Stopped>, u64)>,
     quarantines: VecDeque<EngineTime>,
-    /// The last commit failed: no new actions until one succeeds.
-    trouble: bool,
+    /// Why the last commit failed: no new actions until one succeeds.
+    trouble: Option<String>,
 }
 
 /// Pause before a failed commit is said again.
@@ -141,7 +142,7 @@ impl<D: Decide> Director<D> {
             token: 0,
             stopping: VecDeque::new(),
             quarantines: VecDeque::new(),
-            trouble: false,
+            trouble: None,
         };
         for row in loaded.machines {
             let id = row.id;
@@ -209,6 +210,12 @@ impl<D: Decide> Director<D> {
 
     pub fn stopped(&self) -> Option<&Stopped> {
         self.state.stopped.as_ref()
+    }
+
+    /// Why the database can't be written at the moment. Until it can, no action starts, and what
+    /// happened meanwhile is kept and written later.
+    pub fn unwritable(&self) -> Option<&str> {
+        self.trouble.as_deref()
     }
 
     pub fn observe_only(&self) -> bool {
@@ -282,7 +289,7 @@ impl<D: Decide> Director<D> {
 
     fn no_actions(&self) -> bool {
         self.settings.observe_only
-            || self.trouble
+            || self.trouble.is_some()
             || self.state.stopped.is_some()
             || self.stopping.iter().any(|(s, _)| s.is_some())
     }
@@ -342,7 +349,7 @@ impl<D: Decide> Director<D> {
             Event::Tick => self.tick(now, out),
             Event::Probed { machine, token, report } => {
                 let Some(slot) = self.slot_mut(machine) else { return };
-                if slot.probing != Some(token) {
+                if slot.probing != NonZeroU64::new(token) {
                     return;
                 }
                 slot.probing = None;
@@ -366,13 +373,13 @@ impl<D: Decide> Director<D> {
             }
             Event::Acted { machine, seq, outcome } => {
                 let Some(slot) = self.slot_mut(machine) else { return };
-                if slot.acting != Some(seq) {
+                if slot.acting != NonZeroU64::new(seq) {
                     return;
                 }
                 slot.acting = None;
                 if slot.commit.is_some() {
                     slot.later(Event::Acted { machine, seq, outcome });
-                    slot.acting = Some(seq);
+                    slot.acting = NonZeroU64::new(seq);
                     return;
                 }
                 self.acted(machine, outcome, now, out);
@@ -456,7 +463,7 @@ impl<D: Decide> Director<D> {
         let run = (set.has(ProbeSet::BOOT) || set.has(ProbeSet::HOST))
             .then(|| slot.row.run_name(&self.site.incarnation));
         if let Some(slot) = self.slot_mut(id) {
-            slot.probing = Some(token);
+            slot.probing = NonZeroU64::new(token);
             slot.asked_at = slot.row.seq;
         }
         out.push(Command::Probe { machine: id, token, set, job, handle, run });
@@ -726,8 +733,8 @@ impl<D: Decide> Director<D> {
                 out.push(Command::Halt { why });
                 return;
             }
-            Err(StoreError::NotWritten(_) | StoreError::Full(_)) => {
-                self.trouble = true;
+            Err(e @ (StoreError::NotWritten(_) | StoreError::Full(_))) => {
+                self.trouble = Some(e.to_string());
                 pending.failed = true;
                 if let Some(slot) = self.slot_mut(id) {
                     slot.commit = Some(pending);
@@ -748,7 +755,7 @@ impl<D: Decide> Director<D> {
         let lost = slot.row.lost_at();
         let excused =
             slot.expected.clone().is_some_and(|e| self.outages.of(id, &e, lost, now).is_some());
-        self.trouble = false;
+        self.trouble = None;
         for ticket in tickets {
             out.push(Command::Ack { ticket, result: Ok(seq) });
         }
@@ -778,7 +785,7 @@ impl<D: Decide> Director<D> {
             return;
         }
         let (seq, action, expect) = (open.seq, open.action.clone(), open.expect.clone());
-        slot.acting = Some(seq);
+        slot.acting = NonZeroU64::new(seq);
         if action.kind().class().touches.contains(&Touch::Power) {
             self.forget_host(id);
         }

@@ -8,6 +8,7 @@ use super::identity::Identity;
 use super::limit::LimitClass;
 use super::observed::Observed;
 use super::stage::Stage;
+use super::text::Text;
 use super::time::EngineTime;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -174,7 +175,7 @@ pub struct OpenAction {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Deployed {
     pub image: Arc<str>,
-    pub run: Box<str>,
+    pub run: Text,
 }
 
 /// A fault with when it was last seen and how often in a row.
