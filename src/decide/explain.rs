@@ -1,6 +1,6 @@
 //! `explain`: the live decision in words, without commit.
 
-use super::{Decide, Input, Verdict};
+use super::{Decide, Input, Verdict, remedy};
 use crate::model::stage::is_legal;
 use crate::model::time::Span;
 use crate::model::{Channel, Condition, Control, EngineTime, Entry, Machine, Stage};
@@ -120,6 +120,10 @@ pub fn explain(decider: &impl Decide, i: &Input<'_>, due: EngineTime) -> Explana
             format!("probe again {look}; on today's facts: {}", words.join(", "))
         }
         Verdict::Rest { .. } => format!("probe again {look}"),
+    };
+    let next = match remedy::ahead(i) {
+        Some(ahead) => format!("{next}; then {ahead}"),
+        None => next,
     };
     Explanation {
         machine: name.to_string(),
