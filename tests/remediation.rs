@@ -55,7 +55,7 @@ impl Case {
             key: "s".into(),
             stage,
             step,
-            timeout: Span(24 * 60 * MINUTE),
+            timeout: Span(6 * 60 * MINUTE),
             stall: Span(15 * MINUTE),
             usual: Span(0),
             retry: Retry { attempts: 9, ..Retry::default() },

@@ -229,6 +229,9 @@ fn abort(i: &Input<'_>) -> Verdict {
     write(route::abort(i), i.now)
 }
 
+/// Refusals in a row of what an action needs to know, until the step's timeout counts for it.
+const GATE_REFUSALS: u32 = 8;
+
 /// An action is wanted: every machine-wide reason against it, then the intent.
 fn act(i: &Input<'_>, spec: &StepSpec, action: Action) -> Verdict {
     let (action, presumed) = match restored::weigh(i, &action) {
@@ -241,6 +244,12 @@ fn act(i: &Input<'_>, spec: &StepSpec, action: Action) -> Verdict {
     if presumed.is_none()
         && let Some(fault) = gate::refuse(i, &action)
     {
+        // Waiting for room is nobody's delay; a word that never comes has the step's time.
+        let same = i.m.last_fault.as_ref().filter(|n| n.fault.code == fault.code);
+        let often = same.is_some_and(|n| n.count >= GATE_REFUSALS);
+        if often && view(i, spec).step_age() > spec.timeout.0 && !i.stopped && i.outage.is_none() {
+            return give_up(i, timed_out(i, spec));
+        }
         return fail(i, spec, vec![], fault, Failed::Read);
     }
     if i.stopped {
