@@ -24,6 +24,7 @@ fn in_catalog(below: &str) -> bool {
 /// The example configuration with all that ships.
 fn shipped() -> Sources {
     Sources {
+        remediation: None,
         daemon: file("farrier.example.toml"),
         inventory: vec![file("inventory.example.toml")],
         workflows: vec![file("workflows/gpu-node.toml"), file("workflows/cpu-node.toml")],

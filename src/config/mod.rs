@@ -8,6 +8,7 @@ pub mod daemon;
 mod diagnostic;
 pub mod inventory;
 mod names;
+pub mod remediation;
 pub mod shipped;
 mod table;
 mod url;

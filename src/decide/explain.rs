@@ -1,6 +1,6 @@
 //! `explain`: the live decision in words, without commit.
 
-use super::{Decide, Input, Verdict};
+use super::{Decide, Input, Verdict, remedy};
 use crate::model::stage::is_legal;
 use crate::model::time::Span;
 use crate::model::{Channel, Condition, Control, EngineTime, Entry, Machine, Stage};
@@ -103,6 +103,12 @@ pub fn explain(decider: &impl Decide, i: &Input<'_>, due: EngineTime) -> Explana
         }
     }
     ways_out.extend(leave_behind(m));
+    if ways_out.is_empty() {
+        if m.condition != Condition::Ok {
+            ways_out.push(format!("farrier machine retry {name}"));
+        }
+        ways_out.push(format!("farrier machine hold {name} --why \"…\""));
+    }
     let look = if due == EngineTime::NEVER || due <= i.now {
         "now".to_string()
     } else {
@@ -120,6 +126,10 @@ pub fn explain(decider: &impl Decide, i: &Input<'_>, due: EngineTime) -> Explana
             format!("probe again {look}; on today's facts: {}", words.join(", "))
         }
         Verdict::Rest { .. } => format!("probe again {look}"),
+    };
+    let next = match remedy::ahead(i) {
+        Some(ahead) => format!("{next}; then {ahead}"),
+        None => next,
     };
     Explanation {
         machine: name.to_string(),

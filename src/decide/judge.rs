@@ -118,6 +118,10 @@ fn did_not(
     if matches!(open.action, Action::Power { op: PowerOp::GracefulShutdown }) {
         return write(vec![closed], i.now);
     }
+    // Nor a remedy that did not take: the step goes on as it was.
+    if i.m.is_remedied() {
+        return write(vec![closed], i.now);
+    }
     let kind = open.action.kind();
     let fault = Fault::new(
         FaultClass::Transient,
