@@ -26,6 +26,8 @@ fn local(command: Local, json: bool) -> ExitCode {
             first_seed: args.seed.unwrap_or(args.first_seed),
             profile: args.profile,
             json,
+            shrink: args.shrink,
+            script: args.script,
         }),
         Local::Demo(args) => app::demo::demo(&app::demo::Options {
             until: args.until,
