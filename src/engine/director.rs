@@ -93,6 +93,8 @@ pub struct Director<D: Decide = Rules> {
     /// A stop that is not durable yet counts at once; its resumption counts when durable.
     stopping: VecDeque<(Option<Stopped>, u64)>,
     quarantines: VecDeque<EngineTime>,
+    /// The breaker's stop could not be made durable: said again after the next commit that is.
+    unsaid: Option<Stopped>,
     /// The last commit failed: no new actions until one succeeds.
     trouble: bool,
 }
@@ -124,6 +126,7 @@ impl<D: Decide> Director<D> {
             token: 0,
             stopping: VecDeque::new(),
             quarantines: VecDeque::new(),
+            unsaid: None,
             trouble: false,
         };
         for row in loaded.machines {
@@ -255,6 +258,7 @@ impl<D: Decide> Director<D> {
         self.settings.observe_only
             || self.trouble
             || self.state.stopped.is_some()
+            || self.unsaid.is_some()
             || self.stopping.iter().any(|(s, _)| s.is_some())
     }
 
@@ -338,7 +342,14 @@ impl<D: Decide> Director<D> {
                         }
                         Ok(0)
                     }
-                    Err(e) => Err(store_fault(&e)),
+                    Err(e) => {
+                        // A person hears of it and says it again; the breaker does so itself, and
+                        // until then its stop counts as said.
+                        if ticket == 0 && stopped.is_some() {
+                            self.unsaid = stopped;
+                        }
+                        Err(store_fault(&e))
+                    }
                 };
                 out.push(Command::Ack { ticket, result });
             }
@@ -610,6 +621,10 @@ impl<D: Decide> Director<D> {
         slot.last = if slot.row.run.is_some() { item.facts.or(slot.last.take()) } else { None };
         let seq = slot.row.seq;
         self.trouble = false;
+        if let Some(stopped) = self.unsaid.take() {
+            self.stopping.push_back((Some(stopped.clone()), 0));
+            out.push(Command::CommitStop { stopped: Some(stopped) });
+        }
         for ticket in tickets {
             out.push(Command::Ack { ticket, result: Ok(seq) });
         }

@@ -324,7 +324,8 @@ impl Break {
 pub fn first_catch(broken: Break, first: u64) -> (Option<u64>, BTreeSet<&'static str>) {
     let mut seen = BTreeSet::new();
     for seed in first..first + SEEDS {
-        let spec = Spec { liveness_days: 1, ..Spec::new(20, 3, seed, broken.profile()) };
+        let spec =
+            Spec { liveness_days: 1, stop_after: 50, ..Spec::new(20, 3, seed, broken.profile()) };
         let ran = run(&spec, Broken(broken));
         seen.extend(ran.violations.iter().map(|v| v.rule));
         if broken.caught_by().iter().any(|rule| seen.contains(rule)) {

@@ -38,7 +38,7 @@ pub enum Defect {
     NotFenced,
     /// Reads a machine twice at a time.
     ProbesTwice,
-    /// The circuit breaker counts and stops nothing.
+    /// The circuit breaker is not connected.
     SleepyBreaker,
     /// Writes rows that its entries do not make.
     BendsRows,
@@ -103,6 +103,10 @@ impl Defect {
             Defect::RetriesUnknownCommits => {
                 profile.rules.push(Rule::new(FaultKind::CommitUnknown, 2_000));
             }
+            // No death that would make people say it again.
+            Defect::DropsBacklog => {
+                profile.rules = vec![Rule::new(FaultKind::DiskFull, 2_000)];
+            }
             Defect::SleepyBreaker => profile.breaker = (3, 7_200_000),
             _ => {}
         }
@@ -146,11 +150,12 @@ impl Sabotage {
     /// The director has started: what it hears at once.
     pub fn started(&mut self, life: u32, site: &Arc<Site>) -> Option<Event> {
         self.committing.clear();
-        if self.defect != Defect::ForgetsLimits || life == 0 {
-            return None;
-        }
         let mut site = Site::clone(site);
-        site.limits.clear();
+        match self.defect {
+            Defect::ForgetsLimits if life > 0 => site.limits.clear(),
+            Defect::SleepyBreaker => site.breaker_quarantines = 0,
+            _ => return None,
+        }
         Some(Event::Site { site: Arc::new(site) })
     }
 
@@ -232,13 +237,6 @@ impl Sabotage {
             (Defect::ForgetsStop, Command::CommitStop { stopped: Some(_) }) => {
                 answers.push(Event::StopCommitted { result: Ok(()) });
             }
-            (Defect::SleepyBreaker, Command::CommitStop { stopped: Some(s) })
-                if s.by == "circuit-breaker" =>
-            {
-                // The director believes that it said so; then somebody resumes.
-                answers.push(Event::StopCommitted { result: Ok(()) });
-                answers.push(Event::Stop { why: None, by: "nobody".into(), ticket: 0 });
-            }
             (Defect::ProbesTwice, probe @ Command::Probe { .. })
                 if self.said.is_multiple_of(64) =>
             {
@@ -266,8 +264,14 @@ impl Sabotage {
                     let fault = super::broken::boredom("nothing");
                     let at = item.entries.len() - 1;
                     item.entries.insert(at, Entry::Quarantined { fault });
+                    item.row.seq += 1;
                 }
                 out.push(Command::Commit(item));
+            }
+            (Defect::WorksInQuarantine, Command::Act { machine, seq, action, expect })
+                if self.quarantined.contains(&machine) =>
+            {
+                out.push(Command::Act { machine, seq: seq + 1, action, expect });
             }
             (Defect::HaltsForNothing, command) => {
                 out.push(command);
@@ -291,7 +295,8 @@ pub fn run(spec: &Spec, defect: Defect) -> Ran {
 pub fn first_catch(defect: Defect, first: u64) -> (Option<u64>, BTreeSet<&'static str>) {
     let mut seen = BTreeSet::new();
     for seed in first..first + SEEDS {
-        let spec = Spec { liveness_days: 2, ..Spec::new(20, 3, seed, defect.profile()) };
+        let spec =
+            Spec { liveness_days: 2, stop_after: 50, ..Spec::new(20, 3, seed, defect.profile()) };
         let ran = run(&spec, defect);
         seen.extend(ran.violations.iter().map(|v| v.rule));
         if defect.caught_by().iter().any(|rule| seen.contains(rule)) {

@@ -315,7 +315,7 @@ impl Scenario {
             // Some release without looking; most repair first.
             if !safety || rng.chance(800_000) {
                 plan.push((soon - 30_000, Deed::Mend { machine: id }));
-                if fault.code == "in-use" {
+                if matches!(&*fault.code, "in-use" | "workloads-running") {
                     plan.push((soon - 25_000, Deed::Evict { machine: id }));
                 }
                 if fault.code == "existing-data" {

@@ -112,6 +112,7 @@ impl Script {
             seed: self.seed,
             profile,
             liveness_days: self.liveness_days,
+            stop_after: 100,
             script: Some(Arc::new(self.clone())),
         }
     }

@@ -17,7 +17,7 @@ impl Checker {
         for i in vm.dice.log().iter().rev() {
             match i.kind {
                 // The longest one lasts three hours.
-                K::Outage | K::HostOutage | K::CoreOutage => {
+                K::Outage | K::CoreOutage => {
                     outage |= i.at <= now && now.since(i.at) < 4 * 3_600_000;
                 }
                 _ if i.at >= since => return false,
@@ -67,8 +67,8 @@ impl Checker {
                 .take_while(|i| now.since(i.at) < 4 * 86_400_000)
                 .any(|i| kinds.contains(&i.kind))
         };
-        // A dead network is never a reason.
-        let net = |k: K| matches!(k, K::Outage | K::HostOutage | K::CoreOutage);
+        // A dead management network is never a reason.
+        let net = |k: K| matches!(k, K::Outage | K::CoreOutage);
         let last = log.iter().rev().find(|i| !net(i.kind));
         let something = last.is_some_and(|i| i.at >= since)
             || lasting(&[
@@ -107,6 +107,7 @@ impl Checker {
             (FaultClass::Precondition, "existing-data") => {
                 vm.foreign_data || lasting(&[K::SerialSwapped, K::OldDatabase])
             }
+            (FaultClass::Precondition, "workloads-running") => vm.node.workloads(now) > 0,
             (FaultClass::Precondition, "drain-deadline") => lasting(&[K::WorkloadsLate]),
             (FaultClass::Throttled, _) => false,
             // Without power nothing boots and no node gets ready; nobody told Farrier to power it on.

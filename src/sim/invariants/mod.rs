@@ -8,7 +8,7 @@ mod justify;
 
 use super::physics::VirtualMachine;
 use super::store::MemStore;
-use super::truth::intent_name;
+use super::truth::{Cause, intent_name};
 use crate::model::action::Touch;
 use crate::model::{
     Action, Control, DomainKind, EngineTime, Expect, Expected, Limit, LimitClass, Machine,
@@ -373,7 +373,9 @@ impl Checker {
             self.violate("act-differs-from-intent", now, id, || format!("{kind}, seq {seq}"));
         }
         if kind.class().touches.contains(&Touch::Bmc)
-            && vm.tasks.iter().any(|t| t.is_told_running() && t.ends > now)
+            && vm.tasks.iter().any(|t| {
+                t.is_told_running() && t.ends > now && matches!(t.by, Cause::Farrier { .. })
+            })
             && vm.bmc_up
         {
             self.violate("write-during-flash", now, id, || format!("{kind} ordered"));

@@ -41,13 +41,15 @@ pub struct Spec {
     pub profile: Profile,
     /// Longest liveness phase; 0 = none, and nothing must have arrived.
     pub liveness_days: u64,
+    /// Violations after which a run is given up.
+    pub stop_after: u64,
     /// Play this instead of what people and dice would do in the safety phase.
     pub script: Option<Arc<Script>>,
 }
 
 impl Spec {
     pub fn new(machines: u32, days: u64, seed: u64, profile: Profile) -> Self {
-        Self { machines, days, seed, profile, liveness_days: 4, script: None }
+        Self { machines, days, seed, profile, liveness_days: 4, stop_after: 2_000, script: None }
     }
 }
 
@@ -271,6 +273,7 @@ impl<D: Decide + Clone> Runner<D> {
         self.start();
         while let Some(at) = self.next_at()
             && at < safety
+            && self.checker.count() < self.spec.stop_after
         {
             self.step(at);
         }
@@ -279,7 +282,7 @@ impl<D: Decide + Clone> Runner<D> {
         for vm in &mut self.vms {
             vm.dice.set_on(false);
         }
-        if self.spec.liveness_days > 0 {
+        if self.spec.liveness_days > 0 && self.checker.count() < self.spec.stop_after {
             self.settle(safety);
         }
         for i in 0..self.vms.len() {
@@ -316,6 +319,7 @@ impl<D: Decide + Clone> Runner<D> {
         let mut settled = false;
         while let Some(at) = self.next_at()
             && at < last
+            && self.checker.count() < self.spec.stop_after
         {
             self.step(at);
             if self.now >= check {

@@ -188,10 +188,10 @@ impl<D: Decide + Clone> Runner<D> {
         }
     }
 
-    /// What was said a day ago and never answered.
+    /// What was said an hour ago and never answered.
     pub(super) fn unanswered(&mut self) {
         for (at, said) in std::mem::take(&mut self.said).into_values() {
-            if self.now.since(at) > 1_440 * MINUTE {
+            if self.now.since(at) > 60 * MINUTE {
                 let machine = match &said {
                     Said::Change { machine, .. } => *machine,
                     Said::Stop { .. } => MachineId(0),
