@@ -291,6 +291,35 @@ async fn a_change_that_is_not_durable_in_time_says_that_it_may_become_so() {
 }
 
 #[tokio::test]
+async fn a_skip_names_its_step() {
+    let s = serve(Plan { refuses: &["n01"], ..plan(2) }).await;
+    s.settled().await;
+    assert_eq!(s.post("/v1/machines/n01/changes", &json!({"change": "enroll"}), &[]).await.0, 200);
+    s.until_machine(1, "quarantined", |m| m.is_quarantined()).await;
+    let path = "/v1/machines/n01/changes";
+    let no_step = s.post(path, &json!({"change": "skip", "why": "x"}), &[]).await;
+    assert_eq!(problem(&no_step, 400, "bad-body")["place"], "step");
+    let other = json!({"change": "hold", "why": "x", "step": "off"});
+    assert_eq!(problem(&s.post(path, &other, &[]).await, 400, "bad-body")["place"], "step");
+    let late = json!({"change": "skip", "step": "identify", "why": "x"});
+    let late = s.post(path, &late, &[]).await;
+    let detail = problem(&late, 409, "not-now")["detail"].as_str().unwrap();
+    assert!(detail.contains("the current step is `off`, not `identify`"), "{detail}");
+    for (query, count) in [("step=off", 1), ("step=on", 0), ("stuck=true", 0), ("stuck=false", 2)] {
+        assert_eq!(s.get(&format!("/v1/machines?{query}")).await.1["total"], count, "{query}");
+    }
+    let order = json!({"selector": {"step": "off"},
+        "change": {"change": "skip", "step": "off", "why": "no relay"}});
+    let (status, done) = s.post("/v1/changes", &order, &[]).await;
+    assert_eq!((status, &done["changed"][0]["machine"]), (200, &json!("n01")), "{done}");
+    s.until_machine(1, "ready", |m| m.stage == Stage::Ready && m.run.is_none()).await;
+    let (_, runs) = s.get("/v1/machines/n01/runs").await;
+    assert_eq!(runs["runs"][0]["steps"][1]["state"], "skipped");
+    let (_, why) = s.get("/v1/machines/n01/explain").await;
+    assert_eq!(why["skipped"][0], "`off` in firmware: a person said so: no relay");
+}
+
+#[tokio::test]
 async fn stop_and_resume() {
     let s = serve(plan(1)).await;
     problem(&s.post("/v1/stop", &json!({"why": ""}), &[]).await, 400, "bad-body");

@@ -297,6 +297,26 @@ bmc = { url = "http://10.20.1.4" }
 }
 
 #[test]
+fn a_stage_has_an_sla_of_its_own_or_its_steps_timeouts() {
+    use farrier::model::{Stage, time::Span};
+    let own = |text: &str| {
+        let mut sources = shipped();
+        let file = &sources.workflows[0];
+        let text = format!("{}\n[sla]\n{text}\n", file.text);
+        sources.workflows[0] = Source::new(file.path.clone(), text);
+        sources
+    };
+    let workflows = load(&own("firmware = \"6h\"")).unwrap().site.workflows;
+    let gpu = workflows.values().find(|w| &*w.name == "gpu-node").unwrap();
+    assert_eq!(gpu.sla(Stage::Firmware), Some(Span(6 * 3_600_000)));
+    assert_eq!(gpu.sla(Stage::Discover), Some(Span(3_600_000)), "twice 30m");
+    assert_eq!(gpu.sla(Stage::InService), None);
+    let found = report(&own("firmware = \"0s\"\nready = \"1h\""));
+    assert!(found.contains("`firmware` in `[sla]` must be longer than nothing"), "{found}");
+    assert!(found.contains("unknown key `ready`"), "{found}");
+}
+
+#[test]
 fn mistakes_in_workflows() {
     let workflow = Source::new(
         "workflows/gpu-node.toml",

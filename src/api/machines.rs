@@ -41,7 +41,13 @@ pub(super) struct ListQuery {
     control: Option<String>,
     /// `ready`, `in-service`, `drained`, `retired`, `none`.
     desired: Option<String>,
+    /// At the step with this key.
+    step: Option<String>,
     held: Option<bool>,
+    /// Past the SLA of its stage.
+    stuck: Option<bool>,
+    /// Something was changed behind Farrier's back.
+    out_of_band: Option<bool>,
     /// 1 to 1000, default 100.
     limit: Option<usize>,
     /// The last name of the page before.
@@ -68,13 +74,15 @@ pub(super) async fn list(
         condition: q.condition,
         control: q.control,
         desired: q.desired,
+        step: q.step,
         held: q.held,
+        stuck: q.stuck,
+        out_of_band: q.out_of_band,
     }
     .check("query ")?;
     let page = ask(&state, move |d, now| {
         let expected = |id| d.expected(id).map(AsRef::as_ref);
-        let mut hits: Vec<_> =
-            d.machines().filter(|m| matcher.matches(m, expected(m.id))).collect();
+        let mut hits: Vec<_> = d.machines().filter(|m| matcher.matches(d, m, now)).collect();
         let total = hits.len();
         hits.retain(|m| after.as_deref().is_none_or(|after| &*m.name > after));
         let more = hits.len() > limit;

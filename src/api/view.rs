@@ -159,7 +159,11 @@ pub struct IdentityView {
 
 impl From<&Identity> for IdentityView {
     fn from(i: &Identity) -> Self {
-        Self { serial: i.serial.clone(), uuid: i.uuid.clone(), mac: i.mac.clone() }
+        Self {
+            serial: i.serial.as_deref().map(str::to_string),
+            uuid: i.uuid.as_deref().map(str::to_string),
+            mac: i.mac.as_deref().map(str::to_string),
+        }
     }
 }
 
@@ -187,11 +191,11 @@ impl From<&Expected> for ExpectedView {
         Self {
             identity: (&*e.identity).into(),
             domains,
-            labels: e.labels.clone(),
+            labels: (*e.labels).clone(),
             bmc_url: bare_url(&e.bmc.url),
             bmc_credential: e.bmc.credential.to_string(),
             bmc_tls: e.bmc.tls.to_string(),
-            host_address: e.host.address.clone(),
+            host_address: e.host.address.to_string(),
             host_user: e.host.user.to_string(),
         }
     }
@@ -377,8 +381,9 @@ pub struct Runs {
     pub runs: Vec<RunView>,
 }
 
-/// What people may order. `why` is kept in the journal with `hold`, `unhold`, `release` and
-/// `repair`, which require it, and with `retry`; with the others it goes to the daemon's log.
+/// What people may order. `why` is kept in the journal with `hold`, `unhold`, `release`, `skip`,
+/// `abort` and `repair`, which require it, and with `retry`; with the others it goes to the
+/// daemon's log.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ChangeOrder {
@@ -390,6 +395,10 @@ pub struct ChangeOrder {
     /// With `enroll`: a first deployment may overwrite a disk that holds data.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allow_existing_data: Option<bool>,
+    /// With `skip` (required): the key of the step that is meant. A machine that is at another step
+    /// by then refuses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
 }
@@ -412,6 +421,10 @@ pub enum ChangeKind {
     Release,
     /// Try the current step again now.
     Retry,
+    /// End the current step as skipped; the run goes on with the next one.
+    Skip,
+    /// Start nothing more of the run, follow what was launched to its end, then rest in `repair`.
+    Abort,
     /// Give the machine to people.
     Repair,
 }
@@ -487,6 +500,9 @@ pub struct Status {
     /// Absent while actions are allowed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stopped: Option<StopView>,
+    /// Why the database can't be written now: no action starts until it can. Absent when all is well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unwritable: Option<String>,
     /// The daemon was started with `--observe-only`.
     pub observe_only: bool,
     /// A change that touches more machines than this waits for a confirm.

@@ -1,7 +1,7 @@
 //! `farrier machine …`
 
 use super::args::MachineCommand;
-use super::change::{change, target};
+use super::change::{change, skip, target};
 use super::client::{Api, encode};
 use super::out::{Cell, Failure, Io, Paint};
 use crate::api::select::Selector;
@@ -27,7 +27,7 @@ pub(super) async fn run(
                 change: ChangeKind::Enroll,
                 desired: Some(desired),
                 allow_existing_data: Some(allow_existing_data),
-                why: None,
+                ..ChangeOrder::default()
             };
             change(api, target, order, io).await
         }
@@ -40,6 +40,8 @@ pub(super) async fn run(
         MachineCommand::Unhold(t) => change(api, t, kind(ChangeKind::Unhold), io).await,
         MachineCommand::Release(t) => change(api, t, kind(ChangeKind::Release), io).await,
         MachineCommand::Retry(t) => change(api, t, kind(ChangeKind::Retry), io).await,
+        MachineCommand::Skip { target, step } => skip(api, target, step, io).await,
+        MachineCommand::Abort(t) => change(api, t, kind(ChangeKind::Abort), io).await,
         MachineCommand::Repair(t) => change(api, t, kind(ChangeKind::Repair), io).await,
     }
 }
@@ -52,7 +54,24 @@ async fn list(
 ) -> Result<(), Failure> {
     let mut s = Selector::parse(selector.as_deref().unwrap_or("")).map_err(Failure::usage)?;
     s.name = glob.or(s.name);
-    let held = s.held.map(|h| h.to_string());
+    let machines = fetch(api, &s).await?;
+    if io.json {
+        return io.document(&MachinePage { total: machines.len(), machines, next: None });
+    }
+    if machines.is_empty() {
+        return io.line("no machine matches");
+    }
+    let rows: Vec<Vec<Cell>> = machines.iter().map(row).collect();
+    io.table(
+        &["NAME", "POOL", "RACK", "STAGE", "FOR", "CONDITION", "CONTROL", "DESIRED", "NOW"],
+        &rows,
+    )
+}
+
+/// Every machine that matches, page by page.
+pub(super) async fn fetch(api: &Api, s: &Selector) -> Result<Vec<MachineRow>, Failure> {
+    let word = |flag: Option<bool>| flag.map(|f| f.to_string());
+    let (held, stuck, out_of_band) = (word(s.held), word(s.stuck), word(s.out_of_band));
     let mut query = String::from("?limit=1000");
     for (key, value) in [
         ("name", &s.name),
@@ -62,7 +81,10 @@ async fn list(
         ("condition", &s.condition),
         ("control", &s.control),
         ("desired", &s.desired),
+        ("step", &s.step),
         ("held", &held),
+        ("stuck", &stuck),
+        ("out_of_band", &out_of_band),
     ] {
         if let Some(value) = value {
             query += &format!("&{key}={}", encode(value));
@@ -79,17 +101,7 @@ async fn list(
             break;
         }
     }
-    if io.json {
-        return io.document(&MachinePage { total: machines.len(), machines, next: None });
-    }
-    if machines.is_empty() {
-        return io.line("no machine matches");
-    }
-    let rows: Vec<Vec<Cell>> = machines.iter().map(row).collect();
-    io.table(
-        &["NAME", "POOL", "RACK", "STAGE", "FOR", "CONDITION", "CONTROL", "DESIRED", "NOW"],
-        &rows,
-    )
+    Ok(machines)
 }
 
 fn row(m: &MachineRow) -> Vec<Cell> {

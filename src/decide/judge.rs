@@ -6,7 +6,8 @@ use super::{Input, Verdict, fail, give_up, pace, timed_out, unanswered, wait, wa
 use crate::model::action::Redo;
 use crate::model::facts::{JobState, Power, Read, Task, TaskState};
 use crate::model::{
-    Action, BootTarget, Channel, Entry, Fault, FaultClass, HookVerb, OpenAction, OpenState, PowerOp,
+    Action, BootTarget, Channel, EngineTime, Entry, Fault, FaultClass, HookVerb, OpenAction,
+    OpenState, PowerOp,
 };
 
 /// What the facts say of an open action.
@@ -57,7 +58,7 @@ pub(super) fn open_action(i: &Input<'_>) -> Verdict {
     let closed = |happened, why: String| Entry::Closed { happened, why };
     let judged = judge(i, open, spec.stall.0);
     let step_age = m.step.as_ref().map_or(0, |s| i.now.since(s.since.max(i.resumed)));
-    let overdue = step_age > spec.timeout.0 && !i.stopped;
+    let overdue = step_age > spec.timeout.0 && !i.stopped && i.outage.is_none();
     // A quarantined machine's launched work is still followed to its end; nothing follows from it.
     if m.is_quarantined() {
         return match judged {
@@ -84,6 +85,7 @@ pub(super) fn open_action(i: &Input<'_>) -> Verdict {
         ),
         CantTell(why) => did_not(i, spec, open, why),
         Found(handle) => write(vec![Entry::Found { handle }], i.now),
+        Stuck(_) if i.outage.is_some() => wait(i, "the outage's effects to pass", 60_000),
         Stuck(fault) => give_up(i, fault),
         Broke(fault) => {
             fail(i, spec, vec![closed(false, fault.to_string())], fault, Failed::Attempt)
@@ -91,14 +93,16 @@ pub(super) fn open_action(i: &Input<'_>) -> Verdict {
         _ if overdue => give_up(i, timed_out(i, spec)),
         // Progress is written often enough for the stall clock, not at every percent.
         Moved(digest) if i.now.since(open.progress_at) >= spec.stall.0 / 4 => {
-            write(vec![Entry::Progressed { digest }], i.now + 15_000)
+            write(vec![Entry::Progressed { digest }], i.now + pace::launched(i, spec, open, 15_000))
         }
-        Moved(_) => wait(i, "the launched work to end", pace(15_000, i.now.since(open.at))),
-        Still(what) => wait(i, what, pace(5_000, i.now.since(open.at))),
+        Moved(_) => wait(i, "the launched work to end", pace::launched(i, spec, open, 15_000)),
+        Still(what) => wait(i, what, pace::launched(i, spec, open, 5_000)),
         Unread(_) if i.now < m.not_before => Verdict::Rest { due: m.not_before, waiting: None },
-        Unread(fault) if fault.is_no_answer() => {
-            wait(i, "an answer that tells how the action went", pace(10_000, i.now.since(open.at)))
-        }
+        Unread(fault) if fault.is_no_answer() => wait(
+            i,
+            "an answer that tells how the action went",
+            pace::waiting(10_000, i.now.since(open.at)),
+        ),
         Unread(fault) => fail(i, spec, vec![], fault, Failed::Read),
     }
 }
@@ -209,7 +213,7 @@ fn judge(i: &Input<'_>, open: &OpenAction, stall_ms: u64) -> Judgement {
                 {
                     Moved(*progress)
                 }
-                JobState::Running { .. } if i.now.since(open.progress_at) > stall_ms => Broke(
+                JobState::Running { .. } if i.now.since(seen_at(i, open)) > stall_ms => Broke(
                     Fault::new(
                         FaultClass::Transient,
                         Channel::Host,
@@ -379,13 +383,14 @@ fn update(
         _ if version_is_new => Happened(format!("version {to} is re-read")),
         // The list was lost with the BMC's memory, or the task was cleaned away: neither success
         // nor failure. After a pause the versions decide (the step activates and re-reads).
-        (None, Some(_)) if i.now.since(open.progress_at) > stall_ms.min(OWN_LAG_MS) => {
+        (None, Some(_)) if i.now.since(seen_at(i, open)) > stall_ms.min(OWN_LAG_MS) => {
             Happened("its task is gone from the list; the version will decide".into())
         }
         (None, Some(_)) => Still("the task to be listed again"),
         (None, None) => match fresh {
             Some(task) => Found(task.uri.clone()),
-            None if late && open.state == OpenState::Applied => {
+            // After a restore the list may have been lost with a BMC reset in between: as taken.
+            None if late && (open.state == OpenState::Applied || i.m.restored.is_some()) => {
                 Happened("taken, no task was named; the version will decide".into())
             }
             None if late => DidNot("no new task, and the version is the old one".into()),
@@ -396,6 +401,11 @@ fn update(
 
 /// How long a vanished task may take to be listed again.
 const OWN_LAG_MS: u64 = 180_000;
+
+/// Since when its progress was watched: not while the daemon was down.
+fn seen_at(i: &Input<'_>, open: &OpenAction) -> EngineTime {
+    open.progress_at.max(i.resumed)
+}
 
 fn follow(i: &Input<'_>, open: &OpenAction, task: &Task, stall_ms: u64) -> Judgement {
     match task.state {
@@ -413,7 +423,7 @@ fn follow(i: &Input<'_>, open: &OpenAction, task: &Task, stall_ms: u64) -> Judge
             let digest = digest(task);
             if digest != open.progress {
                 Moved(digest)
-            } else if i.now.since(open.progress_at) > stall_ms {
+            } else if i.now.since(seen_at(i, open)) > stall_ms {
                 // Never start over while it may still be writing.
                 Stuck(
                     Fault::new(

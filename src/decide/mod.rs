@@ -4,10 +4,15 @@
 pub mod explain;
 pub mod gate;
 pub mod judge;
+mod out_of_band;
+pub mod outage;
+mod pace;
 pub mod probes;
 pub mod reach;
+pub mod restored;
 pub mod retry;
 pub mod route;
+pub mod stuck;
 pub mod watch;
 
 use crate::model::facts::Read;
@@ -18,6 +23,8 @@ use crate::model::{
 use crate::steps::site::{Profile, Site};
 use crate::steps::workflow::{StepSpec, Unsupported, Workflow};
 use crate::steps::{Look, View};
+use outage::Outage;
+use restored::Weighed;
 use retry::Failed;
 
 /// Everything a decision may read.
@@ -37,6 +44,8 @@ pub struct Input<'a> {
     pub stopped: bool,
     /// When actions were last allowed again.
     pub resumed: EngineTime,
+    /// What the machine shares with others and is out, or was until lately.
+    pub outage: Option<&'a Outage>,
 }
 
 impl std::fmt::Debug for Input<'_> {
@@ -109,6 +118,9 @@ fn decide(i: &Input<'_>) -> Verdict {
         return Verdict::Rest { due: i.now + watch::pause(i), waiting: None };
     }
     if let Some(hold) = &m.hold {
+        if let Some(verdict) = restored::while_held(i) {
+            return verdict;
+        }
         let waiting = format!("the hold of {} to end ({})", hold.by, hold.why);
         return Verdict::Rest { due: i.now + watch::pause(i), waiting: Some(waiting) };
     }
@@ -183,8 +195,10 @@ fn look(i: &Input<'_>, spec: &StepSpec) -> Verdict {
         {
             act(i, spec, action)
         }
-        _ if view.step_age() > spec.timeout.0 && !i.stopped => give_up(i, timed_out(i, spec)),
-        Look::Wait { what, poll_ms } => wait(i, &what, pace(poll_ms, view.step_age())),
+        _ if view.step_age() > spec.timeout.0 && !i.stopped && i.outage.is_none() => {
+            give_up(i, timed_out(i, spec))
+        }
+        Look::Wait { what, poll_ms } => wait(i, &what, pace::waiting(poll_ms, view.step_age())),
         Look::Fail(fault) => fail(i, spec, vec![], fault, Failed::Attempt),
         Look::Unread(fault) => fail(i, spec, vec![], fault, Failed::Read),
         Look::Act(action) => act(i, spec, action),
@@ -211,11 +225,23 @@ fn abort(i: &Input<'_>) -> Verdict {
 
 /// An action is wanted: every machine-wide reason against it, then the intent.
 fn act(i: &Input<'_>, spec: &StepSpec, action: Action) -> Verdict {
-    if let Some(fault) = gate::refuse(i, &action) {
+    let (action, presumed) = match restored::weigh(i, &action) {
+        Weighed::AsWanted => (action, None),
+        Weighed::Presume(instead, why) => (instead, Some(why)),
+        Weighed::Wait(what) => return wait(i, &what, 30_000),
+        Weighed::Unread(fault) => return fail(i, spec, vec![], fault, Failed::Read),
+        Weighed::InDoubt(fault) => return give_up(i, fault),
+    };
+    if presumed.is_none()
+        && let Some(fault) = gate::refuse(i, &action)
+    {
         return fail(i, spec, vec![], fault, Failed::Read);
     }
     if i.stopped {
         return wait(i, "actions to be resumed (stopped)", 30_000);
+    }
+    if let Some(outage) = i.outage.filter(|o| !o.is_over()) {
+        return wait(i, &format!("{} to be whole again", outage.domain()), 30_000);
     }
     let class = action.kind().class();
     let step = i.m.step.as_ref();
@@ -228,6 +254,9 @@ fn act(i: &Input<'_>, spec: &StepSpec, action: Action) -> Verdict {
         }
     }
     let (expect, baseline) = gate::expectation(i, &action);
+    if let Some(why) = presumed {
+        return write(vec![Entry::Presumed { action, baseline, holds, why }], i.now);
+    }
     Verdict::Act { entries: vec![Entry::Intent { action, expect, baseline, holds }] }
 }
 
@@ -246,7 +275,14 @@ fn fail(
         let reason = fault.to_string();
         return end_step(i, spec, StepEnd::Skipped { reason });
     }
-    match retry::after(i.m, spec.retry, &fault, failed, i.now) {
+    let next = retry::after(i.m, spec.retry, &fault, failed, i.now);
+    let held_against = !matches!(next, retry::Next::Again { charged: false, .. });
+    if held_against && let Some(why) = outage::excuse(i.outage, i.m, &fault) {
+        let not_before = i.now + retry::again(i.m, spec.retry, &fault, i.now);
+        before.push(Entry::Excused { fault, not_before, why });
+        return write(before, not_before);
+    }
+    match next {
         retry::Next::GiveUp => {
             before.push(Entry::Quarantined { fault });
             write(before, i.now + watch::pause(i))
@@ -314,11 +350,6 @@ fn timed_out(i: &Input<'_>, spec: &StepSpec) -> Fault {
         fault = fault.evidence(format!("last fault: {}", note.fault));
     }
     fault
-}
-
-/// Polls get rarer the longer a step runs: 1/16 of its age, between the asked pace and 2 minutes.
-fn pace(poll_ms: u64, age_ms: u64) -> u64 {
-    (age_ms / 16).clamp(poll_ms, poll_ms.max(120_000))
 }
 
 /// The part of a report that failed because nothing came back.

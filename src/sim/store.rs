@@ -62,7 +62,7 @@ impl MemStore {
         self.rows.clone_from(&copy.rows);
         self.stopped.clone_from(&copy.stopped);
         self.resumed_at = copy.resumed_at;
-        self.incarnation = incarnation;
+        let was = std::mem::replace(&mut self.incarnation, incarnation);
         for (i, journal) in self.journal.iter_mut().enumerate() {
             journal.truncate(copy.lengths.get(i).copied().unwrap_or(0));
             self.keys[i] = journal
@@ -73,7 +73,8 @@ impl MemStore {
                 })
                 .collect();
             if let Some(row) = &mut self.rows[i] {
-                let entry = Entry::Restored { incarnation: self.incarnation.clone() };
+                let entry =
+                    Entry::Restored { incarnation: self.incarnation.clone(), was: was.clone() };
                 if fold::apply(row, &entry, now).is_ok() {
                     journal.push((now, entry));
                 }

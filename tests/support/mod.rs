@@ -268,6 +268,7 @@ fn step(stage: Stage, key: &str, step: Step) -> StepSpec {
         step,
         timeout: Span(3_600_000),
         stall: Span(900_000),
+        usual: Span(0),
         retry: Retry { attempts: 3, ..Retry::default() },
         unsupported: Unsupported::Quarantine,
         when: When::default(),
@@ -279,6 +280,7 @@ fn site() -> Site {
     let workflow = Workflow {
         name: "w".into(),
         watch: Span(300_000),
+        sla: Default::default(),
         steps: vec![
             step(Stage::Discover, "identify", Step::Identify(identify::Params {})),
             step(Stage::Firmware, "off", Step::Power(power::Params { state: power::Wanted::Off })),
@@ -306,14 +308,14 @@ fn expected(id: u32, name: &str) -> Arc<Expected> {
         pool: if id.is_multiple_of(2) { "h100" } else { "cpu" }.into(),
         profile: "gpu".into(),
         domains: [Domain { kind: DomainKind::Rack, name: rack.as_str().into() }].into(),
-        labels: BTreeMap::from([("row".into(), "a".into())]),
+        labels: BTreeMap::from([("row".into(), "a".into())]).into(),
         bmc: BmcEndpoint {
-            url: format!("https://root:{PLANTED}@10.0.0.{}", id % 250),
+            url: format!("https://root:{PLANTED}@10.0.0.{}", id % 250).into(),
             credential: "bmc-admin".into(),
             tls: "off".into(),
         },
         host: HostEndpoint {
-            address: format!("10.1.0.{}", id % 250),
+            address: format!("10.1.0.{}", id % 250).into(),
             user: "root".into(),
             host_key: None,
         },
