@@ -26,6 +26,7 @@ impl Checker {
                 | K::FlashStuck
                 | K::CallbackLost
                 | K::OldDatabase
+                | K::HostOutage
                 | K::RackPower
                 | K::HumanPower
                 | K::WorkloadsLate
@@ -84,6 +85,7 @@ impl Checker {
                 K::FlashBricks,
                 K::RackPower,
                 K::OldDatabase,
+                K::HostOutage,
             ])
             || self.killed && self.last_kill >= since
             || self.last_trouble.is_some_and(|t| t >= since)
@@ -110,6 +112,8 @@ impl Checker {
             (FaultClass::Precondition, "workloads-running") => vm.node.workloads(now) > 0,
             (FaultClass::Precondition, "drain-deadline") => lasting(&[K::WorkloadsLate]),
             (FaultClass::Throttled, _) => false,
+            // A restored machine keeps its doubt about staged images until it is ready again.
+            (_, Fault::VERSION_UNCHANGED) if log.iter().any(|i| i.kind == K::OldDatabase) => true,
             // Without power nothing boots and no node gets ready; nobody told Farrier to power it on.
             (_, "step-timeout") if vm.power != PowerState::On => true,
             _ => something,
@@ -147,10 +151,18 @@ pub(super) fn not_true(
         "join" => (!vm.node.member).then_some("not a member"),
         "leave" => vm.node.member.then_some("still a member"),
         "sanitize" => {
+            // After a restore the wipe may have run in the time that was lost.
+            let restored = vm.dice.log().iter().any(|i| i.kind == FaultKind::OldDatabase);
+            let since = if restored { last_install(vm) } else { since };
             let wiped =
                 vm.truth.effects().iter().rev().any(|e| e.what == What::WipeEnded && e.at >= since);
             (!wiped).then_some("no wipe ended")
         }
         _ => None,
     }
+}
+
+fn last_install(vm: &VirtualMachine) -> EngineTime {
+    let effects = vm.truth.effects().iter().rev();
+    effects.filter(|e| e.what == What::InstallStarted).map(|e| e.at).next().unwrap_or_default()
 }
