@@ -161,9 +161,16 @@ pub struct Sim {
     /// Only this seed
     #[arg(long, conflicts_with_all = ["seeds", "first_seed"])]
     pub seed: Option<u64>,
-    /// How much goes wrong
-    #[arg(long, default_value = "flaky", value_parser = ["calm", "flaky", "chaos"])]
+    /// What goes wrong: a profile that ships (calm, flaky, chaos, rack-loss, switch-loss,
+    /// bad-firmware, humans, old-database) or a file of yours that ends in `.toml`
+    #[arg(long, default_value = "flaky", value_name = "NAME|FILE")]
     pub profile: String,
+    /// Shrink the first seed that fails to the shortest script found, print it and write it to FILE
+    #[arg(long, value_name = "FILE")]
+    pub shrink: Option<PathBuf>,
+    /// Play a script that was shrunk; everything else comes from it
+    #[arg(long, value_name = "FILE")]
+    pub script: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

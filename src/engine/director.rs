@@ -109,6 +109,8 @@ pub struct Director<D: Decide = Rules> {
     /// A stop that is not durable yet counts at once; its resumption counts when durable.
     stopping: VecDeque<(Option<Stopped>, u64)>,
     quarantines: VecDeque<EngineTime>,
+    /// The breaker's stop could not be made durable: said again after the next commit that is.
+    unsaid: Option<Stopped>,
     /// Why the last commit failed: no new actions until one succeeds.
     trouble: Option<String>,
 }
@@ -142,6 +144,7 @@ impl<D: Decide> Director<D> {
             token: 0,
             stopping: VecDeque::new(),
             quarantines: VecDeque::new(),
+            unsaid: None,
             trouble: None,
         };
         for row in loaded.machines {
@@ -291,6 +294,7 @@ impl<D: Decide> Director<D> {
         self.settings.observe_only
             || self.trouble.is_some()
             || self.state.stopped.is_some()
+            || self.unsaid.is_some()
             || self.stopping.iter().any(|(s, _)| s.is_some())
     }
 
@@ -405,7 +409,14 @@ impl<D: Decide> Director<D> {
                         }
                         Ok(0)
                     }
-                    Err(e) => Err(store_fault(&e)),
+                    Err(e) => {
+                        // A person hears of it and says it again; the breaker does so itself, and
+                        // until then its stop counts as said.
+                        if ticket == 0 && stopped.is_some() {
+                            self.unsaid = stopped;
+                        }
+                        Err(store_fault(&e))
+                    }
                 };
                 out.push(Command::Ack { ticket, result });
             }
@@ -771,6 +782,10 @@ impl<D: Decide> Director<D> {
         let excused =
             slot.expected.clone().is_some_and(|e| self.outages.of(id, &e, lost, now).is_some());
         self.trouble = None;
+        if let Some(stopped) = self.unsaid.take() {
+            self.stopping.push_back((Some(stopped.clone()), 0));
+            out.push(Command::CommitStop { stopped: Some(stopped) });
+        }
         for ticket in tickets {
             out.push(Command::Ack { ticket, result: Ok(seq) });
         }
