@@ -6,6 +6,7 @@ mod support;
 use farrier::model::{Condition, MachineId, Stage};
 use futures_util::StreamExt;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use support::{PLANTED, Plan, Served, serve};
@@ -317,6 +318,101 @@ async fn a_skip_names_its_step() {
     assert_eq!(runs["runs"][0]["steps"][1]["state"], "skipped");
     let (_, why) = s.get("/v1/machines/n01/explain").await;
     assert_eq!(why["skipped"][0], "`off` in firmware: a person said so: no relay");
+}
+
+/// The files of an archive by name, without its directory.
+fn unpacked(archive: &[u8]) -> BTreeMap<String, String> {
+    let mut tar = tar::Archive::new(flate2::read::GzDecoder::new(archive));
+    let files = tar.entries().unwrap().map(|entry| {
+        let mut entry = entry.unwrap();
+        let path = entry.path().unwrap().display().to_string();
+        let mut text = String::new();
+        std::io::Read::read_to_string(&mut entry, &mut text).unwrap();
+        (path.split_once('/').unwrap().1.to_string(), text)
+    });
+    files.collect()
+}
+
+async fn evidence(s: &Served, name: &str) -> BTreeMap<String, String> {
+    let path = format!("{}/v1/machines/{name}/evidence", s.url);
+    let response = s.http.get(path).send().await.unwrap();
+    assert_eq!(response.status(), 200);
+    assert_eq!(response.headers()["content-type"], "application/gzip");
+    let file = response.headers()["content-disposition"].to_str().unwrap().to_string();
+    assert_eq!(file, format!("attachment; filename=\"{name}-evidence.tar.gz\""));
+    unpacked(&response.bytes().await.unwrap())
+}
+
+#[tokio::test]
+async fn evidence_is_one_archive_and_outlives_the_release() {
+    let s = serve(Plan { refuses: &["n01"], ..plan(2) }).await;
+    s.settled().await;
+    assert_eq!(s.post("/v1/machines/n01/changes", &json!({"change": "enroll"}), &[]).await.0, 200);
+    s.until_machine(1, "quarantined", |m| m.is_quarantined()).await;
+    let files = evidence(&s, "n01").await;
+    for name in [
+        "README.txt",
+        "machine.json",
+        "explain.json",
+        "site.json",
+        "journal.jsonl",
+        "faults.json",
+        "log-tail.txt",
+        "facts/system.json",
+    ] {
+        assert!(files.contains_key(name), "{name} is not in {:?}", files.keys());
+        let told = name == "README.txt" || files["README.txt"].contains(name);
+        assert!(told, "README.txt does not tell of {name}");
+    }
+    for (name, text) in &files {
+        assert!(!text.contains(PLANTED), "a secret in {name}");
+        if name.ends_with(".json") {
+            serde_json::from_str::<Value>(text).unwrap_or_else(|e| panic!("{name}: {e}"));
+        }
+    }
+    assert!(files["README.txt"].contains("console-tail.txt"), "{}", files["README.txt"]);
+    let lines: Vec<Value> =
+        files["journal.jsonl"].lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    assert_eq!(lines.len(), s.store.journal(1).len(), "from the first entry on");
+    assert_eq!(lines[0]["entry"]["entry"], "registered");
+    let faults: Value = serde_json::from_str(&files["faults.json"]).unwrap();
+    let last = faults.as_array().unwrap().last().unwrap();
+    assert_eq!(
+        (&last["entry"], &last["fault"]["code"]),
+        (&json!("quarantined"), &json!("bmc-internal"))
+    );
+    assert!(last["fault"]["evidence"].as_str().unwrap().contains("HTTP 500"));
+    let facts: Value = serde_json::from_str(&files["facts/system.json"]).unwrap();
+    assert!(facts["age_ms"].is_u64() && facts["value"]["power"] == "on", "{facts}");
+    let why: Value = serde_json::from_str(&files["explain.json"]).unwrap();
+    assert!(why["summary"].as_str().unwrap().contains("is quarantined in firmware"));
+
+    let skip = json!({"change": "skip", "step": "off", "why": "no relay"});
+    assert_eq!(s.post("/v1/machines/n01/changes", &skip, &[]).await.0, 200);
+    s.until_machine(1, "ready", |m| m.stage == Stage::Ready && m.run.is_none()).await;
+    let after = evidence(&s, "n01").await;
+    let faults: Value = serde_json::from_str(&after["faults.json"]).unwrap();
+    assert!(faults.as_array().unwrap().contains(last), "the old quarantine: {faults}");
+
+    // A machine without any trouble has evidence too, and one that is not there has none.
+    let calm = evidence(&s, "n02").await;
+    assert_eq!(calm["faults.json"].trim(), "[]");
+    let missing = s.get("/v1/machines/n0l/evidence").await;
+    assert_eq!(problem(&missing, 404, "no-such-machine")["nearest"][0], "n01");
+    let (_, page) = s.get("/machines/n01").await;
+    assert!(page.as_str().unwrap().contains("href=\"/v1/machines/n01/evidence\""));
+
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("e.tar.gz").display().to_string();
+    let words = ["machine", "evidence", "n01", "-o", &file];
+    let (code, out, err) = s.cli_raw(&words).await;
+    assert_eq!((code, &*err), (0, ""), "{out}");
+    assert!(out.starts_with(&file) && out.contains("begin with README.txt"), "{out}");
+    assert_eq!(unpacked(&std::fs::read(&file).unwrap()).len(), after.len());
+    let (code, _, err) = s.cli_raw(&words).await;
+    assert!(code == 1 && err.contains("is there already") && err.contains("--force"), "{err}");
+    let (code, _, err) = s.cli_raw(&["machine", "evidence", "n0l", "-o", &file]).await;
+    assert!(code == 1 && err.contains("there is no machine `n0l`"), "{err}");
 }
 
 #[tokio::test]

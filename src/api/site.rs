@@ -3,7 +3,7 @@
 use super::State;
 use super::engine::ask;
 use super::problem::{Body, Problem};
-use super::view::{LimitView, Limits, Status, StopView};
+use super::view::{LimitView, Limits, OutageView, Status, StopView};
 use crate::engine::Director;
 use crate::model::EngineTime;
 use axum::Json;
@@ -22,11 +22,17 @@ pub(super) async fn status(Of(state): Of<State>) -> Result<Json<Status>, Problem
     Ok(Json(status))
 }
 
+/// Failure domains that are out now.
+pub(crate) fn outages(_: &Director, _: EngineTime) -> Vec<OutageView> {
+    vec![]
+}
+
 pub(super) fn count(d: &Director, now: EngineTime) -> Status {
     let mut s = Status {
         incarnation: d.site().incarnation.to_string(),
         engine_ms: now.0,
         observe_only: d.observe_only(),
+        outages: outages(d, now),
         stopped: d.stopped().map(|stopped| StopView {
             by: stopped.by.clone(),
             why: stopped.why.clone(),
@@ -40,6 +46,8 @@ pub(super) fn count(d: &Director, now: EngineTime) -> Status {
         one_more(&mut s.by_condition, m.condition.name());
         one_more(&mut s.by_control, m.control.name());
         s.held += usize::from(m.hold.is_some());
+        s.stuck += usize::from(d.overdue(m.id, now));
+        s.out_of_band += u64::from(m.out_of_band);
         s.open_actions += usize::from(m.open.is_some());
     }
     s
