@@ -100,6 +100,7 @@ fn site(incarnation: Arc<str>) -> Arc<Site> {
         step,
         timeout: Span(3_600_000),
         stall: Span(900_000),
+        usual: Span(0),
         retry: Retry::default(),
         unsupported: Unsupported::Quarantine,
         when: When::default(),

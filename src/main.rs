@@ -3,6 +3,7 @@
 use clap::Parser;
 use farrier::app;
 use farrier::app::database::SecretAsk;
+use farrier::app::demo::Profile;
 use farrier::cli::args::SecretCommand;
 use farrier::cli::{Cli, Dispatch, Local};
 use std::process::ExitCode;
@@ -27,13 +28,18 @@ fn local(command: Local, json: bool) -> ExitCode {
             profile: args.profile,
             json,
         }),
-        Local::Demo(args) => app::demo::demo(&app::demo::Options {
-            until: args.until,
-            exit: args.exit,
-            seed: args.seed,
-            time_scale: args.time_scale,
-            ..app::demo::Options::new(args.machines)
-        }),
+        Local::Demo(args) => {
+            let profile = Profile::from_name(&args.profile).unwrap_or_default();
+            app::demo::demo(&app::demo::Options {
+                until: args.until,
+                exit: args.exit,
+                seed: args.seed,
+                time_scale: args.time_scale.unwrap_or(profile.time_scale()),
+                profile,
+                plot: args.plot,
+                ..app::demo::Options::new(args.machines)
+            })
+        }
         Local::DemoHook(url) => app::demo::hook(&url),
         Local::Serve(args) => app::serve::serve(&app::serve::Ask {
             config: args.config,

@@ -21,6 +21,7 @@ fn step(stage: Stage, key: &str, step: Step) -> StepSpec {
         step,
         timeout: time::Span(3_600_000),
         stall: time::Span(900_000),
+        usual: time::Span(0),
         retry: Retry::default(),
         unsupported: Unsupported::Quarantine,
         when: When::default(),

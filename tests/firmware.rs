@@ -64,6 +64,7 @@ impl Case {
             step: Step::Firmware(firmware::Params {}),
             timeout: time::Span(7_200_000),
             stall: time::Span(900_000),
+            usual: time::Span(0),
             retry: Retry::default(),
             unsupported: Unsupported::Quarantine,
             when: When::default(),

@@ -17,7 +17,7 @@ cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.."
 #          or one bash function below, as fn:NAME, that runs cargo test itself
 parts='
 unit   | -          | fn:run_unit
-core   | -          | director firmware
+core   | -          | director firmware drift
 arch   | -          | architecture
 sim    | -          | sim
 crash  | sqlite     | crash

@@ -15,7 +15,7 @@ use farrier::sim::durations::{Draw, Durations};
 use farrier::sim::faults::Dice;
 use farrier::sim::physics::{HostState, Quirks, Sickness};
 use farrier::sim::rng::Rng;
-use farrier::sim::serve::{Berth, Seat, Serving, Settings, admin, host, serve};
+use farrier::sim::serve::{Berth, Hosts, Latency, Seat, Serving, Settings, admin, host, serve};
 use farrier::sim::truth::What;
 use russh::keys::PrivateKey;
 use russh::keys::ssh_key::LineEnding;
@@ -72,7 +72,8 @@ async fn site(scale: u32, berths: impl IntoIterator<Item = (Option<Sickness>, Qu
             burn_in: Draw::new(1, 0.0, 1, 1),
             ..Durations::default()
         },
-        latency_ms: (0, 2),
+        latency: Latency::Even(0, 2),
+        hosts: Hosts::Programs,
         authorized_key: key.public_key().to_openssh().unwrap(),
         redfish_port: 0,
         ssh_port: 0,

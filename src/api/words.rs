@@ -48,8 +48,18 @@ pub fn words(entry: &Entry) -> String {
         Entry::Back => "the BMC answers again".into(),
         Entry::Quarantined { fault } => format!("quarantined: {fault}"),
         Entry::Waits { what } => format!("waits for {what}"),
+        Entry::Observed { power, boot, firmware } => {
+            let power = power.map(|p| format!("power {p:?}").to_lowercase());
+            let boot = boot.as_ref().map(|b| format!("boot override {b}"));
+            let firmware = (!firmware.is_empty()).then(|| firmware.join(", "));
+            let parts: Vec<String> = [power, boot, firmware].into_iter().flatten().collect();
+            format!("at rest: {}", parts.join("; "))
+        }
         Entry::OutOfBand { what } => format!("not done by Farrier: {what}"),
-        Entry::Restored { incarnation } => {
+        Entry::Presumed { action, why, .. } => {
+            format!("`{}` may have been done already: {why}", action.kind())
+        }
+        Entry::Restored { incarnation, .. } => {
             format!("the database was restored from a backup, now incarnation {incarnation}")
         }
         Entry::Noticed { what } if what.is_empty() => "the notice is gone".into(),

@@ -4,6 +4,7 @@ pub mod check;
 pub mod current;
 pub mod database;
 pub mod demo;
+pub mod descriptors;
 pub mod files;
 pub mod listen;
 pub mod parts;

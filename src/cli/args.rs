@@ -116,6 +116,12 @@ pub struct Check {
 pub struct Demo {
     #[arg(long, default_value_t = 24)]
     pub machines: u32,
+    /// `site`: answer times of real BMCs, the shipped limits, and what the run cost
+    #[arg(long, default_value = "quick", value_parser = ["quick", "site"])]
+    pub profile: String,
+    /// Draw the run: machines per stage over time
+    #[arg(long, value_name = "FILE.svg")]
+    pub plot: Option<PathBuf>,
     /// Where healthy machines should arrive
     #[arg(long, default_value = "in-service", value_parser = ["ready", "in-service"])]
     pub until: String,
@@ -124,9 +130,9 @@ pub struct Demo {
     pub exit: bool,
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
-    /// How many times faster than real time the demo's world runs
-    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=600))]
-    pub time_scale: u32,
+    /// How many times faster than real time the demo's world runs [default: 60, or 30 for `site`]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=600))]
+    pub time_scale: Option<u32>,
 }
 
 #[derive(Debug, Args)]

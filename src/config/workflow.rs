@@ -122,6 +122,7 @@ fn step(
     let step = params::step(t);
     let timeout = t.span("timeout");
     let stall = t.span("stall").map_or(DEFAULT_STALL, |(span, _)| span);
+    let usual = t.span("usual").map_or(Span(0), |(span, _)| span);
     let retry = retry(t);
     let unsupported = t
         .choice(
@@ -147,7 +148,17 @@ fn step(
         // The timeout is the last resort, so it comes a while after the step's own limits.
         None => Span(needs.map_or(0, |n| n.0.saturating_add(900_000)).max(DEFAULT_TIMEOUT.0)),
     };
-    Some(StepSpec { key: key.value.into(), stage, step, timeout, stall, retry, unsupported, when })
+    Some(StepSpec {
+        key: key.value.into(),
+        stage,
+        step,
+        timeout,
+        stall,
+        usual,
+        retry,
+        unsupported,
+        when,
+    })
 }
 
 /// How long the kind itself may wait, by its parameters.

@@ -91,14 +91,16 @@ pub(super) fn open_action(i: &Input<'_>) -> Verdict {
         _ if overdue => give_up(i, timed_out(i, spec)),
         // Progress is written often enough for the stall clock, not at every percent.
         Moved(digest) if i.now.since(open.progress_at) >= spec.stall.0 / 4 => {
-            write(vec![Entry::Progressed { digest }], i.now + 15_000)
+            write(vec![Entry::Progressed { digest }], i.now + pace::launched(i, spec, open, 15_000))
         }
-        Moved(_) => wait(i, "the launched work to end", pace(15_000, i.now.since(open.at))),
-        Still(what) => wait(i, what, pace(5_000, i.now.since(open.at))),
+        Moved(_) => wait(i, "the launched work to end", pace::launched(i, spec, open, 15_000)),
+        Still(what) => wait(i, what, pace::launched(i, spec, open, 5_000)),
         Unread(_) if i.now < m.not_before => Verdict::Rest { due: m.not_before, waiting: None },
-        Unread(fault) if fault.is_no_answer() => {
-            wait(i, "an answer that tells how the action went", pace(10_000, i.now.since(open.at)))
-        }
+        Unread(fault) if fault.is_no_answer() => wait(
+            i,
+            "an answer that tells how the action went",
+            pace::waiting(10_000, i.now.since(open.at)),
+        ),
         Unread(fault) => fail(i, spec, vec![], fault, Failed::Read),
     }
 }
@@ -385,7 +387,8 @@ fn update(
         (None, Some(_)) => Still("the task to be listed again"),
         (None, None) => match fresh {
             Some(task) => Found(task.uri.clone()),
-            None if late && open.state == OpenState::Applied => {
+            // After a restore the list may have been lost with a BMC reset in between: as taken.
+            None if late && (open.state == OpenState::Applied || i.m.restored.is_some()) => {
                 Happened("taken, no task was named; the version will decide".into())
             }
             None if late => DidNot("no new task, and the version is the old one".into()),

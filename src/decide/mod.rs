@@ -4,8 +4,11 @@
 pub mod explain;
 pub mod gate;
 pub mod judge;
+mod out_of_band;
+mod pace;
 pub mod probes;
 pub mod reach;
+pub mod restored;
 pub mod retry;
 pub mod route;
 pub mod stuck;
@@ -19,6 +22,7 @@ use crate::model::{
 use crate::steps::site::{Profile, Site};
 use crate::steps::workflow::{StepSpec, Unsupported, Workflow};
 use crate::steps::{Look, View};
+use restored::Weighed;
 use retry::Failed;
 
 /// Everything a decision may read.
@@ -110,6 +114,9 @@ fn decide(i: &Input<'_>) -> Verdict {
         return Verdict::Rest { due: i.now + watch::pause(i), waiting: None };
     }
     if let Some(hold) = &m.hold {
+        if let Some(verdict) = restored::while_held(i) {
+            return verdict;
+        }
         let waiting = format!("the hold of {} to end ({})", hold.by, hold.why);
         return Verdict::Rest { due: i.now + watch::pause(i), waiting: Some(waiting) };
     }
@@ -185,7 +192,7 @@ fn look(i: &Input<'_>, spec: &StepSpec) -> Verdict {
             act(i, spec, action)
         }
         _ if view.step_age() > spec.timeout.0 && !i.stopped => give_up(i, timed_out(i, spec)),
-        Look::Wait { what, poll_ms } => wait(i, &what, pace(poll_ms, view.step_age())),
+        Look::Wait { what, poll_ms } => wait(i, &what, pace::waiting(poll_ms, view.step_age())),
         Look::Fail(fault) => fail(i, spec, vec![], fault, Failed::Attempt),
         Look::Unread(fault) => fail(i, spec, vec![], fault, Failed::Read),
         Look::Act(action) => act(i, spec, action),
@@ -212,7 +219,16 @@ fn abort(i: &Input<'_>) -> Verdict {
 
 /// An action is wanted: every machine-wide reason against it, then the intent.
 fn act(i: &Input<'_>, spec: &StepSpec, action: Action) -> Verdict {
-    if let Some(fault) = gate::refuse(i, &action) {
+    let (action, presumed) = match restored::weigh(i, &action) {
+        Weighed::AsWanted => (action, None),
+        Weighed::Presume(instead, why) => (instead, Some(why)),
+        Weighed::Wait(what) => return wait(i, &what, 30_000),
+        Weighed::Unread(fault) => return fail(i, spec, vec![], fault, Failed::Read),
+        Weighed::InDoubt(fault) => return give_up(i, fault),
+    };
+    if presumed.is_none()
+        && let Some(fault) = gate::refuse(i, &action)
+    {
         return fail(i, spec, vec![], fault, Failed::Read);
     }
     if i.stopped {
@@ -229,6 +245,9 @@ fn act(i: &Input<'_>, spec: &StepSpec, action: Action) -> Verdict {
         }
     }
     let (expect, baseline) = gate::expectation(i, &action);
+    if let Some(why) = presumed {
+        return write(vec![Entry::Presumed { action, baseline, holds, why }], i.now);
+    }
     Verdict::Act { entries: vec![Entry::Intent { action, expect, baseline, holds }] }
 }
 
@@ -315,11 +334,6 @@ fn timed_out(i: &Input<'_>, spec: &StepSpec) -> Fault {
         fault = fault.evidence(format!("last fault: {}", note.fault));
     }
     fault
-}
-
-/// Polls get rarer the longer a step runs: 1/16 of its age, between the asked pace and 2 minutes.
-fn pace(poll_ms: u64, age_ms: u64) -> u64 {
-    (age_ms / 16).clamp(poll_ms, poll_ms.max(120_000))
 }
 
 /// The part of a report that failed because nothing came back.

@@ -15,6 +15,9 @@ pub fn wanted(m: &Machine, profile: &Profile, workflow: &Workflow, now: EngineTi
     if m.is_unreachable() || m.is_quarantined() && m.open.is_none() {
         return set;
     }
+    if m.restored.is_some() {
+        set = set.with(super::restored::reads(m, profile));
+    }
     if let Some(open) = &m.open {
         set = set.with(for_action(open.action.kind()));
     } else if let Some(spec) =

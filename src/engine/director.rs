@@ -414,10 +414,8 @@ impl<D: Decide> Director<D> {
         let set = probes::wanted(&slot.row, profile, workflow, now);
         let job = if set.has(ProbeSet::JOB) { job_name(&slot.row) } else { None };
         let handle = slot.row.open.as_ref().and_then(|o| o.handle.clone());
-        let run = (set.has(ProbeSet::BOOT) || set.has(ProbeSet::HOST)).then(|| {
-            let run = slot.row.run.as_ref().map_or(0, |r| r.id);
-            format!("{}-{id}-{run}", self.site.incarnation)
-        });
+        let run = (set.has(ProbeSet::BOOT) || set.has(ProbeSet::HOST))
+            .then(|| slot.row.run_name(&self.site.incarnation));
         if let Some(slot) = self.slot_mut(id) {
             slot.probing = Some(token);
             slot.asked_at = slot.row.seq;

@@ -1,14 +1,15 @@
 //! `fold(journal) == row`: the only code that changes a [`Machine`]. An entry that does not fit
 //! the row is an error, never a guess.
 
-use super::action::{Outcome, Redo};
+use super::action::{Expect, Outcome, Redo};
 use super::change::Change;
 use super::fault::Fault;
 use super::journal::{Entry, StepEnd};
 use super::machine::{
     Act, Condition, Control, Cursor, Deployed, FaultNote, Hold, Machine, MachineId, OpenAction,
-    OpenState, Run,
+    OpenState, Restored, Run,
 };
+use super::observed::Observed;
 use super::stage::{Stage, is_legal};
 use super::time::EngineTime;
 use std::sync::Arc;
@@ -47,12 +48,15 @@ pub fn apply(m: &mut Machine, entry: &Entry, at: EngineTime) -> Result<(), Illeg
             if let Some(run) = &m.run {
                 return Err(refuse(format!("run {} has not ended", run.id)));
             }
+            // From here on it is Farrier who changes things.
+            m.observed = Observed::default();
             m.run = Some(Box::new(Run {
                 id: seq,
                 workflow: workflow.clone(),
                 reason: reason.clone(),
                 since: at,
                 abort: None,
+                incarnation: None,
             }));
         }
         Entry::RunEnded { .. } => {
@@ -73,6 +77,10 @@ pub fn apply(m: &mut Machine, entry: &Entry, at: EngineTime) -> Result<(), Illeg
             m.stage_since = at;
             m.step = None;
             m.waiting = None;
+            if *stage == Stage::Ready {
+                // Firmware, image and burn-in were all observed on the way here.
+                m.restored = None;
+            }
         }
         Entry::StepBegan { index, key } => {
             if m.run.is_none() {
@@ -245,11 +253,21 @@ pub fn apply(m: &mut Machine, entry: &Entry, at: EngineTime) -> Result<(), Illeg
             m.waiting = Some(what.as_str().into());
             settle_down(m);
         }
+        Entry::Observed { power, boot, firmware } => {
+            m.observed = m.observed.with(*power, boot.as_deref(), firmware);
+        }
         Entry::OutOfBand { .. } => m.out_of_band = m.out_of_band.saturating_add(1),
-        Entry::Restored { incarnation } => {
+        Entry::Restored { incarnation, was } => {
+            m.observed = Observed::default();
             if let Some(open) = &mut m.open {
                 open.state = OpenState::Unknown;
             }
+            if let Some(run) = &mut m.run
+                && !was.is_empty()
+            {
+                run.incarnation.get_or_insert_with(|| was.clone());
+            }
+            m.restored = Some(Box::new(Restored { at, seq, presumed: Vec::new() }));
             // A hold of a person's stays theirs.
             m.hold.get_or_insert_with(|| {
                 Box::new(Hold {
@@ -258,6 +276,34 @@ pub fn apply(m: &mut Machine, entry: &Entry, at: EngineTime) -> Result<(), Illeg
                     since: at,
                 })
             });
+        }
+        Entry::Presumed { action, baseline, holds, .. } => {
+            if m.open.is_some() || m.is_quarantined() || m.hold.is_some() {
+                return Err(refuse(
+                    "an action is open, or the machine is quarantined or held".into(),
+                ));
+            }
+            let Some(restored) = &mut m.restored else {
+                return Err(refuse("the machine was not restored".into()));
+            };
+            let Some(step) = &mut m.step else {
+                return Err(refuse("there is no step".into()));
+            };
+            restored.presumed.push(Restored::key(action));
+            step.holds = step.holds.or(*holds);
+            m.waiting = None;
+            settle_down(m);
+            m.open = Some(Box::new(OpenAction {
+                seq,
+                action: action.clone(),
+                expect: Expect { identity: (*m.identity).clone(), ..Expect::default() },
+                baseline: baseline.clone(),
+                at,
+                state: OpenState::Applied,
+                handle: None,
+                progress: 0,
+                progress_at: at,
+            }));
         }
         Entry::Noticed { what } => {
             m.notice = (!what.is_empty()).then(|| what.as_str().into());
@@ -330,6 +376,7 @@ fn change_row(m: &mut Machine, change: &Change, by: &str, at: EngineTime) -> Res
             }
             m.condition = Condition::Ok;
             // A person has looked: what nobody could tell counts as not done from here on.
+            m.restored = None;
             if m.open.as_ref().is_some_and(|o| o.state == OpenState::Unknown) {
                 close(m, false, at);
             }

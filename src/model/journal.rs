@@ -2,6 +2,7 @@
 
 use super::action::{Action, Baseline, Expect, Outcome};
 use super::change::Change;
+use super::facts::Power;
 use super::fault::Fault;
 use super::identity::Identity;
 use super::limit::LimitClass;
@@ -115,6 +116,16 @@ pub enum Entry {
     Waits {
         what: String,
     },
+    /// What a machine at rest shows of the things that only Farrier should change: the mark that
+    /// later probes are compared with. `firmware`: `id version` each; empty = not read this time.
+    Observed {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        power: Option<Power>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        boot: Option<String>,
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        firmware: Vec<String>,
+    },
     /// Something changed that Farrier did not do: power, firmware, boot order. Report-only.
     OutOfBand {
         what: String,
@@ -124,6 +135,19 @@ pub enum Entry {
     Restored {
         /// The incarnation from here on.
         incarnation: Arc<str>,
+        /// The one before: runs under way keep the names they gave under it.
+        #[serde(default)]
+        was: Arc<str>,
+    },
+    /// After a restore: this may have been done in the time that was lost. It is taken as launched,
+    /// never sent by this database, and facts decide.
+    Presumed {
+        action: Action,
+        baseline: Baseline,
+        /// Headroom to hold until the step ends.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        holds: Option<LimitClass>,
+        why: String,
     },
     /// Drift or a change made behind Farrier's back: what, report-only. Empty = gone again.
     Noticed {
@@ -155,8 +179,10 @@ impl Entry {
             Entry::Back => "back",
             Entry::Quarantined { .. } => "quarantined",
             Entry::Waits { .. } => "waits",
+            Entry::Observed { .. } => "observed",
             Entry::OutOfBand { .. } => "out-of-band",
             Entry::Restored { .. } => "restored",
+            Entry::Presumed { .. } => "presumed",
             Entry::Noticed { .. } => "noticed",
         }
     }

@@ -6,6 +6,7 @@ use super::change::Desired;
 use super::fault::Fault;
 use super::identity::Identity;
 use super::limit::LimitClass;
+use super::observed::Observed;
 use super::stage::Stage;
 use super::time::EngineTime;
 use serde::{Deserialize, Serialize};
@@ -94,6 +95,10 @@ pub struct Run {
     /// Why a person aborted it; nothing new is started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub abort: Option<Arc<str>>,
+    /// The incarnation it began under, where the database was restored since: its names in the
+    /// outside world hold that one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub incarnation: Option<Arc<str>>,
 }
 
 /// Where a run stands inside its stage.
@@ -176,6 +181,31 @@ pub struct FaultNote {
     pub count: u32,
 }
 
+/// What a restore left to be weighed: the world may be ahead of the row.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Restored {
+    pub at: EngineTime,
+    /// Seq of the `restored` entry. A name of ours with this number or a higher one, given under an
+    /// earlier incarnation, comes from the time that was lost.
+    pub seq: u64,
+    /// What was presumed since, each once.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub presumed: Vec<Box<str>>,
+}
+
+impl Restored {
+    /// Under which words a presumed action is remembered.
+    pub fn key(action: &Action) -> Box<str> {
+        format!("{} {}", action.kind(), action.about()).into()
+    }
+
+    /// Was this presumed since the restore?
+    pub fn has_presumed(&self, action: &Action) -> bool {
+        let key = Self::key(action);
+        self.presumed.contains(&key)
+    }
+}
+
 /// The hot row.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Machine {
@@ -202,6 +232,9 @@ pub struct Machine {
     pub waiting: Option<Box<str>>,
     /// Drift or an out-of-band change last noticed at rest; report-only.
     pub notice: Option<Box<str>>,
+    /// The mark that the next probe at rest is compared with; empty while a run is under way.
+    #[serde(default)]
+    pub observed: Observed,
     /// Changes made behind Farrier's back, counted since registration.
     #[serde(default)]
     pub out_of_band: u16,
@@ -210,6 +243,10 @@ pub struct Machine {
     /// Pinned SSH host key.
     pub host_key: Option<Arc<str>>,
     pub deployed: Option<Deployed>,
+    /// Since a restore, until everything on the way to `ready` was observed anew or a person has
+    /// looked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restored: Option<Box<Restored>>,
 }
 
 impl Machine {
@@ -233,11 +270,21 @@ impl Machine {
             not_before: EngineTime::ZERO,
             waiting: None,
             notice: None,
+            observed: Observed::default(),
             out_of_band: 0,
             identity: Arc::default(),
             host_key: None,
             deployed: None,
+            restored: None,
         }
+    }
+
+    /// Name of the current run in the outside world (boot window, image mark). `incarnation`: the
+    /// database's. Unique over restores, and the same before and after one.
+    pub fn run_name(&self, incarnation: &str) -> String {
+        let run = self.run.as_deref();
+        let born = run.and_then(|r| r.incarnation.as_deref()).unwrap_or(incarnation);
+        format!("{born}-{}-{}", self.id, run.map_or(0, |r| r.id))
     }
 
     pub fn is_quarantined(&self) -> bool {

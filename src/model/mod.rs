@@ -10,6 +10,7 @@ pub mod identity;
 pub mod journal;
 pub mod limit;
 pub mod machine;
+pub mod observed;
 pub mod stage;
 pub mod time;
 

@@ -130,8 +130,7 @@ pub struct View<'a> {
 impl View<'_> {
     /// Name of this machine's current run in the outside world: unique over restores.
     pub fn run_name(&self) -> String {
-        let run = self.m.run.as_ref().map_or(0, |r| r.id);
-        format!("{}-{}-{run}", self.site.incarnation, self.m.id)
+        self.m.run_name(&self.site.incarnation)
     }
 
     /// A name for a job about to be started: unique per intent.

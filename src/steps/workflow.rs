@@ -60,9 +60,16 @@ pub struct StepSpec {
     pub timeout: Span,
     /// Longest time without progress of launched work.
     pub stall: Span,
+    /// How long the work it launches usually takes: the first look comes then. 0 = not said.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub usual: Span,
     pub retry: Retry,
     pub unsupported: Unsupported,
     pub when: When,
+}
+
+fn is_zero(span: &Span) -> bool {
+    span.0 == 0
 }
 
 /// A parsed workflow. `steps` are grouped by stage, in file order inside a stage.

@@ -268,6 +268,7 @@ fn step(stage: Stage, key: &str, step: Step) -> StepSpec {
         step,
         timeout: Span(3_600_000),
         stall: Span(900_000),
+        usual: Span(0),
         retry: Retry { attempts: 3, ..Retry::default() },
         unsupported: Unsupported::Quarantine,
         when: When::default(),

@@ -260,6 +260,9 @@ impl VirtualMachine {
             _ => BootMode::Once,
         };
         self.boot = BootOverride { target, mode };
+        if self.boot.is_net() {
+            self.spent.provisions();
+        }
     }
 
     /// The BMC restarts: tasks and what it staged for itself are settled, nothing answers.
@@ -309,6 +312,7 @@ impl VirtualMachine {
             busy: self.tasks.iter().any(BmcTask::is_told_running),
         };
         self.effect(at, what, by);
+        self.spent.flashes();
         let ends = at + self.durations.flash.pick(&mut self.rng);
         let id = self.next_task;
         self.next_task += 1;

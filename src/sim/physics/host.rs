@@ -200,6 +200,7 @@ impl VirtualMachine {
             JobScript::Wipe => (What::WipeStarted, self.durations.wipe.pick(&mut self.rng)),
         };
         self.effect(at, what, by);
+        self.spent.burns_in();
         let sick = script == JobScript::Smoke
             && (self.sick == Some(Sickness::Gpu) || self.dice.throw(FaultKind::JobSickGpu, at));
         let id = self.next_job;

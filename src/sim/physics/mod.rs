@@ -15,6 +15,7 @@ mod host;
 mod node;
 mod people;
 mod probe;
+mod spent;
 #[cfg(test)]
 mod tests;
 mod wire;
@@ -23,6 +24,7 @@ pub use bmc::{BmcTask, BootMode, BootOverride, Flaw, Slot};
 pub use host::{HostJob, HostState, Installed, JobEnd};
 pub use node::Node;
 pub use probe::{Ask, CANARY};
+pub use spent::Spent;
 
 use super::durations::Durations;
 use super::faults::Dice;
@@ -162,6 +164,8 @@ pub struct VirtualMachine {
     pub callbacks: u32,
     pub truth: Truth,
     pub dice: Dice,
+    /// What its own durations came to.
+    pub spent: Spent,
     durations: Arc<Durations>,
     rng: Rng,
     next_task: u32,
@@ -207,6 +211,7 @@ impl VirtualMachine {
             callbacks: 0,
             truth: Truth::default(),
             dice,
+            spent: Spent::default(),
             durations: build.durations,
             rng,
             next_task: 1,
@@ -237,6 +242,7 @@ impl VirtualMachine {
     }
 
     fn fire(&mut self, at: EngineTime, due: Due) {
+        self.spent.end(at, &due);
         match due {
             Due::PowerUp => self.power_up(at),
             Due::PowerDown(by) => self.power_down(at, by),
@@ -259,6 +265,7 @@ impl VirtualMachine {
     }
 
     fn after(&mut self, at: EngineTime, due: Due) {
+        self.spent.begin(self.now, &due);
         let i = self.pending.partition_point(|(t, _)| *t > at);
         self.pending.insert(i, (at, due));
     }

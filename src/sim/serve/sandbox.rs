@@ -134,16 +134,20 @@ pub(super) async fn boot(seat: &Seat, boot: u32) -> io::Result<()> {
     let line = |s: Option<String>| s.map(|s| s + "\n").unwrap_or_default();
     fs::write(dmi.join("product_uuid"), line(who.uuid)).await?;
     fs::write(dmi.join("product_serial"), line(who.serial)).await?;
+    fs::write(seat.root.join("proc/sys/kernel/random/boot_id"), boot_id(id, boot) + "\n").await
+}
+
+/// The boot id of machine `id`'s boot number `boot`.
+pub(super) fn boot_id(id: u32, boot: u32) -> String {
     let word = mix(u64::from(id) << 32 | u64::from(boot));
-    let boot_id = format!(
-        "{:08x}-{:04x}-4{:03x}-8{:03x}-{:012x}\n",
+    format!(
+        "{:08x}-{:04x}-4{:03x}-8{:03x}-{:012x}",
         word >> 32,
         (word >> 16) & 0xffff,
         word & 0xfff,
         (word >> 4) & 0xfff,
         mix(word) >> 16,
-    );
-    fs::write(seat.root.join("proc/sys/kernel/random/boot_id"), boot_id).await
+    )
 }
 
 /// The installer starts to write: whatever was there is gone.
