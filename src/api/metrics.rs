@@ -170,6 +170,10 @@ fn limits(o: &mut Text, d: &Director) {
         ("farrier_limit_max", "Machines that may hold a limit at once."),
         ("farrier_limit_waiting", "Machines that wait for room."),
     ] {
+        // None was used or waited for since the start.
+        if buckets.is_empty() {
+            return;
+        }
         o.head(name, "gauge", help);
         for (limit, domain, taken, waiting) in &buckets {
             let value = match name {
