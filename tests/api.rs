@@ -552,6 +552,36 @@ async fn a_machine_past_its_sla_and_a_change_behind_our_back_are_shown() {
 }
 
 #[tokio::test]
+async fn a_rack_that_is_out_is_told_until_it_is_back() {
+    let s = serve(plan(16)).await;
+    s.settled().await;
+    assert_eq!(s.get("/v1/status").await.1["outages"], json!([]));
+    let domains_out = |metrics: &Value| {
+        let families = exposition(metrics.as_str().unwrap());
+        families["farrier_domains_out"].1[0].1
+    };
+    assert_eq!(domains_out(&s.get("/metrics").await.1), 0.0);
+    s.silence(1..=7);
+    s.until("r1 is out", |d| d.outages().any(|o| !o.is_over() && o.out == 7)).await;
+    let (_, status) = s.get("/v1/status").await;
+    let out = &status["outages"][0];
+    assert_eq!(
+        (&out["per"], &out["domain"], &out["channel"], &out["out"], &out["of"]),
+        (&json!("rack"), &json!("r1"), &json!("bmc"), &json!(7), &json!(8))
+    );
+    let text = out["text"].as_str().unwrap();
+    assert!(text.starts_with("rack r1: 7 of 8 machines stopped answering"), "{text}");
+    assert_eq!(domains_out(&s.get("/metrics").await.1), 1.0);
+    let page = s.get("/").await.1;
+    assert!(page.as_str().unwrap().contains("rack r1: 7 of 8"), "{page}");
+    let (code, shown, _) = s.cli_raw(&["status"]).await;
+    assert!(code == 0 && shown.contains("rack r1: 7 of 8"), "{shown}");
+    s.answer();
+    s.until("r1 is back", |d| d.outages().all(|o| o.is_over())).await;
+    assert_eq!(s.get("/v1/status").await.1["outages"], json!([]));
+}
+
+#[tokio::test]
 async fn status_limits_metrics_and_health() {
     let s = serve(Plan { sick: &["n02"], dead: &["n03"], ..plan(4) }).await;
     for id in [1, 2, 3] {

@@ -9,9 +9,11 @@ use super::view::Status;
 use crate::engine::Director;
 use crate::engine::meter::{Meter, OUTCOMES};
 use crate::model::{ActionKind, EngineTime, FaultClass, Stage};
+use crate::notify::HookNumbers;
 use axum::extract::State as Of;
 use axum::http::header;
 use axum::response::IntoResponse;
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Metrics for Prometheus.
@@ -23,6 +25,9 @@ pub(super) async fn metrics(Of(state): Of<State>) -> Result<impl IntoResponse, P
     text.head("farrier_info", "gauge", "The daemon's version.");
     text.line("farrier_info", &[("version", &state.version)], 1);
     counters(&mut text, &state.engine.meter);
+    if let Some(webhooks) = &state.webhooks {
+        hooks(&mut text, &webhooks.numbers());
+    }
     if let Some(path) = &state.database {
         text.head("farrier_database_bytes", "gauge", "Size of the database and its log, in bytes.");
         text.line("farrier_database_bytes", &[], size(path).await);
@@ -86,6 +91,8 @@ fn write(d: &Director, now: EngineTime) -> Text {
     o.one("farrier_breaker_tripped", "gauge", help, u8::from(tripped));
     let stopped = u8::from(status.stopped.is_some());
     o.one("farrier_stopped", "gauge", "1 while actions are stopped.", stopped);
+    let unwritable = u8::from(status.unwritable.is_some());
+    o.one("farrier_unwritable", "gauge", "1 while the database can't be written.", unwritable);
     let observe = u8::from(status.observe_only);
     o.one("farrier_observe_only", "gauge", "1 when the daemon only observes.", observe);
     o.one("farrier_engine_time_seconds", "counter", "Engine time.", now.0 / 1000);
@@ -228,6 +235,33 @@ fn counters(o: &mut Text, meter: &Meter) {
     }
     let help = "One probe of one machine.";
     o.histogram("farrier_probe_seconds", help, &meter.probe_time);
+}
+
+/// The outbox as each webhook sees it. Hooks are named in the configuration: there are a few.
+fn hooks(o: &mut Text, hooks: &BTreeMap<String, HookNumbers>) {
+    if hooks.is_empty() {
+        return;
+    }
+    type Value = fn(&HookNumbers) -> u64;
+    let families: [(&str, &str, &str, Value); 5] = [
+        ("farrier_webhook_depth", "gauge", "Lines of the outbox still to be told.", |n| n.depth),
+        ("farrier_webhook_failing", "gauge", "1 while deliveries fail.", |n| {
+            u64::from(n.failing.is_some())
+        }),
+        ("farrier_webhook_delivered_total", "counter", "Deliveries that went through.", |n| {
+            n.delivered
+        }),
+        ("farrier_webhook_failures_total", "counter", "Deliveries that failed.", |n| n.failures),
+        ("farrier_webhook_missed_total", "counter", "Lines that were gone too early.", |n| {
+            n.missed
+        }),
+    ];
+    for (name, kind, help, value) in families {
+        o.head(name, kind, help);
+        for (hook, numbers) in hooks {
+            o.line(name, &[("webhook", hook)], value(numbers));
+        }
+    }
 }
 
 /// Microseconds as seconds, exactly.

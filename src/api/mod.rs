@@ -35,6 +35,7 @@ pub(crate) use runs::runs_of;
 pub(crate) use site::outages;
 
 use crate::engine::driver::Handle;
+use crate::notify::Notifier;
 use crate::port::Secret;
 use crate::port::store::Store;
 use axum::extract::DefaultBodyLimit;
@@ -69,6 +70,8 @@ pub struct State {
     pub ack_timeout: Duration,
     /// Turns true when the daemon stops: event streams end, so that a graceful stop can.
     pub ending: watch::Receiver<bool>,
+    /// The running webhooks, for their numbers in the metrics.
+    pub webhooks: Option<Notifier>,
     /// The database's file, for its size in the metrics.
     pub database: Option<PathBuf>,
     /// The end of the daemon's log, for evidence.
@@ -89,6 +92,7 @@ impl State {
             confirm_max: 10,
             ack_timeout: Duration::from_secs(10),
             ending: watch::channel(false).1,
+            webhooks: None,
             database: None,
             log: LogTail::default(),
             streams: Arc::new(Semaphore::new(STREAMS_MAX)),

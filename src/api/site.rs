@@ -5,7 +5,7 @@ use super::engine::ask;
 use super::problem::{Body, Problem};
 use super::view::{LimitView, Limits, OutageView, Status, StopView};
 use crate::engine::Director;
-use crate::model::EngineTime;
+use crate::model::{Channel, EngineTime};
 use axum::Json;
 use axum::extract::State as Of;
 use std::collections::BTreeMap;
@@ -23,8 +23,18 @@ pub(super) async fn status(Of(state): Of<State>) -> Result<Json<Status>, Problem
 }
 
 /// Failure domains that are out now.
-pub(crate) fn outages(_: &Director, _: EngineTime) -> Vec<OutageView> {
-    vec![]
+pub(crate) fn outages(d: &Director, now: EngineTime) -> Vec<OutageView> {
+    let out = d.outages().filter(|o| !o.is_over());
+    out.map(|o| OutageView {
+        per: o.kind.name().into(),
+        domain: o.name.to_string(),
+        channel: if o.channel == Channel::Host { "host" } else { "bmc" }.into(),
+        out: o.out,
+        of: o.of,
+        for_ms: now.since(o.since),
+        text: o.to_string(),
+    })
+    .collect()
 }
 
 pub(super) fn count(d: &Director, now: EngineTime) -> Status {
@@ -38,6 +48,7 @@ pub(super) fn count(d: &Director, now: EngineTime) -> Status {
             why: stopped.why.clone(),
             for_ms: now.since(stopped.at),
         }),
+        unwritable: d.unwritable().map(str::to_string),
         ..Status::default()
     };
     for m in d.machines().filter(|m| m.seq > 0) {

@@ -6,6 +6,7 @@ pub mod driver;
 pub mod event;
 pub mod headroom;
 pub mod meter;
+pub mod outages;
 pub mod perform;
 
 pub use director::Director;

@@ -131,7 +131,7 @@ impl Store for Memory {
 struct World {
     power: Mutex<BTreeMap<MachineId, Power>>,
     sick: BTreeSet<String>,
-    dead: BTreeSet<String>,
+    dead: Mutex<BTreeSet<String>>,
     refuses: BTreeSet<String>,
 }
 
@@ -142,7 +142,7 @@ fn away(channel: Channel) -> Fault {
 #[async_trait]
 impl BmcRead for World {
     async fn system(&self, bmc: &BmcTarget) -> Result<SystemFacts, Fault> {
-        if self.dead.contains(&*bmc.name) {
+        if self.dead.lock().unwrap().contains(&*bmc.name) {
             return Err(away(Channel::Bmc));
         }
         let id = if self.sick.contains(&*bmc.name) { 9999 } else { bmc.machine.0 };
@@ -308,14 +308,14 @@ fn expected(id: u32, name: &str) -> Arc<Expected> {
         pool: if id.is_multiple_of(2) { "h100" } else { "cpu" }.into(),
         profile: "gpu".into(),
         domains: [Domain { kind: DomainKind::Rack, name: rack.as_str().into() }].into(),
-        labels: BTreeMap::from([("row".into(), "a".into())]),
+        labels: BTreeMap::from([("row".into(), "a".into())]).into(),
         bmc: BmcEndpoint {
-            url: format!("https://root:{PLANTED}@10.0.0.{}", id % 250),
+            url: format!("https://root:{PLANTED}@10.0.0.{}", id % 250).into(),
             credential: "bmc-admin".into(),
             tls: "off".into(),
         },
         host: HostEndpoint {
-            address: format!("10.1.0.{}", id % 250),
+            address: format!("10.1.0.{}", id % 250).into(),
             user: "root".into(),
             host_key: None,
         },
@@ -363,7 +363,7 @@ pub async fn serve(plan: Plan) -> Served {
     let world = Arc::new(World {
         power: Mutex::default(),
         sick: set(plan.sick),
-        dead: set(plan.dead),
+        dead: Mutex::new(set(plan.dead)),
         refuses: set(plan.refuses),
     });
     let ports = Ports {
@@ -425,6 +425,16 @@ pub async fn serve(plan: Plan) -> Served {
 }
 
 impl Served {
+    /// Nothing comes back from these BMCs any more.
+    pub fn silence(&self, ids: impl IntoIterator<Item = u32>) {
+        self.world.dead.lock().unwrap().extend(ids.into_iter().map(name));
+    }
+
+    /// Every BMC answers again.
+    pub fn answer(&self) {
+        self.world.dead.lock().unwrap().clear();
+    }
+
     /// Somebody turns the power of a machine on or off.
     pub fn switch(&self, id: u32, power: Power) {
         self.world.power.lock().unwrap().insert(MachineId(id), power);
