@@ -27,6 +27,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 /// How the daemon is to run.
 #[derive(Clone, Debug)]
@@ -107,11 +109,13 @@ async fn open(database: PathBuf) -> Opened {
 fn init_log() {
     let filter = tracing_subscriber::EnvFilter::try_from_env("FARRIER_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,russh=warn"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let log = tracing_subscriber::registry().with(filter).with(api::LogTail::of_process());
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     if std::env::var_os("FARRIER_LOG_JSON").is_some() {
-        log.json().init();
+        log.with(lines.json()).init();
     } else {
-        log.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init();
+        let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
+        log.with(lines.with_ansi(ansi)).init();
     }
 }
 
@@ -158,6 +162,9 @@ async fn run(
     state.token = token;
     state.confirm_max = daemon.confirm_max_machines as usize;
     state.ending = ended.clone();
+    state.log = api::LogTail::of_process();
+    state.database = Some(daemon.database.clone());
+    state.webhooks = Some(notifier.clone());
     let control = reload::Control {
         path: ask.config.clone(),
         current: current.clone(),

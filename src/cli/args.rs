@@ -279,6 +279,16 @@ pub enum MachineCommand {
         #[arg(long, conflicts_with = "last")]
         all: bool,
     },
+    /// Save a machine's evidence as one archive: facts, faults, journal, log
+    Evidence {
+        name: String,
+        /// Where to [default: NAME-evidence.tar.gz]; `-` is standard output
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+        /// Write over a file that is there
+        #[arg(long)]
+        force: bool,
+    },
     /// Take over running machines untouched: they rest where they are found
     Adopt(Target),
     /// Hand machines to their workflow
