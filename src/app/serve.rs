@@ -132,7 +132,7 @@ async fn run(
     let vault = Arc::new(parts::vault(&store, &daemon).await?);
     let outbox: Arc<dyn Outbox> = Arc::new(store.clone());
     let notifier = Notifier::new(outbox.clone(), vault.clone())?;
-    notifier.set(webhooks::hooks(&daemon.webhooks));
+    notifier.set(webhooks::hooks(&daemon.webhooks)).await;
     let database = store.clone();
     let store: Arc<dyn Store> = Arc::new(store);
 
