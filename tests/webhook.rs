@@ -192,7 +192,7 @@ fn hook(name: &str, url: &str) -> Hook {
     }
 }
 
-fn quarantined(code: &str) -> Entry {
+fn quarantined(code: &'static str) -> Entry {
     let fault = Fault::new(FaultClass::Hardware, Channel::Host, code, "a GPU is gone")
         .hint("reseat it")
         .evidence("export TOKEN=found-in-a-job's-output");

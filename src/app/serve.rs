@@ -145,6 +145,11 @@ async fn run(
 
     let (handle, ends) = driver::channels();
     let parts = parts::build(&current, vault, handle.inbox.clone())?;
+    let incarnation = held.state.incarnation.clone();
+    let runs: BTreeMap<_, _> =
+        held.machines.iter().map(|m| (m.id, m.run_name(&incarnation))).collect();
+    let is_current = |id, run: &str| runs.get(&id).is_some_and(|name| name == run);
+    parts.boot.close_strays(is_current).await.map_err(|f| f.to_string())?;
     let settings = Settings { observe_only: ask.observe_only, spread_ms: spread(config_machines) };
     let director = Director::new(Rules, settings, held, site, clock.now());
     let wiring = Wiring { ports: parts.ports.clone(), store: store.clone(), clock };
