@@ -68,7 +68,7 @@ impl Rest {
             pool: "p".into(),
             profile: "p".into(),
             domains: [].into(),
-            labels: BTreeMap::new(),
+            labels: Default::default(),
             bmc: BmcEndpoint::default(),
             host: HostEndpoint::default(),
         };

@@ -57,7 +57,7 @@ fn expected(n: u32) -> Expected {
         pool: "pool".into(),
         profile: "p".into(),
         domains: [Domain { kind: DomainKind::Rack, name: "r1".into() }].into(),
-        labels: BTreeMap::from([("zone".into(), "a \"quoted\" é".into())]),
+        labels: BTreeMap::from([("zone".into(), "a \"quoted\" é".into())]).into(),
         bmc: BmcEndpoint::default(),
         host: HostEndpoint::default(),
     }

@@ -43,17 +43,18 @@ pub fn difference(known: &BTreeMap<Arc<str>, Arc<Expected>>, file: &[Arc<Expecte
     found
 }
 
-/// Stores what is new or changed; returns the machines to tell the engine of.
+/// Stores what is new or changed among `lines`, the files' machines; returns the machines to tell the engine of.
 ///
 /// # Errors
 /// A sentence for a person; nothing was changed.
 pub async fn take(
     store: &dyn Store,
     known: &BTreeMap<Arc<str>, Arc<Expected>>,
+    lines: &[Arc<Expected>],
     loaded: &config::Loaded,
     confirmed: Option<usize>,
 ) -> Result<Vec<(MachineId, Arc<Expected>)>, String> {
-    let diff = difference(known, &loaded.expected);
+    let diff = difference(known, lines);
     for name in &diff.vanished {
         tracing::warn!(machine = %name, "not in the inventory any more; Farrier leaves it as it is");
     }
@@ -72,7 +73,7 @@ pub async fn take(
     }
     let touched: BTreeSet<&Arc<str>> = diff.added.iter().chain(&diff.changed).collect();
     let fresh: Vec<Arc<Expected>> =
-        loaded.expected.iter().filter(|e| touched.contains(&e.name)).cloned().collect();
+        lines.iter().filter(|e| touched.contains(&e.name)).cloned().collect();
     if fresh.is_empty() {
         return Ok(Vec::new());
     }
@@ -139,7 +140,10 @@ impl Control {
     }
 
     async fn take_over(&self, confirmed: Option<usize>) -> Result<String, String> {
-        let loaded = files::load(&self.path).map_err(|problems| problems.report)?;
+        let mut loaded = files::load(&self.path).map_err(|problems| problems.report)?;
+        // What was read is the engine's from here on: a second copy of a site's lines would be
+        // half of the daemon's memory.
+        let lines = std::mem::take(&mut loaded.expected);
         let (known, incarnation) = self
             .engine
             .ask(|director, _| {
@@ -151,7 +155,7 @@ impl Control {
             })
             .await
             .ok_or("the engine has ended")?;
-        let machines = take(&*self.store, &known, &loaded, confirmed).await?;
+        let machines = take(&*self.store, &known, &lines, &loaded, confirmed).await?;
         let count = machines.len();
         let site = site(&loaded, &incarnation, &BTreeMap::new());
         self.images.offer(parts::known(&loaded.site.catalog));

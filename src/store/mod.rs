@@ -3,11 +3,12 @@
 //! | part | what |
 //! | --- | --- |
 //! | `open` | lock, checks, migrations, connections |
+//! | `lock`, `place` | one daemon per database; is the file still where it was opened? |
 //! | `writer` | the one task that writes; callers send orders and await answers |
 //! | `commit` | a batch as one transaction, one statement per table |
-//! | `read` | what the engine and the API read |
+//! | `load`, `read` | what the engine loads at its start; what the API reads |
 //! | `secrets`, [`key`], [`vault`] | the encrypted table, its key, credentials for the edges |
-//! | [`fsck`] | what must hold in a database |
+//! | [`fsck`], `audit` | what must hold in a database, and what in its history |
 //! | `outbox` | events for webhooks, durable with what causes them |
 //! | [`backup`] | copies, and their way back |
 //!
@@ -19,16 +20,19 @@
     reason = "an edge: reads files, environment and the wall clock"
 )]
 
+mod audit;
 pub mod backup;
 mod commit;
 mod error;
 mod facts;
 pub mod fsck;
 pub mod key;
+mod load;
 mod lock;
 mod migrate;
 mod open;
 mod outbox;
+mod place;
 mod read;
 mod secrets;
 pub mod vault;
@@ -53,16 +57,31 @@ pub struct SqliteStore {
     readers: SqlitePool,
     /// Changes when the outbox has a new line.
     news: Arc<watch::Sender<u64>>,
+    lost: watch::Receiver<Option<StoreError>>,
 }
 
 impl SqliteStore {
     /// Ends the writer after what it was given, and all readers; the lock is free afterwards.
     pub async fn close(&self) {
         let (reply, done) = oneshot::channel();
-        if self.orders.send(Order::Close { reply }).await.is_ok() {
-            done.await.ok();
-        }
+        let lock = match self.orders.send(Order::Close { reply }).await {
+            Ok(()) => done.await.ok(),
+            Err(_) => None,
+        };
         self.readers.close().await;
+        drop(lock);
+    }
+
+    /// Resolves when the database's file was moved, deleted or replaced, within seconds also when
+    /// nothing is written. Never while it is where it was opened.
+    pub async fn lost(&self) -> StoreError {
+        let mut lost = self.lost.clone();
+        let why = lost.wait_for(Option::is_some).await.ok().and_then(|why| why.clone());
+        match why {
+            Some(why) => why,
+            // The writer has ended in peace.
+            None => std::future::pending().await,
+        }
     }
 
     /// Answers once the writer has done what it was given before.
@@ -89,7 +108,7 @@ impl SqliteStore {
 #[async_trait]
 impl Store for SqliteStore {
     async fn load(&self) -> Result<Loaded, StoreError> {
-        read::load(&self.readers).await
+        load::load(&self.readers).await
     }
 
     async fn commit(

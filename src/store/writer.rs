@@ -3,11 +3,13 @@
 use super::commit::{self, Prepared, roll_back};
 use super::error::{During, classify};
 use super::lock::Lock;
+use super::place::Place;
 use super::{int, outbox, uint};
 use crate::model::{EngineTime, MachineId};
 use crate::port::store::{Committed, StoreError};
 use sqlx::{Connection, SqliteConnection};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 
 type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
@@ -74,39 +76,76 @@ pub(super) enum Order {
         name: String,
         reply: Reply<bool>,
     },
+    /// Answers with the lock: it is to be kept until the readers have ended too.
     Close {
-        reply: oneshot::Sender<()>,
+        reply: oneshot::Sender<Lock>,
     },
 }
+
+impl Order {
+    /// Answers that it was not carried out.
+    fn refuse(self, why: StoreError) {
+        match self {
+            Order::Commit { reply, .. } => drop(reply.send(Err(why))),
+            Order::Expect { reply, .. } => drop(reply.send(Err(why))),
+            Order::KeepWorkflow { reply, .. }
+            | Order::SetStopped { reply, .. }
+            | Order::HookDelivered { reply, .. }
+            | Order::Tell { reply, .. }
+            | Order::Ping { reply }
+            | Order::SetSecret { reply, .. } => drop(reply.send(Err(why))),
+            Order::RemoveSecret { reply, .. } => drop(reply.send(Err(why))),
+            Order::HookStand { reply, .. } => drop(reply.send(Err(why))),
+            Order::Close { .. } => {}
+        }
+    }
+}
+
+/// How often a writer that has nothing to do looks whether its file is still there.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
 
 /// The writer's connection. Fields drop in order: the lock is the last.
 #[derive(Debug)]
 pub(super) struct Writer {
     pub(super) conn: SqliteConnection,
     pub(super) epoch: i64,
-    pub(super) _lock: Lock,
+    pub(super) place: Place,
+    pub(super) lock: Lock,
 }
 
+/// `news` changes when the outbox has a new line; `gone` hears why when the file is no longer there,
+/// also while there is nothing to write.
 pub(super) async fn run(
     mut writer: Writer,
     mut orders: mpsc::Receiver<Order>,
     news: Arc<watch::Sender<u64>>,
+    gone: watch::Sender<Option<StoreError>>,
 ) {
     let mut closing = None;
-    while let Some(order) = orders.recv().await {
-        if let Order::Close { reply } = order {
-            closing = Some(reply);
-            break;
+    loop {
+        let order = tokio::time::timeout(LOOK_EVERY, orders.recv()).await;
+        let there = writer.place.check();
+        if let Err(why) = &there {
+            gone.send_replace(Some(why.clone()));
         }
-        writer.carry_out(order, &news).await;
+        match (order, there) {
+            (Ok(Some(Order::Close { reply })), _) => {
+                closing = Some(reply);
+                break;
+            }
+            (Ok(Some(order)), Ok(())) => writer.carry_out(order, &news).await,
+            (Ok(Some(order)), Err(why)) => order.refuse(why),
+            (Ok(None), _) => break,
+            (Err(_), _) => {}
+        }
     }
-    let Writer { conn, _lock, .. } = writer;
+    let Writer { conn, lock, .. } = writer;
     if let Err(e) = conn.close().await {
         tracing::warn!(error = %e, "closing the database");
     }
-    drop(_lock);
     if let Some(reply) = closing {
-        reply.send(()).ok();
+        // Nobody waits for it: dropped here.
+        drop(reply.send(lock));
     }
 }
 
@@ -117,6 +156,8 @@ impl Writer {
         match order {
             Order::Commit { items, now, wall_ms, reply } => {
                 let done = commit::commit(conn, self.epoch, &items, now, wall_ms).await;
+                // Written into a file that went away meanwhile is not written.
+                let done = done.and_then(|done| self.place.check().map(|()| done));
                 let tells = done.is_ok() && items.iter().any(Prepared::tells);
                 reply.send(done).ok();
                 if tells {
@@ -172,9 +213,7 @@ impl Writer {
                 let query = sqlx::query("DELETE FROM secret WHERE name = ?").bind(name);
                 reply.send(once(conn, query).await.map(|rows| rows > 0)).ok();
             }
-            Order::Close { reply } => {
-                reply.send(()).ok();
-            }
+            Order::Close { .. } => {}
         }
     }
 }
