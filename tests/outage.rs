@@ -86,7 +86,7 @@ fn expected(n: u32) -> Arc<Expected> {
             Domain { kind: DomainKind::Pool, name: "pool".into() },
         ]
         .into(),
-        labels: BTreeMap::new(),
+        labels: Default::default(),
         bmc: BmcEndpoint::default(),
         host: HostEndpoint::default(),
     })

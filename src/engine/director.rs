@@ -414,7 +414,7 @@ impl<D: Decide> Director<D> {
                     self.expect(id, expected, now, out);
                 }
             }
-            Event::Site { site } => self.reload(site),
+            Event::Site { site } => self.reload(site, now),
             Event::Poke { machine } => {
                 if let Some(slot) = self.slot(machine)
                     && slot.commit.is_none()
@@ -489,7 +489,6 @@ impl<D: Decide> Director<D> {
         let context = (expected, profile, workflow);
         let verdict = self.decider.decide(&self.input(slot, context, &report, &view, now));
         let hit = view.into_hit();
-        self.queue(id, hit, now);
         match verdict {
             Verdict::Rest { due, .. } => {
                 self.keep(id, report);
@@ -502,6 +501,8 @@ impl<D: Decide> Director<D> {
                 self.commit(id, entries, Then::Act, vec![], Some(report), now, out);
             }
         }
+        // Last: room that was just taken is not offered to the next in the queue.
+        self.queue(id, hit, now);
     }
 
     /// Who answered: counted by domain, so that machines which fall silent together are seen to.
@@ -617,13 +618,27 @@ impl<D: Decide> Director<D> {
         if slot.queued.as_deref() == hit.as_ref() {
             return;
         }
-        if let Some(old) = slot.queued.take() {
-            self.headroom.dequeue(&old, id);
-        }
+        let next = match slot.queued.take() {
+            Some(old) => self.headroom.dequeue(&old, id),
+            None => Vec::new(),
+        };
         if let Some(new) = &hit {
             self.headroom.enqueue(new, id, now);
         }
         slot.queued = hit.map(Box::new);
+        self.wake(next, now);
+    }
+
+    /// Who waited for room is looked at now, unless something of it is under way.
+    fn wake(&mut self, machines: Vec<MachineId>, now: EngineTime) {
+        for woken in machines {
+            let idle = self.slot(woken).is_some_and(|s| {
+                s.commit.is_none() && s.probing.is_none() && s.acting.is_none() && s.due > now
+            });
+            if idle {
+                self.set_due(woken, now);
+            }
+        }
     }
 
     fn acted(&mut self, id: MachineId, outcome: Outcome, now: EngineTime, out: &mut Vec<Command>) {
@@ -803,14 +818,8 @@ impl<D: Decide> Director<D> {
             return;
         }
         if let Some(expected) = slot.expected.clone() {
-            for woken in self.headroom.change(&expected, before, after) {
-                let idle = self.slot(woken).is_some_and(|s| {
-                    s.commit.is_none() && s.probing.is_none() && s.acting.is_none() && s.due > now
-                });
-                if idle {
-                    self.set_due(woken, now);
-                }
-            }
+            let woken = self.headroom.change(&expected, before, after);
+            self.wake(woken, now);
         }
     }
 
@@ -874,15 +883,17 @@ impl<D: Decide> Director<D> {
     ) {
         if let Some(slot) = self.slots.get_mut(id.0 as usize).and_then(Option::as_mut) {
             let held = slot.held;
-            if let Some(old) = slot.expected.replace(expected.clone()) {
-                self.headroom.change(&old, held, 0);
-                if old.domains != expected.domains {
-                    // Counted where it is now, from its next report on.
-                    let silent = std::mem::take(&mut slot.silent);
-                    self.outages.moved(id, &old, silent & silence::HOST_KNOWN != 0);
-                }
+            let old = slot.expected.replace(expected.clone());
+            if let Some(old) = &old
+                && old.domains != expected.domains
+            {
+                // Counted where it is now, from its next report on.
+                let silent = std::mem::take(&mut slot.silent);
+                self.outages.moved(id, old, silent & silence::HOST_KNOWN != 0);
             }
+            let woken = old.map(|old| self.headroom.change(&old, held, 0)).unwrap_or_default();
             self.headroom.change(&expected, 0, held);
+            self.wake(woken, now);
             return;
         }
         let name = expected.name.clone();
@@ -892,7 +903,7 @@ impl<D: Decide> Director<D> {
         self.commit(id, vec![Entry::Registered { name }], Then::Look(due), vec![], None, now, out);
     }
 
-    fn reload(&mut self, site: Arc<Site>) {
+    fn reload(&mut self, site: Arc<Site>, now: EngineTime) {
         // Workflows that runs are pinned to stay known.
         let mut site = Arc::unwrap_or_clone(site);
         for slot in self.slots.iter().flatten() {
@@ -909,12 +920,17 @@ impl<D: Decide> Director<D> {
         self.headroom = Headroom::new(site.limits.clone());
         self.outages.set_rule(site.remediation.outage);
         self.site = Arc::new(site);
+        // Who waits for room may have some under the new limits.
+        let mut waiting = Vec::new();
         for slot in self.slots.iter_mut().flatten() {
-            slot.queued = None;
+            if slot.queued.take().is_some() {
+                waiting.push(slot.row.id);
+            }
             if let Some(expected) = &slot.expected {
                 self.headroom.change(expected, 0, slot.held);
             }
         }
+        self.wake(waiting, now);
     }
 
     /// Too many quarantines in a window stop all actions: the fault is then likely ours or the
