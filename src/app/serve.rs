@@ -137,7 +137,7 @@ async fn run(
     let vault = Arc::new(parts::vault(&store, &daemon).await?);
     let outbox: Arc<dyn Outbox> = Arc::new(store.clone());
     let notifier = Notifier::new(outbox.clone(), vault.clone())?;
-    notifier.set(webhooks::hooks(&daemon.webhooks));
+    notifier.set(webhooks::hooks(&daemon.webhooks)).await;
     let database = store.clone();
     let store: Arc<dyn Store> = Arc::new(store);
 
@@ -152,6 +152,12 @@ async fn run(
 
     let (handle, ends) = driver::channels();
     let parts = parts::build(&current, vault, handle.inbox.clone())?;
+    let incarnation = held.state.incarnation.clone();
+    let is_current = |id, run: &str| {
+        let at = held.machines.binary_search_by_key(&id, |m| m.id);
+        at.is_ok_and(|at| held.machines[at].run_name(&incarnation) == run)
+    };
+    parts.boot.close_strays(is_current).await.map_err(|f| f.to_string())?;
     let settings = Settings { observe_only: ask.observe_only, spread_ms };
     let director = Director::new(Rules, settings, held, site, clock.now());
     let wiring = Wiring { ports: parts.ports.clone(), store: store.clone(), clock };

@@ -362,6 +362,11 @@ fn update(
         read => {
             return match (unanswered(read), read.fault()) {
                 (Some(f), _) => Unread(f.clone()),
+                (None, Some(f))
+                    if f.class == FaultClass::Unsupported && late && i.m.restored.is_some() =>
+                {
+                    Happened("perhaps taken before the restore; the version will decide".into())
+                }
                 (None, Some(f)) if f.class == FaultClass::Unsupported && late => {
                     CantTell("the BMC has no task list and the version is the old one".into())
                 }
