@@ -4,7 +4,7 @@ use super::clock::{Clock, wall_ms};
 use super::perform::{Context, perform, read};
 use super::{Command, Director, Event};
 use crate::model::{
-    Channel, EngineTime, Fault, FaultClass, Machine, MachineId, Outcome, Read, Report,
+    Channel, Condition, EngineTime, Fault, FaultClass, Machine, MachineId, Outcome, Read, Report,
 };
 use crate::port::store::{CommitItem, Stopped, Store, StoreError};
 use crate::port::{Inward, Ports};
@@ -294,6 +294,7 @@ impl Driver {
             machine: id,
             identity: row.identity.or(&expected.identity),
             host_key: row.host_key.clone(),
+            answers: row.condition == Condition::Ok,
             expected,
             profile,
         })
