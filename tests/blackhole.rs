@@ -162,11 +162,17 @@ fn site() -> Site {
         step: Step::Identify(identify::Params {}),
         timeout: Span(3_600_000),
         stall: Span(900_000),
+        usual: Span(0),
         retry: Retry::default(),
         unsupported: Unsupported::Quarantine,
         when: When::default(),
     };
-    let workflow = Workflow { name: "w".into(), watch: Span(60_000), steps: vec![identify] };
+    let workflow = Workflow {
+        name: "w".into(),
+        watch: Span(60_000),
+        sla: Default::default(),
+        steps: vec![identify],
+    };
     let hash = workflow.hash();
     let profile = Profile { name: "p".into(), workflow: hash.clone(), ..Profile::default() };
     Site {
@@ -186,8 +192,8 @@ fn expected(id: u32, url: String) -> (MachineId, Arc<Expected>) {
         pool: "p".into(),
         profile: "p".into(),
         domains: [].into(),
-        labels: BTreeMap::new(),
-        bmc: BmcEndpoint { url, credential: "bmc".into(), tls: "off".into() },
+        labels: Default::default(),
+        bmc: BmcEndpoint { url: url.into(), credential: "bmc".into(), tls: "off".into() },
         host: HostEndpoint::default(),
     };
     (MachineId(id), Arc::new(expected))

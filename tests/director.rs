@@ -61,7 +61,7 @@ fn expected(n: u32) -> Arc<Expected> {
         pool: "pool".into(),
         profile: "p".into(),
         domains: [].into(),
-        labels: BTreeMap::new(),
+        labels: Default::default(),
         bmc: BmcEndpoint::default(),
         host: HostEndpoint::default(),
     })

@@ -159,7 +159,11 @@ pub struct IdentityView {
 
 impl From<&Identity> for IdentityView {
     fn from(i: &Identity) -> Self {
-        Self { serial: i.serial.clone(), uuid: i.uuid.clone(), mac: i.mac.clone() }
+        Self {
+            serial: i.serial.as_deref().map(str::to_string),
+            uuid: i.uuid.as_deref().map(str::to_string),
+            mac: i.mac.as_deref().map(str::to_string),
+        }
     }
 }
 
@@ -187,11 +191,11 @@ impl From<&Expected> for ExpectedView {
         Self {
             identity: (&*e.identity).into(),
             domains,
-            labels: e.labels.clone(),
+            labels: (*e.labels).clone(),
             bmc_url: bare_url(&e.bmc.url),
             bmc_credential: e.bmc.credential.to_string(),
             bmc_tls: e.bmc.tls.to_string(),
-            host_address: e.host.address.clone(),
+            host_address: e.host.address.to_string(),
             host_user: e.host.user.to_string(),
         }
     }
@@ -496,6 +500,9 @@ pub struct Status {
     /// Absent while actions are allowed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stopped: Option<StopView>,
+    /// Why the database can't be written now: no action starts until it can. Absent when all is well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unwritable: Option<String>,
     /// The daemon was started with `--observe-only`.
     pub observe_only: bool,
     /// A change that touches more machines than this waits for a confirm.

@@ -19,10 +19,9 @@ pub fn words(entry: &Entry) -> String {
             format!("step `{key}` skipped: {reason}")
         }
         Entry::Proven { identity } => {
-            let parts: Vec<&str> = [&identity.serial, &identity.uuid, &identity.mac]
-                .into_iter()
-                .filter_map(Option::as_deref)
-                .collect();
+            let (serial, mac) = (identity.serial.as_deref(), identity.mac.as_deref());
+            let parts: Vec<&str> =
+                [serial, identity.uuid.as_deref(), mac].into_iter().flatten().collect();
             format!("identity proven: {}", parts.join(", "))
         }
         Entry::HostKeyPinned { .. } => "SSH host key pinned".into(),
@@ -44,6 +43,10 @@ pub fn words(entry: &Entry) -> String {
             let counts = if *charged { "" } else { " (not counted)" };
             format!("attempt failed{counts}: {fault}")
         }
+        Entry::Excused { fault, why, .. } => {
+            format!("attempt failed (not counted, laid to {why}): {fault}")
+        }
+        Entry::Cut { by } => format!("was part of an outage: {by}"),
         Entry::Lost { fault } => format!("the BMC stopped answering: {fault}"),
         Entry::Back => "the BMC answers again".into(),
         Entry::Quarantined { fault } => format!("quarantined: {fault}"),

@@ -124,6 +124,7 @@ mod tests {
             acts: vec![],
             holds: None,
             skip: None,
+            cut: false,
         }));
         m.waiting = Some("room under the limit flash".into());
         let what = |m: &Machine| stuck(m, &w, late).unwrap().what;

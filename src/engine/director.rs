@@ -3,10 +3,13 @@
 
 use super::event::{Command, Event};
 use super::headroom::{Headroom, bit};
+use super::outages::Outages;
 use crate::decide::explain::{Explanation, explain};
+use crate::decide::outage::Outage;
 use crate::decide::stuck::{self, Stuck};
-use crate::decide::{Decide, Input, Rules, Verdict, probes, retry};
-use crate::model::facts::ProbeSet;
+use crate::decide::{Decide, Input, Room, Rules, Verdict, probes, reach, retry};
+use crate::model::action::Touch;
+use crate::model::facts::{Power, ProbeSet};
 use crate::model::{
     Action, ActionKind, Change, Channel, EngineTime, Entry, Expected, Fault, FaultClass, Machine,
     MachineId, Outcome, Report, fold,
@@ -15,6 +18,7 @@ use crate::port::store::{CommitItem, Committed, Loaded, SiteState, Stopped, Stor
 use crate::steps::site::{Profile, Site};
 use crate::steps::workflow::Workflow;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 /// How this process runs the engine.
@@ -47,20 +51,30 @@ struct Slot {
     row: Machine,
     expected: Option<Arc<Expected>>,
     due: EngineTime,
-    probing: Option<u64>,
+    probing: Option<NonZeroU64>,
     /// The row's seq when the probe was sent: what it reads was asked for by that row.
     asked_at: u64,
-    acting: Option<u64>,
+    acting: Option<NonZeroU64>,
     commit: Option<Box<Pending>>,
     /// What came while a commit was under way.
     #[allow(clippy::box_collection, reason = "nearly always empty: one word in every slot")]
     backlog: Option<Box<Vec<Event>>>,
     /// Limit classes counted in the headroom: the row's, and those of the row to be.
     held: u8,
+    /// Who does not answer: bits of [`silence`].
+    silent: u8,
     queued: Option<Box<(u16, Arc<str>)>>,
     /// Last report of a machine on its way: for `explain`. Resting machines keep none.
     last: Option<Box<Report>>,
     probed_at: EngineTime,
+}
+
+/// What [`Slot::silent`] says.
+mod silence {
+    pub(super) const BMC: u8 = 1;
+    /// Its host answered since its power was changed last.
+    pub(super) const HOST_KNOWN: u8 = 2;
+    pub(super) const HOST: u8 = 4;
 }
 
 impl Slot {
@@ -90,12 +104,13 @@ pub struct Director<D: Decide = Rules> {
     slots: Vec<Option<Slot>>,
     due: BTreeSet<(EngineTime, MachineId)>,
     headroom: Headroom,
+    outages: Outages,
     token: u64,
     /// A stop that is not durable yet counts at once; its resumption counts when durable.
     stopping: VecDeque<(Option<Stopped>, u64)>,
     quarantines: VecDeque<EngineTime>,
-    /// The last commit failed: no new actions until one succeeds.
-    trouble: bool,
+    /// Why the last commit failed: no new actions until one succeeds.
+    trouble: Option<String>,
 }
 
 /// Pause before a failed commit is said again.
@@ -113,6 +128,7 @@ impl<D: Decide> Director<D> {
         now: EngineTime,
     ) -> Self {
         let headroom = Headroom::new(site.limits.clone());
+        let outages = Outages::new(site.remediation.outage);
         let slots = loaded.machines.last().map_or(0, |m| m.id.0 as usize + 1);
         let mut director = Self {
             decider,
@@ -122,10 +138,11 @@ impl<D: Decide> Director<D> {
             slots: Vec::with_capacity(slots),
             due: BTreeSet::new(),
             headroom,
+            outages,
             token: 0,
             stopping: VecDeque::new(),
             quarantines: VecDeque::new(),
-            trouble: false,
+            trouble: None,
         };
         for row in loaded.machines {
             let id = row.id;
@@ -135,6 +152,7 @@ impl<D: Decide> Director<D> {
         }
         // At once: one by one in order leaves the set's nodes half empty.
         director.due = director.slots.iter().flatten().map(|s| (s.due, s.row.id)).collect();
+        director.recall_outages();
         director
     }
 
@@ -163,6 +181,7 @@ impl<D: Decide> Director<D> {
             commit: None,
             backlog: None,
             held,
+            silent: 0,
             queued: None,
             last: None,
             probed_at: EngineTime::ZERO,
@@ -191,6 +210,12 @@ impl<D: Decide> Director<D> {
 
     pub fn stopped(&self) -> Option<&Stopped> {
         self.state.stopped.as_ref()
+    }
+
+    /// Why the database can't be written at the moment. Until it can, no action starts, and what
+    /// happened meanwhile is kept and written later.
+    pub fn unwritable(&self) -> Option<&str> {
+        self.trouble.as_deref()
     }
 
     pub fn observe_only(&self) -> bool {
@@ -250,18 +275,7 @@ impl<D: Decide> Director<D> {
         let report = slot.last.as_deref().or(stored).unwrap_or(&empty);
         let (expected, profile, workflow) = self.context(slot)?;
         let room = self.headroom.view(expected);
-        let input = Input {
-            m: &slot.row,
-            expected,
-            profile,
-            site: &self.site,
-            workflow,
-            report,
-            now,
-            room: &room,
-            stopped: self.no_actions(),
-            resumed: self.state.resumed_at,
-        };
+        let input = self.input(slot, (expected, profile, workflow), report, &room, now);
         Some(explain(&self.decider, &input, slot.due))
     }
 
@@ -275,7 +289,7 @@ impl<D: Decide> Director<D> {
 
     fn no_actions(&self) -> bool {
         self.settings.observe_only
-            || self.trouble
+            || self.trouble.is_some()
             || self.state.stopped.is_some()
             || self.stopping.iter().any(|(s, _)| s.is_some())
     }
@@ -286,6 +300,35 @@ impl<D: Decide> Director<D> {
         let hash = slot.row.run.as_ref().map_or(&profile.workflow, |r| &r.workflow);
         let workflow = self.site.workflows.get(hash)?;
         Some((expected, profile, workflow))
+    }
+
+    /// Everything that a decision about this machine reads.
+    fn input<'a>(
+        &'a self,
+        slot: &'a Slot,
+        (expected, profile, workflow): (&'a Expected, &'a Profile, &'a Workflow),
+        report: &'a Report,
+        room: &'a dyn Room,
+        now: EngineTime,
+    ) -> Input<'a> {
+        Input {
+            m: &slot.row,
+            expected,
+            profile,
+            site: &self.site,
+            workflow,
+            report,
+            now,
+            room,
+            stopped: self.no_actions(),
+            resumed: self.state.resumed_at,
+            outage: self.outages.of(slot.row.id, expected, slot.row.lost_at(), now),
+        }
+    }
+
+    /// What machines share and is out now, or was until lately: for the API and metrics.
+    pub fn outages(&self) -> impl Iterator<Item = &Outage> {
+        self.outages.iter()
     }
 
     fn set_due(&mut self, id: MachineId, due: EngineTime) {
@@ -306,11 +349,13 @@ impl<D: Decide> Director<D> {
             Event::Tick => self.tick(now, out),
             Event::Probed { machine, token, report } => {
                 let Some(slot) = self.slot_mut(machine) else { return };
-                if slot.probing != Some(token) {
+                if slot.probing != NonZeroU64::new(token) {
                     return;
                 }
                 slot.probing = None;
                 slot.probed_at = report.at;
+                self.hear(machine, &report, now);
+                let Some(slot) = self.slot_mut(machine) else { return };
                 if slot.commit.is_some() {
                     // Looked at again after the commit: the row is about to change.
                     slot.later(Event::Poke { machine });
@@ -328,13 +373,13 @@ impl<D: Decide> Director<D> {
             }
             Event::Acted { machine, seq, outcome } => {
                 let Some(slot) = self.slot_mut(machine) else { return };
-                if slot.acting != Some(seq) {
+                if slot.acting != NonZeroU64::new(seq) {
                     return;
                 }
                 slot.acting = None;
                 if slot.commit.is_some() {
                     slot.later(Event::Acted { machine, seq, outcome });
-                    slot.acting = Some(seq);
+                    slot.acting = NonZeroU64::new(seq);
                     return;
                 }
                 self.acted(machine, outcome, now, out);
@@ -383,6 +428,7 @@ impl<D: Decide> Director<D> {
     }
 
     fn tick(&mut self, now: EngineTime, out: &mut Vec<Command>) {
+        self.outages.prune(now);
         while let Some((at, id)) = self.due.first().copied() {
             if at > now {
                 break;
@@ -417,7 +463,7 @@ impl<D: Decide> Director<D> {
         let run = (set.has(ProbeSet::BOOT) || set.has(ProbeSet::HOST))
             .then(|| slot.row.run_name(&self.site.incarnation));
         if let Some(slot) = self.slot_mut(id) {
-            slot.probing = Some(token);
+            slot.probing = NonZeroU64::new(token);
             slot.asked_at = slot.row.seq;
         }
         out.push(Command::Probe { machine: id, token, set, job, handle, run });
@@ -440,18 +486,8 @@ impl<D: Decide> Director<D> {
             return;
         };
         let view = self.headroom.view(expected);
-        let verdict = self.decider.decide(&Input {
-            m: &slot.row,
-            expected,
-            profile,
-            site: &self.site,
-            workflow,
-            report: &report,
-            now,
-            room: &view,
-            stopped: self.no_actions(),
-            resumed: self.state.resumed_at,
-        });
+        let context = (expected, profile, workflow);
+        let verdict = self.decider.decide(&self.input(slot, context, &report, &view, now));
         let hit = view.into_hit();
         match verdict {
             Verdict::Rest { due, .. } => {
@@ -467,6 +503,105 @@ impl<D: Decide> Director<D> {
         }
         // Last: room that was just taken is not offered to the next in the queue.
         self.queue(id, hit, now);
+    }
+
+    /// Who answered: counted by domain, so that machines which fall silent together are seen to.
+    fn hear(&mut self, id: MachineId, report: &Report, now: EngineTime) {
+        let Some(slot) = self.slots.get_mut(id.0 as usize).and_then(Option::as_mut) else {
+            return;
+        };
+        let Some(expected) = slot.expected.clone() else { return };
+        let heard = reach::heard(&slot.row, report, now);
+        let mut channels = Vec::new();
+        if let Some(answers) = heard.bmc
+            && answers == (slot.silent & silence::BMC != 0)
+            // Only one that ever answered can stop.
+            && (answers || !slot.row.identity.is_unknown())
+        {
+            slot.silent ^= silence::BMC;
+            channels.push((Channel::Bmc, answers));
+        }
+        let known = slot.silent & silence::HOST_KNOWN != 0;
+        match heard.host {
+            Some(true) if !known => {
+                slot.silent |= silence::HOST_KNOWN;
+                self.outages.host_known(&expected, true);
+            }
+            Some(answers) if known && answers == (slot.silent & silence::HOST != 0) => {
+                slot.silent ^= silence::HOST;
+                channels.push((Channel::Host, answers));
+            }
+            // Nobody asks it any more, or its power was turned off by others.
+            None if known
+                && (slot.row.run.is_none()
+                    || heard.bmc == Some(true)
+                        && report.system.seen().is_some_and(|s| s.power != Power::On)) =>
+            {
+                self.forget_host(id);
+            }
+            _ => {}
+        }
+        for (channel, answers) in channels {
+            if answers {
+                self.outages.answers(channel, id, &expected);
+            } else {
+                self.outages.stopped(channel, id, &expected, now);
+            }
+            self.judge_domains(channel, &expected, now);
+        }
+    }
+
+    fn judge_domains(&mut self, channel: Channel, expected: &Expected, now: EngineTime) {
+        if self.outages.wants_census(channel, expected, now) {
+            let answered = |s: &&Slot| !s.row.identity.is_unknown();
+            let all = self.slots.iter().flatten().filter(answered);
+            let placed = all.filter_map(|s| Some((s.row.id, s.expected.as_deref()?)));
+            self.outages.take_census(placed);
+        }
+        let (ask, spread) = self.outages.judge(channel, expected, now);
+        for id in ask {
+            let at = now + retry::jitter(id, now) % spread.max(1);
+            let idle = self.slot(id).is_some_and(|s| {
+                s.commit.is_none() && s.probing.is_none() && s.acting.is_none() && s.due > at
+            });
+            if idle {
+                self.set_due(id, at);
+            }
+        }
+    }
+
+    /// The host's silence tells nothing any more: its power changes.
+    fn forget_host(&mut self, id: MachineId) {
+        let Some(slot) = self.slots.get_mut(id.0 as usize).and_then(Option::as_mut) else {
+            return;
+        };
+        let was = slot.silent;
+        slot.silent &= silence::BMC;
+        if was & silence::HOST_KNOWN != 0
+            && let Some(expected) = slot.expected.clone()
+        {
+            self.outages.host_known(&expected, false);
+            self.outages.answers(Channel::Host, id, &expected);
+        }
+    }
+
+    /// After a start: the rows say who was unreachable, and since when.
+    fn recall_outages(&mut self) {
+        let mut lost: Vec<(EngineTime, MachineId)> =
+            self.machines().filter_map(|m| Some((m.lost_at()?, m.id))).collect();
+        lost.sort_unstable();
+        for (at, id) in lost {
+            let Some(slot) = self.slots.get_mut(id.0 as usize).and_then(Option::as_mut) else {
+                continue;
+            };
+            let Some(expected) = slot.expected.clone() else { continue };
+            if slot.row.lost_on() == Some(Channel::Host) || slot.row.identity.is_unknown() {
+                continue;
+            }
+            slot.silent |= silence::BMC;
+            self.outages.stopped(Channel::Bmc, id, &expected, at);
+            self.judge_domains(Channel::Bmc, &expected, at);
+        }
     }
 
     /// Remembers the last report of a machine on its way.
@@ -514,21 +649,9 @@ impl<D: Decide> Director<D> {
         let entries = match self.context(slot) {
             Some((expected, profile, workflow)) => {
                 let view = self.headroom.view(expected);
-                self.decider.settle(
-                    &Input {
-                        m: &slot.row,
-                        expected,
-                        profile,
-                        site: &self.site,
-                        workflow,
-                        report: &Report::default(),
-                        now,
-                        room: &view,
-                        stopped: self.no_actions(),
-                        resumed: self.state.resumed_at,
-                    },
-                    outcome,
-                )
+                let (context, report) = ((expected, profile, workflow), Report::default());
+                let input = self.input(slot, context, &report, &view, now);
+                self.decider.settle(&input, outcome)
             }
             None => vec![Entry::Settled { outcome }],
         };
@@ -625,8 +748,8 @@ impl<D: Decide> Director<D> {
                 out.push(Command::Halt { why });
                 return;
             }
-            Err(StoreError::NotWritten(_) | StoreError::Full(_)) => {
-                self.trouble = true;
+            Err(e @ (StoreError::NotWritten(_) | StoreError::Full(_))) => {
+                self.trouble = Some(e.to_string());
                 pending.failed = true;
                 if let Some(slot) = self.slot_mut(id) {
                     slot.commit = Some(pending);
@@ -644,12 +767,16 @@ impl<D: Decide> Director<D> {
         slot.row = item.row;
         slot.last = if slot.row.run.is_some() { item.facts.or(slot.last.take()) } else { None };
         let seq = slot.row.seq;
-        self.trouble = false;
+        let lost = slot.row.lost_at();
+        let excused =
+            slot.expected.clone().is_some_and(|e| self.outages.of(id, &e, lost, now).is_some());
+        self.trouble = None;
         for ticket in tickets {
             out.push(Command::Ack { ticket, result: Ok(seq) });
         }
         self.release(id, now);
-        if quarantined {
+        // What a domain that is out does to its machines says nothing of our own work.
+        if quarantined && !excused {
             self.brake(now, out);
         }
         match then {
@@ -673,7 +800,10 @@ impl<D: Decide> Director<D> {
             return;
         }
         let (seq, action, expect) = (open.seq, open.action.clone(), open.expect.clone());
-        slot.acting = Some(seq);
+        slot.acting = NonZeroU64::new(seq);
+        if action.kind().class().touches.contains(&Touch::Power) {
+            self.forget_host(id);
+        }
         out.push(Command::Act { machine: id, seq, action, expect });
     }
 
@@ -754,6 +884,13 @@ impl<D: Decide> Director<D> {
         if let Some(slot) = self.slots.get_mut(id.0 as usize).and_then(Option::as_mut) {
             let held = slot.held;
             let old = slot.expected.replace(expected.clone());
+            if let Some(old) = &old
+                && old.domains != expected.domains
+            {
+                // Counted where it is now, from its next report on.
+                let silent = std::mem::take(&mut slot.silent);
+                self.outages.moved(id, old, silent & silence::HOST_KNOWN != 0);
+            }
             let woken = old.map(|old| self.headroom.change(&old, held, 0)).unwrap_or_default();
             self.headroom.change(&expected, 0, held);
             self.wake(woken, now);
@@ -781,6 +918,7 @@ impl<D: Decide> Director<D> {
             site.incarnation = self.site.incarnation.clone();
         }
         self.headroom = Headroom::new(site.limits.clone());
+        self.outages.set_rule(site.remediation.outage);
         self.site = Arc::new(site);
         // Who waits for room may have some under the new limits.
         let mut waiting = Vec::new();

@@ -231,7 +231,7 @@ async fn act(c: &Context, action: &Action, expect: &Expect) -> Outcome {
                 name: c.expected.name.clone(),
                 run: run.clone(),
                 image: image.clone(),
-                mac: c.identity.mac.clone(),
+                mac: c.identity.mac.as_deref().map(str::to_string),
                 allow_existing_data: *allow_existing_data,
             };
             ports.boot.open(&order).await

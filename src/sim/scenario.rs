@@ -81,14 +81,12 @@ pub struct Scenario {
 /// Identity number `n` of the world.
 pub fn identity(n: u64) -> Identity {
     Identity {
-        serial: Some(format!("VSN{n:06}")),
-        uuid: Some(format!("4c4c4544-0000-4000-8000-{n:012x}")),
-        mac: Some(format!(
-            "02:00:00:{:02x}:{:02x}:{:02x}",
-            (n >> 16) & 0xff,
-            (n >> 8) & 0xff,
-            n & 0xff
-        )),
+        serial: Some(format!("VSN{n:06}").into()),
+        uuid: Some(format!("4c4c4544-0000-4000-8000-{n:012x}").into()),
+        mac: Some(
+            format!("02:00:00:{:02x}:{:02x}:{:02x}", (n >> 16) & 0xff, (n >> 8) & 0xff, n & 0xff)
+                .into(),
+        ),
     }
 }
 

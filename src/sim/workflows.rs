@@ -65,6 +65,7 @@ pub fn site() -> Site {
         catalog: catalog(),
         breaker_quarantines: 0,
         breaker_window_ms: 0,
+        remediation: Default::default(),
     }
 }
 
@@ -86,7 +87,7 @@ pub fn expected(id: MachineId, identity: Identity, host_key: Option<String>) -> 
         .into(),
         labels: Default::default(),
         bmc: Default::default(),
-        host: HostEndpoint { host_key, ..HostEndpoint::default() },
+        host: HostEndpoint { host_key: host_key.map(Into::into), ..HostEndpoint::default() },
     }
 }
 

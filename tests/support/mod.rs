@@ -308,14 +308,14 @@ fn expected(id: u32, name: &str) -> Arc<Expected> {
         pool: if id.is_multiple_of(2) { "h100" } else { "cpu" }.into(),
         profile: "gpu".into(),
         domains: [Domain { kind: DomainKind::Rack, name: rack.as_str().into() }].into(),
-        labels: BTreeMap::from([("row".into(), "a".into())]),
+        labels: BTreeMap::from([("row".into(), "a".into())]).into(),
         bmc: BmcEndpoint {
-            url: format!("https://root:{PLANTED}@10.0.0.{}", id % 250),
+            url: format!("https://root:{PLANTED}@10.0.0.{}", id % 250).into(),
             credential: "bmc-admin".into(),
             tls: "off".into(),
         },
         host: HostEndpoint {
-            address: format!("10.1.0.{}", id % 250),
+            address: format!("10.1.0.{}", id % 250).into(),
             user: "root".into(),
             host_key: None,
         },

@@ -130,7 +130,7 @@ impl VirtualMachine {
                 .collect(),
             nics: vec![Nic {
                 id: "NIC1".into(),
-                mac: self.identity.mac.clone(),
+                mac: self.identity.mac.as_deref().map(str::to_string),
                 link_up: Some(true),
             }],
             gpus: self.gpu_parts(),

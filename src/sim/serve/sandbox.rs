@@ -131,9 +131,9 @@ pub(super) async fn boot(seat: &Seat, boot: u32) -> io::Result<()> {
     let now = crate::model::EngineTime::ZERO;
     let (who, id) = seat.with(now, |b| (b.vm.host_identity().clone(), b.vm.id.0));
     let dmi = seat.root.join("sys/class/dmi/id");
-    let line = |s: Option<String>| s.map(|s| s + "\n").unwrap_or_default();
-    fs::write(dmi.join("product_uuid"), line(who.uuid)).await?;
-    fs::write(dmi.join("product_serial"), line(who.serial)).await?;
+    let line = |s: Option<&str>| s.map(|s| format!("{s}\n")).unwrap_or_default();
+    fs::write(dmi.join("product_uuid"), line(who.uuid.as_deref())).await?;
+    fs::write(dmi.join("product_serial"), line(who.serial.as_deref())).await?;
     fs::write(seat.root.join("proc/sys/kernel/random/boot_id"), boot_id(id, boot) + "\n").await
 }
 
