@@ -128,6 +128,11 @@ async fn run(
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
+    // A BMC is held by up to three connections while it is read.
+    let wanted = u64::try_from(config.expected.len()).unwrap_or(u64::MAX).saturating_mul(3);
+    if let Err(why) = super::descriptors::raise(wanted.saturating_add(1_000)) {
+        tracing::warn!("{why}");
+    }
     let daemon = config.daemon.clone();
     let api_socket = listen::bind("api", daemon.api.bind).await?;
     let tls = daemon.api.tls.as_ref().map(listen::tls_config).transpose()?;

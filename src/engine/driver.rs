@@ -5,7 +5,7 @@ use super::meter::Meter;
 use super::perform::{Context, perform, read};
 use super::{Command, Director, Event};
 use crate::model::{
-    Channel, EngineTime, Fault, FaultClass, Machine, MachineId, Outcome, Read, Report,
+    Channel, Condition, EngineTime, Fault, FaultClass, Machine, MachineId, Outcome, Read, Report,
 };
 use crate::port::store::{CommitItem, Stopped, Store, StoreError};
 use crate::port::{Inward, Ports};
@@ -304,6 +304,7 @@ impl Driver {
             machine: id,
             identity: row.identity.or(&expected.identity),
             host_key: row.host_key.clone(),
+            answers: row.condition == Condition::Ok,
             expected,
             profile,
         })
