@@ -37,6 +37,7 @@ const ROUNDS: usize = 7;
 const FLOOR: f64 = 0.70;
 
 fn main() {
+    rustls::crypto::aws_lc_rs::default_provider().install_default().ok();
     let args: Vec<String> = std::env::args().collect();
     let after = |flag: &str| {
         let pairs = args.windows(2).filter(move |w| w[0] == flag);

@@ -31,7 +31,7 @@ const NEVER: Span = Span(1 << 50);
 
 /// As many steps as enroll → manage → provide → deploy has phases: verified, inspected, deployed,
 /// switched on. `deploy` alone is up to five actions, each with its intent and its observed result.
-pub fn workflow(deploys: bool) -> Workflow {
+pub(crate) fn workflow(deploys: bool) -> Workflow {
     let spec = |stage, key: &str, step| StepSpec {
         key: key.into(),
         stage,
@@ -75,7 +75,7 @@ fn site(incarnation: Arc<str>, deploys: bool) -> Arc<Site> {
 }
 
 /// Machine `n` (from 0) as the inventory has it, in the numbering of the peer's mock BMCs.
-pub fn expected(n: u32) -> Expected {
+pub(crate) fn expected(n: u32) -> Expected {
     let uuid = format!("00000000-0000-4000-8000-{n:012}");
     Expected {
         name: format!("n{n:06}").into(),
@@ -117,7 +117,7 @@ struct Shared {
 
 /// Serves until it is killed. `scale`: engine time runs that many times faster, so that the pauses
 /// after an action (2 s on real machines) are not what is measured.
-pub fn run(dir: &Path, port: u16, scale: u32, bmcs: bool) {
+pub(crate) fn run(dir: &Path, port: u16, scale: u32, bmcs: bool) {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let opened = SqliteStore::open(&dir.join("farrier.db"), store::Settings::default()).await;

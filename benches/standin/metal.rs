@@ -31,11 +31,11 @@ struct Metal {
 
 /// All machines. Every answer is immediate; nothing ever fails.
 #[derive(Debug)]
-pub struct Metals(Mutex<(BTreeMap<MachineId, Metal>, File)>);
+pub(crate) struct Metals(Mutex<(BTreeMap<MachineId, Metal>, File)>);
 
 impl Metals {
     /// As the lines of `file` left them.
-    pub fn open(file: &Path) -> Self {
+    pub(crate) fn open(file: &Path) -> Self {
         let lines = std::fs::read_to_string(file).unwrap_or_default();
         let known = lines.lines().filter_map(|l| serde_json::from_str(l).ok()).collect();
         let log = File::options().create(true).append(true).open(file).unwrap();

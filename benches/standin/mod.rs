@@ -2,7 +2,7 @@
 //! daemon with stand-in edges.
 #![allow(dead_code, reason = "each bench uses a part")]
 
-pub mod daemon;
+pub(crate) mod daemon;
 mod metal;
 
 use std::io::{BufRead, BufReader, Read, Write};
@@ -12,12 +12,13 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// First argument of a bench that runs itself as the daemon.
-pub const DAEMON: &str = "--standin-daemon";
+pub(crate) const DAEMON: &str = "--standin-daemon";
 
 /// Runs as the daemon and never returns, if the process was started as one.
-pub fn daemon_if_asked() {
+pub(crate) fn daemon_if_asked() {
     let args: Vec<String> = std::env::args().collect();
     if args.get(1).is_some_and(|a| a == DAEMON) {
+        rustls::crypto::aws_lc_rs::default_provider().install_default().ok();
         let number = |i: usize| args[i].parse::<u32>().unwrap();
         let port = u16::try_from(number(3)).unwrap();
         daemon::run(Path::new(&args[2]), port, number(4), args[5] == "redfish");
@@ -26,10 +27,10 @@ pub fn daemon_if_asked() {
 }
 
 /// A child that is killed with its bench.
-pub struct Process {
+pub(crate) struct Process {
     child: Child,
-    pub started: Instant,
-    pub port: u16,
+    pub(crate) started: Instant,
+    pub(crate) port: u16,
 }
 
 impl Drop for Process {
@@ -39,14 +40,14 @@ impl Drop for Process {
 }
 
 impl Process {
-    pub fn start(command: &mut Command, port: u16) -> Self {
+    pub(crate) fn start(command: &mut Command, port: u16) -> Self {
         let started = Instant::now();
         let child = command.stdout(Stdio::null()).spawn().expect("it starts");
         Self { child, started, port }
     }
 
     /// This bench's own program as the daemon with stand-in edges.
-    pub fn standin(dir: &Path, scale: u32, bmcs: bool) -> Self {
+    pub(crate) fn standin(dir: &Path, scale: u32, bmcs: bool) -> Self {
         let port = free_port();
         let me = std::env::current_exe().unwrap();
         let edge = if bmcs { "redfish" } else { "standin" };
@@ -58,13 +59,13 @@ impl Process {
     }
 
     /// SIGKILL.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         self.child.kill().ok();
         self.child.wait().ok();
     }
 
     /// Milliseconds from exec until `/healthz` has answered.
-    pub fn first_answer(&self) -> f64 {
+    pub(crate) fn first_answer(&self) -> f64 {
         loop {
             if ask(self.port, "GET", "/healthz", "").is_some_and(|a| a.0 == 200) {
                 return self.ms();
@@ -75,12 +76,12 @@ impl Process {
     }
 
     /// Milliseconds since exec.
-    pub fn ms(&self) -> f64 {
+    pub(crate) fn ms(&self) -> f64 {
         self.started.elapsed().as_secs_f64() * 1000.0
     }
 
     /// User and system time so far, in milliseconds; clock ticks are 10 ms on every Linux.
-    pub fn cpu_ms(&self) -> f64 {
+    pub(crate) fn cpu_ms(&self) -> f64 {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
         let after = stat.rsplit(')').next().unwrap();
         let ticks = after.split_whitespace().skip(11).take(2).map(|t| t.parse::<f64>().unwrap());
@@ -88,26 +89,31 @@ impl Process {
     }
 
     /// Resident memory in MB (10^6 bytes).
-    pub fn rss_mb(&self) -> f64 {
+    pub(crate) fn rss_mb(&self) -> f64 {
         let statm = std::fs::read_to_string(format!("/proc/{}/statm", self.child.id())).unwrap();
         statm.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap() * 4096.0 / 1e6
     }
 
     /// A JSON answer.
-    pub fn get(&self, path: &str) -> serde_json::Value {
+    pub(crate) fn get(&self, path: &str) -> serde_json::Value {
         let (status, body) = ask(self.port, "GET", path, "").expect("an answer");
         assert_eq!(status, 200, "{path}: {body}");
         serde_json::from_str(&body).expect("JSON")
     }
 
-    pub fn post(&self, path: &str) -> serde_json::Value {
+    pub(crate) fn post(&self, path: &str) -> serde_json::Value {
         let (status, body) = ask(self.port, "POST", path, "").expect("an answer");
         assert_eq!(status, 200, "{path}: {body}");
         serde_json::from_str(&body).expect("JSON")
     }
 
     /// Asks every few milliseconds until `done` says so.
-    pub fn wait(&self, what: &str, limit_s: u64, mut done: impl FnMut(&Self) -> bool) -> f64 {
+    pub(crate) fn wait(
+        &self,
+        what: &str,
+        limit_s: u64,
+        mut done: impl FnMut(&Self) -> bool,
+    ) -> f64 {
         let started = Instant::now();
         while !done(self) {
             assert!(started.elapsed() < Duration::from_secs(limit_s), "never came: {what}");
@@ -117,30 +123,30 @@ impl Process {
     }
 }
 
-pub fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port").port()
 }
 
 /// One request on a connection of its own: status and body.
-pub fn ask(port: u16, method: &str, path: &str, body: &str) -> Option<(u16, String)> {
+pub(crate) fn ask(port: u16, method: &str, path: &str, body: &str) -> Option<(u16, String)> {
     let mut connection = Connection::open(port)?;
     connection.ask(method, path, body)
 }
 
 /// A kept connection.
-pub struct Connection(BufReader<TcpStream>);
+pub(crate) struct Connection(BufReader<TcpStream>);
 
 impl Connection {
-    pub fn open(port: u16) -> Option<Self> {
+    pub(crate) fn open(port: u16) -> Option<Self> {
         let stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
         stream.set_read_timeout(Some(Duration::from_secs(30))).ok()?;
         stream.set_nodelay(true).ok()?;
         Some(Self(BufReader::new(stream)))
     }
 
-    pub fn ask(&mut self, method: &str, path: &str, body: &str) -> Option<(u16, String)> {
+    pub(crate) fn ask(&mut self, method: &str, path: &str, body: &str) -> Option<(u16, String)> {
         let head = format!(
-            "{method} {path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n\
+            "{method} {path} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n\
              content-length: {}\r\n\r\n{body}",
             body.len()
         );

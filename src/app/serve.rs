@@ -128,8 +128,14 @@ async fn run(
     let vault = Arc::new(parts::vault(&store, &daemon).await?);
     let store: Arc<dyn Store> = Arc::new(store);
 
-    let known: BTreeMap<_, _> =
-        held.expected.values().map(|e| (e.name.clone(), e.clone())).collect();
+    // A line without a row was stored just before an end: it is as good as new.
+    let has_row = |id| held.machines.binary_search_by_key(id, |m| m.id).is_ok();
+    let known: BTreeMap<_, _> = held
+        .expected
+        .iter()
+        .filter(|(id, _)| has_row(id))
+        .map(|(_, e)| (e.name.clone(), e.clone()))
+        .collect();
     let clock = Clock::resume(held.state.engine_time, held.state.wall_ms, ask.time_scale);
     let site = reload::site(&config, &held.state.incarnation, &held.workflows);
     let lines = std::mem::take(&mut config.expected);
