@@ -21,7 +21,7 @@ core   | -          | director firmware
 arch   | -          | architecture
 sim    | -          | sim
 crash  | sqlite     | crash
-store  | sqlite     | store
+store  | sqlite     | store fsck
 bmc    | sushy      | bmc
 shell  | ssh,busybox | shell cluster
 boot   | curl       | boot
@@ -30,6 +30,7 @@ api    | curl       | api cli
 serve  | ssh        | serve
 demo   | curl,ssh   | demo
 kill   | ssh        | kill
+disk   | ssh        | durability
 sushy  | ssh,sushy  | sushy
 '
 
