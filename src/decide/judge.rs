@@ -135,7 +135,9 @@ fn did_not(
 fn judge(i: &Input<'_>, open: &OpenAction, stall_ms: u64) -> Judgement {
     let class = open.action.kind().class();
     // Time in which nobody watched is no evidence, and may be a wall clock's invention.
-    let age = i.now.since(open.at.max(i.resumed));
+    // An order that was taken is judged from its answer on: one BMC in a hundred takes 20 s for that.
+    let since = if open.state == OpenState::Applied { open.progress_at } else { open.at };
+    let age = i.now.since(since.max(open.at).max(i.resumed));
     let late = age > class.deadline_ms + class.lag_ms;
     let read = |fault: Option<&Fault>| match fault {
         Some(f) => Unread(f.clone()),
