@@ -12,7 +12,6 @@ use farrier::port::store::*;
 use farrier::store::backup::{Restoration, backup, examine, restore};
 use farrier::store::fsck::fsck;
 use farrier::store::{Settings, SqliteStore};
-use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -71,7 +70,7 @@ fn expected(n: u32) -> Expected {
         pool: "pool".into(),
         profile: "p".into(),
         domains: [].into(),
-        labels: BTreeMap::new(),
+        labels: Default::default(),
         bmc: BmcEndpoint::default(),
         host: HostEndpoint::default(),
     }

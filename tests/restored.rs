@@ -26,6 +26,7 @@ fn spec(stage: Stage, step: Step) -> StepSpec {
         step,
         timeout: time::Span(4 * 3_600_000),
         stall: time::Span(3_600_000),
+        usual: time::Span(0),
         retry: Retry::default(),
         unsupported: Unsupported::Quarantine,
         when: When::default(),
@@ -36,6 +37,7 @@ fn workflow() -> Workflow {
     Workflow {
         name: "w".into(),
         watch: time::Span(60_000),
+        sla: Default::default(),
         steps: vec![
             spec(Stage::Firmware, Step::Firmware(firmware::Params {})),
             spec(Stage::Provision, Step::Provision(provision::Params::default())),
@@ -132,7 +134,7 @@ fn restored(stage: Stage, effect: fn(&mut Report, &Action)) -> Place {
         pool: "p".into(),
         profile: "p".into(),
         domains: [].into(),
-        labels: BTreeMap::new(),
+        labels: Default::default(),
         bmc: BmcEndpoint::default(),
         host: HostEndpoint::default(),
     };

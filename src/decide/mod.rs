@@ -232,6 +232,10 @@ fn abort(i: &Input<'_>) -> Verdict {
 /// Refusals in a row of what an action needs to know, until the step's timeout counts for it.
 const GATE_REFUSALS: u32 = 8;
 
+/// Who waits for room is woken when there is some; this is for a wake-up that was missed. Thousands
+/// may wait for hours, and each look reads the BMC.
+const ROOM_MS: u64 = 900_000;
+
 /// An action is wanted: every machine-wide reason against it, then the intent.
 fn act(i: &Input<'_>, spec: &StepSpec, action: Action) -> Verdict {
     let (action, presumed) = match restored::weigh(i, &action) {
@@ -265,7 +269,7 @@ fn act(i: &Input<'_>, spec: &StepSpec, action: Action) -> Verdict {
         class.limit.filter(|c| step.is_none_or(|s| s.holds != Some(*c))).into_iter().chain(holds)
     {
         if let Some(full) = i.room.full(i.m.id, wanted) {
-            return wait(i, &format!("room under the limit {full}"), 30_000);
+            return wait(i, &format!("room under the limit {full}"), ROOM_MS);
         }
     }
     let (expect, baseline) = gate::expectation(i, &action);

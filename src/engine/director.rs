@@ -1,15 +1,17 @@
 //! The director: the engine without I/O. It owns the rows, knows what is due, and turns events
 //! into commands. State changes only when its commit is confirmed.
 
+mod hearing;
+
 use super::event::{Command, Event};
 use super::headroom::{Headroom, bit};
 use super::outages::Outages;
 use crate::decide::explain::{Explanation, explain};
 use crate::decide::outage::Outage;
 use crate::decide::stuck::{self, Stuck};
-use crate::decide::{Decide, Input, Room, Rules, Verdict, probes, reach, retry};
+use crate::decide::{Decide, Input, Room, Rules, Verdict, probes, retry};
 use crate::model::action::Touch;
-use crate::model::facts::{Power, ProbeSet};
+use crate::model::facts::ProbeSet;
 use crate::model::{
     Action, ActionKind, Change, Channel, EngineTime, Entry, Expected, Fault, FaultClass, Machine,
     MachineId, Outcome, Report, fold,
@@ -61,20 +63,12 @@ struct Slot {
     backlog: Option<Box<Vec<Event>>>,
     /// Limit classes counted in the headroom: the row's, and those of the row to be.
     held: u8,
-    /// Who does not answer: bits of [`silence`].
+    /// Who does not answer: bits of [`hearing`].
     silent: u8,
     queued: Option<Box<(u16, Arc<str>)>>,
     /// Last report of a machine on its way: for `explain`. Resting machines keep none.
     last: Option<Box<Report>>,
     probed_at: EngineTime,
-}
-
-/// What [`Slot::silent`] says.
-mod silence {
-    pub(super) const BMC: u8 = 1;
-    /// Its host answered since its power was changed last.
-    pub(super) const HOST_KNOWN: u8 = 2;
-    pub(super) const HOST: u8 = 4;
 }
 
 impl Slot {
@@ -414,7 +408,7 @@ impl<D: Decide> Director<D> {
                     self.expect(id, expected, now, out);
                 }
             }
-            Event::Site { site } => self.reload(site),
+            Event::Site { site } => self.reload(site, now),
             Event::Poke { machine } => {
                 if let Some(slot) = self.slot(machine)
                     && slot.commit.is_none()
@@ -489,7 +483,6 @@ impl<D: Decide> Director<D> {
         let context = (expected, profile, workflow);
         let verdict = self.decider.decide(&self.input(slot, context, &report, &view, now));
         let hit = view.into_hit();
-        self.queue(id, hit, now);
         match verdict {
             Verdict::Rest { due, .. } => {
                 self.keep(id, report);
@@ -502,105 +495,8 @@ impl<D: Decide> Director<D> {
                 self.commit(id, entries, Then::Act, vec![], Some(report), now, out);
             }
         }
-    }
-
-    /// Who answered: counted by domain, so that machines which fall silent together are seen to.
-    fn hear(&mut self, id: MachineId, report: &Report, now: EngineTime) {
-        let Some(slot) = self.slots.get_mut(id.0 as usize).and_then(Option::as_mut) else {
-            return;
-        };
-        let Some(expected) = slot.expected.clone() else { return };
-        let heard = reach::heard(&slot.row, report, now);
-        let mut channels = Vec::new();
-        if let Some(answers) = heard.bmc
-            && answers == (slot.silent & silence::BMC != 0)
-            // Only one that ever answered can stop.
-            && (answers || !slot.row.identity.is_unknown())
-        {
-            slot.silent ^= silence::BMC;
-            channels.push((Channel::Bmc, answers));
-        }
-        let known = slot.silent & silence::HOST_KNOWN != 0;
-        match heard.host {
-            Some(true) if !known => {
-                slot.silent |= silence::HOST_KNOWN;
-                self.outages.host_known(&expected, true);
-            }
-            Some(answers) if known && answers == (slot.silent & silence::HOST != 0) => {
-                slot.silent ^= silence::HOST;
-                channels.push((Channel::Host, answers));
-            }
-            // Nobody asks it any more, or its power was turned off by others.
-            None if known
-                && (slot.row.run.is_none()
-                    || heard.bmc == Some(true)
-                        && report.system.seen().is_some_and(|s| s.power != Power::On)) =>
-            {
-                self.forget_host(id);
-            }
-            _ => {}
-        }
-        for (channel, answers) in channels {
-            if answers {
-                self.outages.answers(channel, id, &expected);
-            } else {
-                self.outages.stopped(channel, id, &expected, now);
-            }
-            self.judge_domains(channel, &expected, now);
-        }
-    }
-
-    fn judge_domains(&mut self, channel: Channel, expected: &Expected, now: EngineTime) {
-        if self.outages.wants_census(channel, expected, now) {
-            let answered = |s: &&Slot| !s.row.identity.is_unknown();
-            let all = self.slots.iter().flatten().filter(answered);
-            let placed = all.filter_map(|s| Some((s.row.id, s.expected.as_deref()?)));
-            self.outages.take_census(placed);
-        }
-        let (ask, spread) = self.outages.judge(channel, expected, now);
-        for id in ask {
-            let at = now + retry::jitter(id, now) % spread.max(1);
-            let idle = self.slot(id).is_some_and(|s| {
-                s.commit.is_none() && s.probing.is_none() && s.acting.is_none() && s.due > at
-            });
-            if idle {
-                self.set_due(id, at);
-            }
-        }
-    }
-
-    /// The host's silence tells nothing any more: its power changes.
-    fn forget_host(&mut self, id: MachineId) {
-        let Some(slot) = self.slots.get_mut(id.0 as usize).and_then(Option::as_mut) else {
-            return;
-        };
-        let was = slot.silent;
-        slot.silent &= silence::BMC;
-        if was & silence::HOST_KNOWN != 0
-            && let Some(expected) = slot.expected.clone()
-        {
-            self.outages.host_known(&expected, false);
-            self.outages.answers(Channel::Host, id, &expected);
-        }
-    }
-
-    /// After a start: the rows say who was unreachable, and since when.
-    fn recall_outages(&mut self) {
-        let mut lost: Vec<(EngineTime, MachineId)> =
-            self.machines().filter_map(|m| Some((m.lost_at()?, m.id))).collect();
-        lost.sort_unstable();
-        for (at, id) in lost {
-            let Some(slot) = self.slots.get_mut(id.0 as usize).and_then(Option::as_mut) else {
-                continue;
-            };
-            let Some(expected) = slot.expected.clone() else { continue };
-            if slot.row.lost_on() == Some(Channel::Host) || slot.row.identity.is_unknown() {
-                continue;
-            }
-            slot.silent |= silence::BMC;
-            self.outages.stopped(Channel::Bmc, id, &expected, at);
-            self.judge_domains(Channel::Bmc, &expected, at);
-        }
+        // Last: room that was just taken is not offered to the next in the queue.
+        self.queue(id, hit, now);
     }
 
     /// Remembers the last report of a machine on its way.
@@ -617,13 +513,27 @@ impl<D: Decide> Director<D> {
         if slot.queued.as_deref() == hit.as_ref() {
             return;
         }
-        if let Some(old) = slot.queued.take() {
-            self.headroom.dequeue(&old, id);
-        }
+        let next = match slot.queued.take() {
+            Some(old) => self.headroom.dequeue(&old, id),
+            None => Vec::new(),
+        };
         if let Some(new) = &hit {
             self.headroom.enqueue(new, id, now);
         }
         slot.queued = hit.map(Box::new);
+        self.wake(next, now);
+    }
+
+    /// Who waited for room is looked at now, unless something of it is under way.
+    fn wake(&mut self, machines: Vec<MachineId>, now: EngineTime) {
+        for woken in machines {
+            let idle = self.slot(woken).is_some_and(|s| {
+                s.commit.is_none() && s.probing.is_none() && s.acting.is_none() && s.due > now
+            });
+            if idle {
+                self.set_due(woken, now);
+            }
+        }
     }
 
     fn acted(&mut self, id: MachineId, outcome: Outcome, now: EngineTime, out: &mut Vec<Command>) {
@@ -803,14 +713,8 @@ impl<D: Decide> Director<D> {
             return;
         }
         if let Some(expected) = slot.expected.clone() {
-            for woken in self.headroom.change(&expected, before, after) {
-                let idle = self.slot(woken).is_some_and(|s| {
-                    s.commit.is_none() && s.probing.is_none() && s.acting.is_none() && s.due > now
-                });
-                if idle {
-                    self.set_due(woken, now);
-                }
-            }
+            let woken = self.headroom.change(&expected, before, after);
+            self.wake(woken, now);
         }
     }
 
@@ -874,15 +778,17 @@ impl<D: Decide> Director<D> {
     ) {
         if let Some(slot) = self.slots.get_mut(id.0 as usize).and_then(Option::as_mut) {
             let held = slot.held;
-            if let Some(old) = slot.expected.replace(expected.clone()) {
-                self.headroom.change(&old, held, 0);
-                if old.domains != expected.domains {
-                    // Counted where it is now, from its next report on.
-                    let silent = std::mem::take(&mut slot.silent);
-                    self.outages.moved(id, &old, silent & silence::HOST_KNOWN != 0);
-                }
+            let old = slot.expected.replace(expected.clone());
+            if let Some(old) = &old
+                && old.domains != expected.domains
+            {
+                // Counted where it is now, from its next report on.
+                let silent = std::mem::take(&mut slot.silent);
+                self.outages.moved(id, old, silent & hearing::HOST_KNOWN != 0);
             }
+            let woken = old.map(|old| self.headroom.change(&old, held, 0)).unwrap_or_default();
             self.headroom.change(&expected, 0, held);
+            self.wake(woken, now);
             return;
         }
         let name = expected.name.clone();
@@ -892,7 +798,7 @@ impl<D: Decide> Director<D> {
         self.commit(id, vec![Entry::Registered { name }], Then::Look(due), vec![], None, now, out);
     }
 
-    fn reload(&mut self, site: Arc<Site>) {
+    fn reload(&mut self, site: Arc<Site>, now: EngineTime) {
         // Workflows that runs are pinned to stay known.
         let mut site = Arc::unwrap_or_clone(site);
         for slot in self.slots.iter().flatten() {
@@ -909,12 +815,17 @@ impl<D: Decide> Director<D> {
         self.headroom = Headroom::new(site.limits.clone());
         self.outages.set_rule(site.remediation.outage);
         self.site = Arc::new(site);
+        // Who waits for room may have some under the new limits.
+        let mut waiting = Vec::new();
         for slot in self.slots.iter_mut().flatten() {
-            slot.queued = None;
+            if slot.queued.take().is_some() {
+                waiting.push(slot.row.id);
+            }
             if let Some(expected) = &slot.expected {
                 self.headroom.change(expected, 0, slot.held);
             }
         }
+        self.wake(waiting, now);
     }
 
     /// Too many quarantines in a window stop all actions: the fault is then likely ours or the
