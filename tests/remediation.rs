@@ -165,7 +165,7 @@ impl Case {
         self.now = self.m.not_before.max(self.now + 1);
     }
 
-    fn summary(&self) -> String {
+    fn next(&self) -> String {
         self.with(|i| explain(&Rules, i, self.now)).next
     }
 }
@@ -324,14 +324,14 @@ fn explain_names_the_next_rung() {
     for _ in 0..4 {
         let Verdict::Write { entries, due } = c.with(|i| Rules.decide(i)) else { panic!() };
         c.apply(&entries);
-        said.push(c.summary());
+        said.push(c.next());
         c.now = due;
     }
     assert!(said[0].ends_with("then `bmc-reset` after 3 more failures"), "{said:?}");
     assert!(said[2].ends_with("then `bmc-reset` after one more failure"), "{said:?}");
     assert!(said[3].contains("then `bmc-reset` as soon as nothing speaks against it"), "{said:?}");
     c.m.last_reset = c.now;
-    assert!(c.summary().contains("its last reset was too lately"), "{}", c.summary());
+    assert!(c.next().contains("its last reset was too lately"), "{}", c.next());
 }
 
 #[test]

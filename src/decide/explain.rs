@@ -103,10 +103,9 @@ pub fn explain(decider: &impl Decide, i: &Input<'_>, due: EngineTime) -> Explana
         }
     }
     ways_out.extend(leave_behind(m));
-    if ways_out.is_empty() {
-        if m.condition != Condition::Ok {
-            ways_out.push(format!("farrier machine retry {name}"));
-        }
+    // At rest and not well: one that is well where it belongs needs no way out.
+    if ways_out.is_empty() && m.condition != Condition::Ok {
+        ways_out.push(format!("farrier machine retry {name}"));
         ways_out.push(format!("farrier machine hold {name} --why \"…\""));
     }
     let look = if due == EngineTime::NEVER || due <= i.now {

@@ -234,12 +234,12 @@ fn abort(i: &Input<'_>) -> Verdict {
     write(route::abort(i), i.now)
 }
 
+/// Refusals in a row of what an action needs to know, until the step's timeout counts for it.
+const GATE_REFUSALS: u32 = 8;
+
 /// Who waits for room is woken when there is some; this is for a wake-up that was missed. Thousands
 /// may wait for hours, and each look reads the BMC.
 const ROOM_MS: u64 = 900_000;
-
-/// Refusals in a row of what an action needs to know, until the step's timeout counts for it.
-const GATE_REFUSALS: u32 = 8;
 
 /// An action is wanted: every machine-wide reason against it, then the intent.
 fn act(i: &Input<'_>, spec: &StepSpec, action: Action) -> Verdict {

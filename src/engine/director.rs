@@ -1,15 +1,17 @@
 //! The director: the engine without I/O. It owns the rows, knows what is due, and turns events
 //! into commands. State changes only when its commit is confirmed.
 
+mod hearing;
+
 use super::event::{Command, Event};
 use super::headroom::{Headroom, bit};
 use super::outages::Outages;
 use crate::decide::explain::{Explanation, explain};
 use crate::decide::outage::Outage;
 use crate::decide::stuck::{self, Stuck};
-use crate::decide::{Decide, Input, Room, Rules, Verdict, probes, reach, retry};
+use crate::decide::{Decide, Input, Room, Rules, Verdict, probes, retry};
 use crate::model::action::Touch;
-use crate::model::facts::{Power, ProbeSet};
+use crate::model::facts::ProbeSet;
 use crate::model::{
     Action, ActionKind, Change, Channel, EngineTime, Entry, Expected, Fault, FaultClass, Machine,
     MachineId, Outcome, Report, fold,
@@ -57,7 +59,7 @@ struct Slot {
     busy: Option<Box<Busy>>,
     /// Limit classes counted in the headroom: the row's, and those of the row to be.
     held: u8,
-    /// Who does not answer: bits of [`silence`].
+    /// Who does not answer: bits of [`hearing`].
     silent: u8,
 }
 
@@ -74,14 +76,6 @@ struct Busy {
     queued: Option<(u16, Arc<str>)>,
     /// Last report of a machine on its way: for `explain`. Resting machines keep none.
     last: Option<Box<Report>>,
-}
-
-/// What [`Slot::silent`] says.
-mod silence {
-    pub(super) const BMC: u8 = 1;
-    /// Its host answered since its power was changed last.
-    pub(super) const HOST_KNOWN: u8 = 2;
-    pub(super) const HOST: u8 = 4;
 }
 
 impl Busy {
@@ -570,105 +564,6 @@ impl<D: Decide> Director<D> {
         self.queue(id, hit, now);
     }
 
-    /// Who answered: counted by domain, so that machines which fall silent together are seen to.
-    fn count_silence(&mut self, id: MachineId, report: &Report, now: EngineTime) {
-        let Some(slot) = self.slots.get_mut(id.0 as usize).and_then(Option::as_mut) else {
-            return;
-        };
-        let Some(expected) = slot.expected.clone() else { return };
-        let heard = reach::heard(&slot.row, report, now);
-        let mut channels = Vec::new();
-        if let Some(answers) = heard.bmc
-            && answers == (slot.silent & silence::BMC != 0)
-            // Only one that ever answered can stop.
-            && (answers || !slot.row.identity.is_unknown())
-        {
-            slot.silent ^= silence::BMC;
-            channels.push((Channel::Bmc, answers));
-        }
-        let known = slot.silent & silence::HOST_KNOWN != 0;
-        match heard.host {
-            Some(true) if !known => {
-                slot.silent |= silence::HOST_KNOWN;
-                self.outages.host_known(&expected, true);
-            }
-            Some(answers) if known && answers == (slot.silent & silence::HOST != 0) => {
-                slot.silent ^= silence::HOST;
-                channels.push((Channel::Host, answers));
-            }
-            // Nobody asks it any more, or its power was turned off by others.
-            None if known
-                && (slot.row.run.is_none()
-                    || heard.bmc == Some(true)
-                        && report.system.seen().is_some_and(|s| s.power != Power::On)) =>
-            {
-                self.forget_host(id);
-            }
-            _ => {}
-        }
-        for (channel, answers) in channels {
-            if answers {
-                self.outages.answers(channel, id, &expected);
-            } else {
-                self.outages.stopped(channel, id, &expected, now);
-            }
-            self.judge_domains(channel, &expected, now);
-        }
-    }
-
-    fn judge_domains(&mut self, channel: Channel, expected: &Expected, now: EngineTime) {
-        if self.outages.wants_census(channel, expected, now) {
-            let answered = |s: &&Slot| !s.row.identity.is_unknown();
-            let all = self.slots.iter().flatten().filter(answered);
-            let placed = all.filter_map(|s| Some((s.row.id, s.expected.as_deref()?)));
-            self.outages.take_census(placed);
-        }
-        let (ask, spread) = self.outages.judge(channel, expected, now);
-        for id in ask {
-            let at = now + retry::jitter(id, now) % spread.max(1);
-            let idle = self.slot(id).is_some_and(|s| {
-                s.commit.is_none() && s.probing.is_none() && s.acting.is_none() && s.due > at
-            });
-            if idle {
-                self.set_due(id, at);
-            }
-        }
-    }
-
-    /// The host's silence tells nothing any more: its power changes.
-    fn forget_host(&mut self, id: MachineId) {
-        let Some(slot) = self.slots.get_mut(id.0 as usize).and_then(Option::as_mut) else {
-            return;
-        };
-        let was = slot.silent;
-        slot.silent &= silence::BMC;
-        if was & silence::HOST_KNOWN != 0
-            && let Some(expected) = slot.expected.clone()
-        {
-            self.outages.host_known(&expected, false);
-            self.outages.answers(Channel::Host, id, &expected);
-        }
-    }
-
-    /// After a start: the rows say who was unreachable, and since when.
-    fn recall_outages(&mut self) {
-        let mut lost: Vec<(EngineTime, MachineId)> =
-            self.machines().filter_map(|m| Some((m.lost_at()?, m.id))).collect();
-        lost.sort_unstable();
-        for (at, id) in lost {
-            let Some(slot) = self.slots.get_mut(id.0 as usize).and_then(Option::as_mut) else {
-                continue;
-            };
-            let Some(expected) = slot.expected.clone() else { continue };
-            if slot.row.lost_on() == Some(Channel::Host) || slot.row.identity.is_unknown() {
-                continue;
-            }
-            slot.silent |= silence::BMC;
-            self.outages.stopped(Channel::Bmc, id, &expected, at);
-            self.judge_domains(Channel::Bmc, &expected, at);
-        }
-    }
-
     /// Remembers the last report of a machine on its way.
     fn keep(&mut self, id: MachineId, report: Box<Report>) {
         if let Some(slot) = self.slot_mut(id) {
@@ -957,7 +852,7 @@ impl<D: Decide> Director<D> {
             {
                 // Counted where it is now, from its next report on.
                 let silent = std::mem::take(&mut slot.silent);
-                self.outages.moved(id, old, silent & silence::HOST_KNOWN != 0);
+                self.outages.moved(id, old, silent & hearing::HOST_KNOWN != 0);
             }
             let woken = old.map(|old| self.headroom.change(&old, held, 0)).unwrap_or_default();
             self.headroom.change(&expected, 0, held);
