@@ -301,7 +301,7 @@ pub(super) fn boredom(what: &str) -> Fault {
 }
 
 /// Seeds within which each break must be caught, at 20 machines and 3 days of chaos.
-pub const SEEDS: u64 = 6;
+pub const SEEDS: u64 = 12;
 
 impl Break {
     /// Chaos, with more of what this break stumbles over.
