@@ -55,7 +55,7 @@ fn a_flaky_site_has_no_violation() {
 
 #[test]
 fn chaos_has_no_violation_and_touches_everything() {
-    let summary = campaign("chaos", 60, 6, 1, 8);
+    let summary = campaign("chaos", 60, 6, 1, 14);
     let chaos = profile("chaos");
     println!("{}", summary.coverage.table());
     println!("{}", summary.json(0.0));
