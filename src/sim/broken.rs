@@ -8,7 +8,7 @@ use crate::decide::{Decide, Input, Room, Rules, Verdict};
 use crate::model::facts::{Membership, Power, TaskState};
 use crate::model::{
     Action, ActionKind, Channel, Control, Entry, Expect, Fault, FaultClass, LimitClass, MachineId,
-    OpenState, Outcome, PowerOp, Read, Stage,
+    OpenState, Outcome, PowerOp, Read, Stage, StepEnd,
 };
 use std::collections::BTreeSet;
 
@@ -45,10 +45,20 @@ pub enum Break {
     LeakOutput,
     /// An adopted machine is rebuilt as if it had been enrolled.
     RebuildAdopted,
+    /// Believes in the versions of the delivery, and expects none at the write.
+    FlashesForEver,
+    /// A wipe that takes long is started anew.
+    WipesAgain,
+    /// Quarantined machines go on with their next step.
+    MovesOn,
+    /// The room of an update is given away while it runs.
+    LetsGo,
+    /// A BMC that does not answer costs an attempt.
+    ChargesOutages,
 }
 
 impl Break {
-    pub const ALL: [Break; 15] = [
+    pub const ALL: [Break; 20] = [
         Break::NoIdentity,
         Break::ReissueNever,
         Break::NoLimits,
@@ -64,6 +74,11 @@ impl Break {
         Break::NeverDone,
         Break::LeakOutput,
         Break::RebuildAdopted,
+        Break::FlashesForEver,
+        Break::WipesAgain,
+        Break::MovesOn,
+        Break::LetsGo,
+        Break::ChargesOutages,
     ];
 
     /// Rules of which at least one must be reported.
@@ -87,6 +102,11 @@ impl Break {
             Break::AssumeVersion => &["done-not-true"],
             Break::NeverDone => &["liveness"],
             Break::LeakOutput => &["secret-in-journal"],
+            Break::FlashesForEver => &["flash-again"],
+            Break::WipesAgain => &["wipe-while-wiping"],
+            Break::MovesOn => &["quarantined-moves"],
+            Break::LetsGo => &["physical-limit"],
+            Break::ChargesOutages => &["outage-charged"],
             Break::RebuildAdopted => &["adopted-touched", "in-use", "quarantine-unjustified"],
         }
     }
@@ -257,6 +277,69 @@ impl Decide for Broken {
                     Rules.decide(i)
                 }
             }
+            Break::FlashesForEver => {
+                let mut verdict = with_report(i, &|r| {
+                    if let Read::Seen(components) = &mut r.firmware {
+                        for c in components {
+                            let old = if c.id == "BMC" { "7.10" } else { "2.0.0" };
+                            c.version = Some(old.into());
+                        }
+                    }
+                });
+                if let Verdict::Act { entries } = &mut verdict {
+                    for entry in entries {
+                        if let Entry::Intent { expect, .. } = entry {
+                            expect.from_version = None;
+                        }
+                    }
+                }
+                verdict
+            }
+            Break::WipesAgain => match &m.open {
+                Some(open)
+                    if open.action.kind() == ActionKind::WipeJob
+                        && open.state == OpenState::Applied
+                        && i.now.since(open.at) > 60_000 =>
+                {
+                    closed(i, false, "it takes too long")
+                }
+                _ => Rules.decide(i),
+            },
+            Break::MovesOn => match &m.step {
+                Some(step) if m.is_quarantined() && m.open.is_none() => {
+                    let end = StepEnd::Skipped { reason: "never mind".into() };
+                    let entries = vec![Entry::StepEnded { key: step.key.clone(), end }];
+                    Verdict::Write { entries, due: i.now + 60_000 }
+                }
+                _ => Rules.decide(i),
+            },
+            Break::LetsGo => match &m.open {
+                Some(open)
+                    if open.action.kind() == ActionKind::UpdateFirmware
+                        && open.state == OpenState::Applied =>
+                {
+                    closed(i, true, "it will do")
+                }
+                _ => {
+                    let mut verdict = Rules.decide(i);
+                    if let Verdict::Act { entries } = &mut verdict {
+                        for entry in entries {
+                            if let Entry::Intent { holds, .. } = entry {
+                                *holds = None;
+                            }
+                        }
+                    }
+                    verdict
+                }
+            },
+            Break::ChargesOutages => match i.report.system.fault() {
+                Some(fault) if m.step.is_some() && m.open.is_none() && !m.is_quarantined() => {
+                    let (fault, not_before) = (fault.clone(), i.now + 30_000);
+                    let entries = vec![Entry::Faulted { fault, charged: true, not_before }];
+                    Verdict::Write { entries, due: not_before }
+                }
+                _ => Rules.decide(i),
+            },
             Break::ManageUnmanaged | Break::RebuildAdopted => Rules.decide(i),
         }
     }
@@ -270,6 +353,10 @@ fn with_report(i: &Input<'_>, change: &dyn Fn(&mut crate::model::Report)) -> Ver
     let mut report = i.report.clone();
     change(&mut report);
     Rules.decide(&Input { report: &report, ..*i })
+}
+
+fn closed(i: &Input<'_>, happened: bool, why: &str) -> Verdict {
+    Verdict::Write { entries: vec![Entry::Closed { happened, why: why.into() }], due: i.now }
 }
 
 fn clear_tasks(report: &mut crate::model::Report) {
@@ -301,12 +388,16 @@ pub(super) fn boredom(what: &str) -> Fault {
 }
 
 /// Seeds within which each break must be caught, at 20 machines and 3 days of chaos.
-pub const SEEDS: u64 = 6;
+pub const SEEDS: u64 = 12;
 
 impl Break {
     /// Chaos, with more of what this break stumbles over.
     fn profile(self) -> Profile {
         let mut profile = Profile::named("chaos").unwrap_or_else(|| Profile::none("chaos"));
+        if self == Break::ChargesOutages {
+            profile.rules = vec![Rule::new(FaultKind::Outage, 20_000)];
+            profile.sick_per_million = 0;
+        }
         let more: &[(FaultKind, u32)] = match self {
             Break::NoIdentity => {
                 &[(FaultKind::SerialSwapped, 10_000), (FaultKind::WrongHost, 10_000)]

@@ -6,14 +6,18 @@
 //! | --- | --- |
 //! | [`physics`] | one virtual machine: power, BMC, firmware, host, cluster node, boot window |
 //! | [`truth`] | what physically happened, by whom, and how the machine stood then |
-//! | [`faults`] | fault profiles as data, and the dice |
+//! | [`faults`] | what can go wrong, and the dice that throw it |
+//! | [`profile`] | fault profiles: rules from TOML |
 //! | [`store`] | the store in memory: journal, rows, sequence checks |
 //! | [`scenario`] | what people do: enrol, hold, drain, retire, repair, stop |
 //! | [`run`] | the discrete-event runner |
 //! | [`invariants`] | what must hold after every event |
 //! | [`coverage`] | fault × step kind, crash × command |
 //! | [`broken`] | deliberately broken deciders that the invariants must catch |
-//! | [`campaign`] | many seeds over threads, and shrinking of a failing one |
+//! | [`sabotage`] | deliberately broken directors and stores, likewise |
+//! | [`campaign`] | many seeds over threads |
+//! | [`script`] | a run as text: what people did and what went wrong |
+//! | [`shrink`] | from a failing run to the shortest script that still fails |
 
 pub mod broken;
 pub mod campaign;

@@ -8,7 +8,7 @@ use super::run::{Ran, Runner, Spec};
 use crate::decide::Rules;
 use crate::engine::{Command, Event};
 use crate::model::{EngineTime, Entry, MachineId, Stage};
-use crate::port::store::{Committed, StoreError};
+use crate::port::store::{Committed, Stopped, StoreError};
 use crate::steps::site::Site;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -26,6 +26,8 @@ pub enum Defect {
     AcksEarly,
     /// Acknowledges a stop and does not write it.
     ForgetsStop,
+    /// Writes a stop down and goes on.
+    IgnoresStop,
     /// The limits are not known any more after a restart.
     ForgetsLimits,
     /// Throws away what comes while a commit is under way.
@@ -53,12 +55,13 @@ pub enum Defect {
 }
 
 impl Defect {
-    pub const ALL: [Defect; 17] = [
+    pub const ALL: [Defect; 18] = [
         Defect::ActsBeforeCommit,
         Defect::ActsTwice,
         Defect::ActsBlindly,
         Defect::AcksEarly,
         Defect::ForgetsStop,
+        Defect::IgnoresStop,
         Defect::ForgetsLimits,
         Defect::DropsBacklog,
         Defect::BelievesFailedCommits,
@@ -80,6 +83,7 @@ impl Defect {
             Defect::ActsTwice => &["act-twice"],
             Defect::ActsBlindly => &["act-differs-from-intent"],
             Defect::AcksEarly | Defect::ForgetsStop => &["ack-not-durable"],
+            Defect::IgnoresStop => &["stopped-touched"],
             Defect::ForgetsLimits => &["limit"],
             Defect::DropsBacklog => &["never-answered", "liveness"],
             Defect::BelievesFailedCommits | Defect::RetriesUnknownCommits => {
@@ -122,6 +126,7 @@ pub struct Sabotage {
     acted: BTreeSet<(MachineId, u64)>,
     quarantined: BTreeSet<MachineId>,
     early: Option<u64>,
+    stop: Option<Option<Stopped>>,
     said: u64,
 }
 
@@ -133,6 +138,7 @@ impl Sabotage {
             acted: BTreeSet::new(),
             quarantined: BTreeSet::new(),
             early: None,
+            stop: None,
             said: 0,
         }
     }
@@ -183,6 +189,10 @@ impl Sabotage {
                 self.early = Some(ticket);
                 vec![Event::Change { machine, change, by, key, ticket }]
             }
+            (Defect::IgnoresStop, Event::Stop { why, by, .. }) => {
+                self.stop = Some(why.map(|why| Stopped { by, why, at: EngineTime::ZERO }));
+                vec![Event::Tick]
+            }
             (_, event) => vec![event],
         }
     }
@@ -192,6 +202,12 @@ impl Sabotage {
         let mut answers = Vec::new();
         let commands = std::mem::take(out);
         out.extend(self.early.take().map(|ticket| Command::Ack { ticket, result: Ok(0) }));
+        if let Some(mut stopped) = self.stop.take() {
+            if let Some(stopped) = &mut stopped {
+                stopped.at = now;
+            }
+            out.push(Command::CommitStop { stopped });
+        }
         for command in commands {
             self.said += 1;
             self.bend(now, command, out, &mut answers);

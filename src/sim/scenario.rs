@@ -346,7 +346,7 @@ impl Scenario {
             return;
         }
         if row.run.is_some() {
-            if rng.chance(5_000) {
+            if rng.chance(20_000) {
                 plan.push((soon, say(Change::Hold { why: "maintenance".into() })));
             } else if rng.chance(5_000) {
                 plan.push((soon, say(Change::Retry { why: "impatient".into() })));

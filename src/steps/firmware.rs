@@ -124,6 +124,13 @@ fn install(v: &View<'_>, fw: &Firmware, member: &Component, reported: &str) -> L
             })
             .map(|a| a.closed),
     };
+    if activated.is_none()
+        && let Some(tasks) = v.report.tasks.seen()
+        && let Some(busy) = tasks.iter().find(|t| t.state == TaskState::InProgress)
+    {
+        // Somebody else's update: a reset would break it.
+        return Look::wait(format!("the BMC's task {} to end", busy.uri), POLL_MS);
+    }
     match (activated, wanted) {
         (Some(at), _) if v.watched_since(at) > fw.verify_timeout.0 => Look::Fail(
             Fault::new(

@@ -3,7 +3,7 @@
 use super::Checker;
 use crate::model::{EngineTime, Fault, FaultClass, MachineId};
 use crate::sim::faults::{FaultKind, Injected};
-use crate::sim::physics::{PowerState, Sickness, VirtualMachine};
+use crate::sim::physics::{HostState, PowerState, Sickness, VirtualMachine};
 use crate::sim::truth::{Cause, What};
 
 impl Checker {
@@ -116,6 +116,8 @@ impl Checker {
             (_, Fault::VERSION_UNCHANGED) if log.iter().any(|i| i.kind == K::OldDatabase) => true,
             // Without power nothing boots and no node gets ready; nobody told Farrier to power it on.
             (_, "step-timeout") if vm.power != PowerState::On => true,
+            // Another machine was put here and sent into service before it had an image.
+            (_, "step-timeout") if vm.host == HostState::Stuck => true,
             _ => something,
         };
         (!fine).then(|| {
