@@ -75,10 +75,10 @@ async fn a_fleet_whose_database_is_taken_back_repeats_nothing() {
     let began = Instant::now();
     for round in 1..=restores {
         // A life takes about two minutes of the clock; the rounds are spread over it.
-        tokio::time::sleep(Duration::from_millis(rng.between(500, 4_000))).await;
+        tokio::time::sleep(Duration::from_millis(rng.between(500, 12_000))).await;
         run(&["backup", "--replace", "--db"], &[&db, &copy]).await;
-        // Up to eight minutes of the world's time are lost.
-        tokio::time::sleep(Duration::from_millis(rng.between(500, 8_000))).await;
+        // Up to ten minutes of the world's time are lost.
+        tokio::time::sleep(Duration::from_millis(rng.between(500, 10_000))).await;
         if let Some(error) = daemon.check() {
             panic!("before restore {round}: {error}");
         }
