@@ -19,6 +19,7 @@ use crate::steps::site::{Profile, Site};
 use crate::steps::workflow::Workflow;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::num::NonZeroU64;
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 /// How this process runs the engine.
@@ -51,22 +52,28 @@ struct Slot {
     row: Machine,
     expected: Option<Arc<Expected>>,
     due: EngineTime,
+    probed_at: EngineTime,
+    /// Read and written as if it stood here; apart, because nearly all machines are at rest.
+    busy: Option<Box<Busy>>,
+    /// Limit classes counted in the headroom: the row's, and those of the row to be.
+    held: u8,
+    /// Who does not answer: bits of [`silence`].
+    silent: u8,
+}
+
+/// What is under way with a machine.
+#[derive(Debug)]
+struct Busy {
     probing: Option<NonZeroU64>,
     /// The row's seq when the probe was sent: what it reads was asked for by that row.
     asked_at: u64,
     acting: Option<NonZeroU64>,
     commit: Option<Box<Pending>>,
     /// What came while a commit was under way.
-    #[allow(clippy::box_collection, reason = "nearly always empty: one word in every slot")]
-    backlog: Option<Box<Vec<Event>>>,
-    /// Limit classes counted in the headroom: the row's, and those of the row to be.
-    held: u8,
-    /// Who does not answer: bits of [`silence`].
-    silent: u8,
-    queued: Option<Box<(u16, Arc<str>)>>,
+    backlog: VecDeque<Event>,
+    queued: Option<(u16, Arc<str>)>,
     /// Last report of a machine on its way: for `explain`. Resting machines keep none.
     last: Option<Box<Report>>,
-    probed_at: EngineTime,
 }
 
 /// What [`Slot::silent`] says.
@@ -77,20 +84,59 @@ mod silence {
     pub(super) const HOST: u8 = 4;
 }
 
+impl Busy {
+    const NOTHING: Busy = Busy {
+        probing: None,
+        asked_at: 0,
+        acting: None,
+        commit: None,
+        backlog: VecDeque::new(),
+        queued: None,
+        last: None,
+    };
+
+    fn is_nothing(&self) -> bool {
+        self.probing.is_none()
+            && self.acting.is_none()
+            && self.commit.is_none()
+            && self.backlog.is_empty()
+            && self.queued.is_none()
+            && self.last.is_none()
+    }
+}
+
+impl Deref for Slot {
+    type Target = Busy;
+    fn deref(&self) -> &Busy {
+        static NOTHING: Busy = Busy::NOTHING;
+        self.busy.as_deref().unwrap_or(&NOTHING)
+    }
+}
+
+impl DerefMut for Slot {
+    fn deref_mut(&mut self) -> &mut Busy {
+        self.busy.get_or_insert_with(|| Box::new(Busy::NOTHING))
+    }
+}
+
+/// 100,000 machines are resident: 1,000 bytes each, strings and all.
+const _: () = assert!(size_of::<Option<Slot>>() <= 312 && size_of::<Expected>() <= 216);
+
 impl Slot {
     /// Keeps an event until the commit that is under way is answered.
     fn later(&mut self, event: Event) {
-        self.backlog.get_or_insert_default().push(event);
+        self.backlog.push_back(event);
     }
 
     /// The oldest event that was kept.
     fn kept(&mut self) -> Option<Event> {
-        let backlog = self.backlog.as_mut()?;
-        let event = backlog.remove(0);
-        if backlog.is_empty() {
-            self.backlog = None;
+        self.backlog.pop_front()
+    }
+
+    fn tidy(&mut self) {
+        if self.busy.as_ref().is_some_and(|b| b.is_nothing()) {
+            self.busy = None;
         }
-        Some(event)
     }
 }
 
@@ -109,6 +155,8 @@ pub struct Director<D: Decide = Rules> {
     /// A stop that is not durable yet counts at once; its resumption counts when durable.
     stopping: VecDeque<(Option<Stopped>, u64)>,
     quarantines: VecDeque<EngineTime>,
+    /// The breaker's stop could not be made durable: said again after the next commit that is.
+    unsaid: Option<Stopped>,
     /// Why the last commit failed: no new actions until one succeeds.
     trouble: Option<String>,
 }
@@ -142,6 +190,7 @@ impl<D: Decide> Director<D> {
             token: 0,
             stopping: VecDeque::new(),
             quarantines: VecDeque::new(),
+            unsaid: None,
             trouble: None,
         };
         for row in loaded.machines {
@@ -175,16 +224,10 @@ impl<D: Decide> Director<D> {
             row,
             expected,
             due,
-            probing: None,
-            asked_at: 0,
-            acting: None,
-            commit: None,
-            backlog: None,
+            probed_at: EngineTime::ZERO,
+            busy: None,
             held,
             silent: 0,
-            queued: None,
-            last: None,
-            probed_at: EngineTime::ZERO,
         });
     }
 
@@ -291,6 +334,7 @@ impl<D: Decide> Director<D> {
         self.settings.observe_only
             || self.trouble.is_some()
             || self.state.stopped.is_some()
+            || self.unsaid.is_some()
             || self.stopping.iter().any(|(s, _)| s.is_some())
     }
 
@@ -345,6 +389,20 @@ impl<D: Decide> Director<D> {
 
     /// One event in, commands out.
     pub fn on(&mut self, now: EngineTime, event: Event, out: &mut Vec<Command>) {
+        let whose = match &event {
+            Event::Probed { machine, .. }
+            | Event::Acted { machine, .. }
+            | Event::Committed { machine, .. }
+            | Event::Change { machine, .. } => Some(*machine),
+            _ => None,
+        };
+        self.hear(now, event, out);
+        if let Some(slot) = whose.and_then(|id| self.slot_mut(id)) {
+            slot.tidy();
+        }
+    }
+
+    fn hear(&mut self, now: EngineTime, event: Event, out: &mut Vec<Command>) {
         match event {
             Event::Tick => self.tick(now, out),
             Event::Probed { machine, token, report } => {
@@ -354,7 +412,7 @@ impl<D: Decide> Director<D> {
                 }
                 slot.probing = None;
                 slot.probed_at = report.at;
-                self.hear(machine, &report, now);
+                self.count_silence(machine, &report, now);
                 let Some(slot) = self.slot_mut(machine) else { return };
                 if slot.commit.is_some() {
                     // Looked at again after the commit: the row is about to change.
@@ -405,7 +463,14 @@ impl<D: Decide> Director<D> {
                         }
                         Ok(0)
                     }
-                    Err(e) => Err(store_fault(&e)),
+                    Err(e) => {
+                        // A person hears of it and says it again; the breaker does so itself, and
+                        // until then its stop counts as said.
+                        if ticket == 0 && stopped.is_some() {
+                            self.unsaid = stopped;
+                        }
+                        Err(store_fault(&e))
+                    }
                 };
                 out.push(Command::Ack { ticket, result });
             }
@@ -506,7 +571,7 @@ impl<D: Decide> Director<D> {
     }
 
     /// Who answered: counted by domain, so that machines which fall silent together are seen to.
-    fn hear(&mut self, id: MachineId, report: &Report, now: EngineTime) {
+    fn count_silence(&mut self, id: MachineId, report: &Report, now: EngineTime) {
         let Some(slot) = self.slots.get_mut(id.0 as usize).and_then(Option::as_mut) else {
             return;
         };
@@ -615,7 +680,7 @@ impl<D: Decide> Director<D> {
         let Some(slot) = self.slots.get_mut(id.0 as usize).and_then(Option::as_mut) else {
             return;
         };
-        if slot.queued.as_deref() == hit.as_ref() {
+        if slot.queued == hit {
             return;
         }
         let next = match slot.queued.take() {
@@ -625,7 +690,7 @@ impl<D: Decide> Director<D> {
         if let Some(new) = &hit {
             self.headroom.enqueue(new, id, now);
         }
-        slot.queued = hit.map(Box::new);
+        slot.queued = hit;
         self.wake(next, now);
     }
 
@@ -771,6 +836,10 @@ impl<D: Decide> Director<D> {
         let excused =
             slot.expected.clone().is_some_and(|e| self.outages.of(id, &e, lost, now).is_some());
         self.trouble = None;
+        if let Some(stopped) = self.unsaid.take() {
+            self.stopping.push_back((Some(stopped.clone()), 0));
+            out.push(Command::CommitStop { stopped: Some(stopped) });
+        }
         for ticket in tickets {
             out.push(Command::Ack { ticket, result: Ok(seq) });
         }
@@ -791,8 +860,7 @@ impl<D: Decide> Director<D> {
         let no_actions = self.no_actions();
         let Some(slot) = self.slot_mut(id) else { return };
         let Some(open) = &slot.row.open else { return };
-        let newer =
-            slot.backlog.iter().flat_map(|b| b.iter()).any(|e| matches!(e, Event::Change { .. }));
+        let newer = slot.backlog.iter().any(|e| matches!(e, Event::Change { .. }));
         if newer || no_actions {
             let why = if newer { "a newer change came first" } else { "actions are stopped" };
             let entries = vec![Entry::Settled { outcome: Outcome::Withdrawn { why: why.into() } }];
@@ -923,7 +991,9 @@ impl<D: Decide> Director<D> {
         // Who waits for room may have some under the new limits.
         let mut waiting = Vec::new();
         for slot in self.slots.iter_mut().flatten() {
-            if slot.queued.take().is_some() {
+            if slot.queued.is_some() {
+                slot.queued = None;
+                slot.tidy();
                 waiting.push(slot.row.id);
             }
             if let Some(expected) = &slot.expected {
