@@ -112,7 +112,7 @@ pub(super) fn weigh(i: &Input<'_>, action: &Action) -> Weighed {
         Action::StartJob { script, timeout_ms, .. } => {
             let host = match host(i) {
                 Ok(host) => host,
-                Err(weighed) => return weighed,
+                Err(weighed) => return *weighed,
             };
             if kind == ActionKind::WipeJob
                 && let Some(run) = lost_mark(i.m, restored, host)
@@ -205,14 +205,14 @@ fn job(script: crate::model::JobScript, name: &str, timeout_ms: u64) -> Action {
 }
 
 /// The host's word, or what its absence means: nothing is started beside a job that can't be seen.
-fn host<'a>(i: &Input<'a>) -> Result<&'a HostFacts, Weighed> {
+fn host<'a>(i: &Input<'a>) -> Result<&'a HostFacts, Box<Weighed>> {
     match &i.report.host {
         Read::Seen(host) => Ok(host),
-        Read::Failed(f) if f.class == FaultClass::Identity => Err(in_doubt(format!(
+        Read::Failed(f) if f.class == FaultClass::Identity => Err(Box::new(in_doubt(format!(
             "the host may have been deployed after the backup, and it can't be asked: {f}"
-        ))),
-        Read::Failed(f) => Err(Weighed::Unread(f.clone())),
-        Read::NotAsked => Err(Weighed::Wait("the host to be asked for its jobs".into())),
+        )))),
+        Read::Failed(f) => Err(Box::new(Weighed::Unread(f.clone()))),
+        Read::NotAsked => Err(Box::new(Weighed::Wait("the host to be asked for its jobs".into()))),
     }
 }
 

@@ -36,6 +36,8 @@ pub struct HookNumbers {
     pub failing: Option<(u64, String)>,
 }
 
+/// Each with the task that serves it.
+type Running = Arc<Mutex<BTreeMap<String, (Hook, JoinHandle<()>)>>>;
 type Numbers = Arc<Mutex<BTreeMap<String, HookNumbers>>>;
 
 /// The running hooks. Clones share them.
@@ -44,7 +46,7 @@ pub struct Notifier {
     outbox: Arc<dyn Outbox>,
     vault: Arc<dyn Vault>,
     http: reqwest::Client,
-    running: Arc<Mutex<BTreeMap<String, (Hook, JoinHandle<()>)>>>,
+    running: Running,
     numbers: Numbers,
 }
 
