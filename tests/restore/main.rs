@@ -52,12 +52,12 @@ async fn unhold(site: &Site) {
     run(&words, &[]).await;
 }
 
-/// FARRIER_RESTORES (default 6; 40 with FARRIER_TEST_LONG) and FARRIER_RESTORE_SEED choose how often
+/// FARRIER_RESTORES (default 4; 24 with FARRIER_TEST_LONG) and FARRIER_RESTORE_SEED choose how often
 /// and when.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_fleet_whose_database_is_taken_back_repeats_nothing() {
     let long = std::env::var_os("FARRIER_TEST_LONG").is_some();
-    let restores = number("FARRIER_RESTORES", if long { 40 } else { 6 });
+    let restores = number("FARRIER_RESTORES", if long { 24 } else { 4 });
     let seed = number("FARRIER_RESTORE_SEED", 1);
     let mut rng = Rng::new(seed);
     let exe = farrier();
