@@ -126,7 +126,7 @@ fn expected(n: u32) -> Expected {
         pool: "pool".into(),
         profile: "p".into(),
         domains: [].into(),
-        labels: BTreeMap::new(),
+        labels: BTreeMap::new().into(),
         bmc: BmcEndpoint::default(),
         host: HostEndpoint::default(),
     }

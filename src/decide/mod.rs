@@ -301,7 +301,9 @@ fn fail(
     }
     let next = retry::after(i.m, spec.retry, i.site.remediation.relogin, &fault, failed, i.now);
     let held_against = !matches!(next, retry::Next::Again { charged: false, .. });
-    if held_against && let Some(why) = outage::excuse(i.outage, i.m, &fault) {
+    let excuse =
+        || outage::excuse(i.outage, i.m, &fault).or_else(|| restored::excuse(i.m, &fault, failed));
+    if held_against && let Some(why) = excuse() {
         let not_before = i.now + retry::again(i.m, spec.retry, &fault, i.now);
         before.push(Entry::Excused { fault, not_before, why });
         return write(before, not_before);

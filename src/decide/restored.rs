@@ -3,8 +3,9 @@
 //! what a step asks for is first looked for under the names that an earlier incarnation gave, or taken
 //! as launched and judged by what is observed. What can't be told goes to a person with the evidence.
 
+use super::retry::Failed;
 use super::{Input, Verdict, watch, write};
-use crate::model::action::Touch;
+use crate::model::action::{Redo, Touch};
 use crate::model::facts::{HostFacts, ProbeSet, Read, TaskState};
 use crate::model::fold::RESTORE;
 use crate::model::machine::Restored;
@@ -111,7 +112,7 @@ pub(super) fn weigh(i: &Input<'_>, action: &Action) -> Weighed {
         Action::StartJob { script, timeout_ms, .. } => {
             let host = match host(i) {
                 Ok(host) => host,
-                Err(weighed) => return weighed,
+                Err(weighed) => return *weighed,
             };
             if kind == ActionKind::WipeJob
                 && let Some(run) = lost_mark(i.m, restored, host)
@@ -184,19 +185,34 @@ pub(super) fn weigh(i: &Input<'_>, action: &Action) -> Weighed {
     }
 }
 
+/// Why a failed attempt is held against nobody: it stood on what was presumed, and that never was.
+pub(super) fn excuse(m: &Machine, fault: &Fault, failed: Failed) -> Option<String> {
+    m.restored.as_ref()?;
+    let transient = matches!(fault.class, FaultClass::Transient | FaultClass::OutcomeUnknown);
+    let acts = m.step.as_ref().map_or(&[][..], |s| &s.acts);
+    let stands = m.open.as_ref().is_some_and(|o| o.presumed)
+        || acts.iter().any(|a| {
+            // What may not be done twice stays in the attempt until its version takes it back.
+            a.presumed
+                && (fault.code == Fault::VERSION_UNCHANGED || a.kind.class().redo != Redo::Never)
+        });
+    (transient && failed == Failed::Attempt && stands)
+        .then(|| "it stood on what was presumed after the restore".into())
+}
+
 fn job(script: crate::model::JobScript, name: &str, timeout_ms: u64) -> Action {
     Action::StartJob { script, name: name.into(), timeout_ms }
 }
 
 /// The host's word, or what its absence means: nothing is started beside a job that can't be seen.
-fn host<'a>(i: &Input<'a>) -> Result<&'a HostFacts, Weighed> {
+fn host<'a>(i: &Input<'a>) -> Result<&'a HostFacts, Box<Weighed>> {
     match &i.report.host {
         Read::Seen(host) => Ok(host),
-        Read::Failed(f) if f.class == FaultClass::Identity => Err(in_doubt(format!(
+        Read::Failed(f) if f.class == FaultClass::Identity => Err(Box::new(in_doubt(format!(
             "the host may have been deployed after the backup, and it can't be asked: {f}"
-        ))),
-        Read::Failed(f) => Err(Weighed::Unread(f.clone())),
-        Read::NotAsked => Err(Weighed::Wait("the host to be asked for its jobs".into())),
+        )))),
+        Read::Failed(f) => Err(Box::new(Weighed::Unread(f.clone()))),
+        Read::NotAsked => Err(Box::new(Weighed::Wait("the host to be asked for its jobs".into()))),
     }
 }
 

@@ -78,9 +78,15 @@ pub fn apply(m: &mut Machine, entry: &Entry, at: EngineTime) -> Result<(), Illeg
             m.stage_since = at;
             m.step = None;
             m.waiting = None;
-            if *stage == Stage::Ready {
-                // Firmware, image and burn-in were all observed on the way here.
-                m.restored = None;
+            match *stage {
+                // Firmware, image and burn-in were observed on the way, or the disks are blank.
+                Stage::Ready | Stage::Retired => m.restored = None,
+                Stage::Provision => {
+                    if let Some(restored) = &mut m.restored {
+                        restored.firmware_is_known();
+                    }
+                }
+                _ => {}
             }
         }
         Entry::StepBegan { index, key } => {
@@ -149,6 +155,7 @@ pub fn apply(m: &mut Machine, entry: &Entry, at: EngineTime) -> Result<(), Illeg
                 baseline: baseline.clone(),
                 at,
                 state: OpenState::Intended,
+                presumed: false,
                 handle: None,
                 progress: 0,
                 progress_at: at,
@@ -329,6 +336,7 @@ pub fn apply(m: &mut Machine, entry: &Entry, at: EngineTime) -> Result<(), Illeg
                 baseline: baseline.clone(),
                 at,
                 state: OpenState::Applied,
+                presumed: true,
                 handle: None,
                 progress: 0,
                 progress_at: at,
@@ -377,6 +385,7 @@ fn close(m: &mut Machine, happened: bool, at: EngineTime) {
             at: open.at,
             closed: at,
             happened,
+            presumed: open.presumed,
             baseline: open.baseline,
         });
     }

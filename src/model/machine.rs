@@ -137,6 +137,9 @@ pub struct Act {
     /// When it was closed.
     pub closed: EngineTime,
     pub happened: bool,
+    /// Not sent by this database: taken as done after a restore.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub presumed: bool,
     pub baseline: Baseline,
 }
 
@@ -162,6 +165,9 @@ pub struct OpenAction {
     pub baseline: Baseline,
     pub at: EngineTime,
     pub state: OpenState,
+    /// Not sent by this database: taken as launched after a restore.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub presumed: bool,
     /// Where the launched work is followed (task path).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub handle: Option<String>,
@@ -199,16 +205,25 @@ pub struct Restored {
     pub presumed: Vec<Box<str>>,
 }
 
+/// Stands among what was presumed once the firmware stage was gone through.
+const FIRMWARE_KNOWN: &str = "firmware known";
+
 impl Restored {
     /// Under which words a presumed action is remembered.
     pub fn key(action: &Action) -> Box<str> {
         format!("{} {}", action.kind(), action.about()).into()
     }
 
-    /// Was this presumed since the restore?
+    /// Was this presumed since the restore, or is it known by now?
     pub fn has_presumed(&self, action: &Action) -> bool {
         let key = Self::key(action);
-        self.presumed.contains(&key)
+        let known = |p: &str| p == FIRMWARE_KNOWN && action.kind() == ActionKind::UpdateFirmware;
+        self.presumed.iter().any(|p| *p == key || known(p))
+    }
+
+    /// Every version was read after the restore: no update of the lost time can be staged any more.
+    pub(super) fn firmware_is_known(&mut self) {
+        self.presumed.push(FIRMWARE_KNOWN.into());
     }
 }
 

@@ -36,6 +36,8 @@ pub struct HookNumbers {
     pub failing: Option<(u64, String)>,
 }
 
+/// Each with the task that serves it.
+type Running = Arc<Mutex<BTreeMap<String, (Hook, JoinHandle<()>)>>>;
 type Numbers = Arc<Mutex<BTreeMap<String, HookNumbers>>>;
 
 /// The running hooks. Clones share them.
@@ -44,7 +46,7 @@ pub struct Notifier {
     outbox: Arc<dyn Outbox>,
     vault: Arc<dyn Vault>,
     http: reqwest::Client,
-    running: Arc<Mutex<BTreeMap<String, (Hook, JoinHandle<()>)>>>,
+    running: Running,
     numbers: Numbers,
 }
 
@@ -153,35 +155,44 @@ impl Notifier {
                 }
                 continue;
             }
+            let mut marked = stand;
             for line in lines {
-                self.count(&hook, stand, &line).await;
-                let wanted = hook.events.iter().any(|e| e.name() == line.event);
-                if wanted {
-                    while let Err(why) = self.post(&hook, &line).await {
-                        self.failed(&hook, &why, pauses.next()).await;
-                        self.count(&hook, line.number - 1, &line).await;
-                    }
-                    pauses = Pauses::new();
-                    self.note(&hook, |n| {
-                        n.delivered += 1;
-                        n.failing = None;
-                    });
-                }
+                self.note(&hook, |n| n.missed += (line.number - 1).saturating_sub(stand));
                 stand = line.number;
-                // A kill before this is durable delivers it once more, under the same id.
-                while let Err(e) = self.outbox.delivered(&hook.name, stand).await {
-                    self.failed(&hook, &e.to_string(), pauses.next()).await;
+                if !hook.events.iter().any(|e| e.name() == line.event) {
+                    continue;
                 }
+                self.count(&hook, stand - 1).await;
+                while let Err(why) = self.post(&hook, &line).await {
+                    self.failed(&hook, &why, pauses.next()).await;
+                    self.count(&hook, stand - 1).await;
+                }
+                pauses = Pauses::new();
+                self.note(&hook, |n| {
+                    n.delivered += 1;
+                    n.failing = None;
+                });
+                // A kill before this is durable delivers it once more, under the same id.
+                self.mark(&hook, stand, &mut pauses).await;
+                marked = stand;
+            }
+            // What it did not ask for is behind it too.
+            if marked < stand {
+                self.mark(&hook, stand, &mut pauses).await;
             }
         }
     }
 
-    async fn count(&self, hook: &Hook, stand: u64, line: &OutboxLine) {
-        let depth = self.outbox.depth(stand).await.ok();
-        self.note(hook, |n| {
-            n.missed += (line.number - 1).saturating_sub(stand);
-            n.depth = depth.unwrap_or(n.depth);
-        });
+    async fn mark(&self, hook: &Hook, stand: u64, pauses: &mut Pauses) {
+        while let Err(e) = self.outbox.delivered(&hook.name, stand).await {
+            self.failed(hook, &e.to_string(), pauses.next()).await;
+        }
+    }
+
+    async fn count(&self, hook: &Hook, stand: u64) {
+        if let Ok(depth) = self.outbox.depth(stand).await {
+            self.note(hook, |n| n.depth = depth);
+        }
     }
 
     async fn post(&self, hook: &Hook, line: &OutboxLine) -> Result<u16, String> {

@@ -74,7 +74,9 @@ impl Watch {
                     self.done.insert(key(&open.action), open.seq);
                 }
             }
-            Entry::Faulted { fault, .. } | Entry::Quarantined { fault }
+            Entry::Faulted { fault, .. }
+            | Entry::Excused { fault, .. }
+            | Entry::Quarantined { fault }
                 if fault.code == Fault::VERSION_UNCHANGED =>
             {
                 self.done.clear();

@@ -52,12 +52,12 @@ async fn unhold(site: &Site) {
     run(&words, &[]).await;
 }
 
-/// FARRIER_RESTORES (default 6; 40 with FARRIER_TEST_LONG) and FARRIER_RESTORE_SEED choose how often
+/// FARRIER_RESTORES (default 4; 24 with FARRIER_TEST_LONG) and FARRIER_RESTORE_SEED choose how often
 /// and when.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_fleet_whose_database_is_taken_back_repeats_nothing() {
     let long = std::env::var_os("FARRIER_TEST_LONG").is_some();
-    let restores = number("FARRIER_RESTORES", if long { 40 } else { 6 });
+    let restores = number("FARRIER_RESTORES", if long { 24 } else { 4 });
     let seed = number("FARRIER_RESTORE_SEED", 1);
     let mut rng = Rng::new(seed);
     let exe = farrier();
@@ -75,10 +75,10 @@ async fn a_fleet_whose_database_is_taken_back_repeats_nothing() {
     let began = Instant::now();
     for round in 1..=restores {
         // A life takes about two minutes of the clock; the rounds are spread over it.
-        tokio::time::sleep(Duration::from_millis(rng.between(500, 4_000))).await;
+        tokio::time::sleep(Duration::from_millis(rng.between(500, 12_000))).await;
         run(&["backup", "--replace", "--db"], &[&db, &copy]).await;
-        // Up to eight minutes of the world's time are lost.
-        tokio::time::sleep(Duration::from_millis(rng.between(500, 8_000))).await;
+        // Up to ten minutes of the world's time are lost.
+        tokio::time::sleep(Duration::from_millis(rng.between(500, 10_000))).await;
         if let Some(error) = daemon.check() {
             panic!("before restore {round}: {error}");
         }
