@@ -41,10 +41,15 @@ pub struct Ask {
     pub confirm: Option<usize>,
 }
 
+const BLOCKING_THREADS: usize = 32;
+
 /// Runs until a signal; exit 0 after a graceful end, 1 when it can't run, 2 for bad files.
 pub fn serve(ask: &Ask) -> ExitCode {
     init_log();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    // Blocking work here is small files (passwords, boot windows) and checks of files: thousands of
+    // logins at once queue for a few threads rather than start hundreds.
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    let runtime = match builder.enable_all().max_blocking_threads(BLOCKING_THREADS).build() {
         Ok(runtime) => runtime,
         Err(e) => {
             eprintln!("error: no runtime: {e}");

@@ -146,7 +146,9 @@ impl Clients {
             .tcp_nodelay(true)
             .retry(reqwest::retry::never())
             .connect_timeout(Duration::from_millis(s.connect_timeout_ms))
-            .pool_idle_timeout(Duration::from_secs(10))
+            // Long enough from a probe to the action that follows it. The next probe comes after the
+            // BMC's own limit anyway, and thousands of BMCs times three idle connections are memory.
+            .pool_idle_timeout(Duration::from_secs(4))
             .pool_max_idle_per_host(if action { 0 } else { s.reads_per_bmc })
             .user_agent("farrier");
         let builder = match slot {

@@ -16,14 +16,15 @@ use tokio::sync::{Semaphore, broadcast, mpsc, oneshot};
 
 /// Items that one transaction takes at most (design §8: set-based statements over batches).
 const BATCH: usize = 512;
-/// Probes that get going at once over the whole site; per-BMC gates are the edge's.
-const PROBES: usize = 1024;
+/// Probes that get going at once over the whole site; per-BMC gates are the edge's. Each may hold
+/// three connections, so this is also what bounds the memory of a site that starts.
+const PROBES: usize = 768;
 /// The same for machines that are known to be unreachable: they never take a place from the others.
 const PROBES_SILENT: usize = 256;
 /// A probe that takes longer waits for somebody silent, which costs neither CPU nor bandwidth: it
 /// goes on without its place. So a thousand BMCs that die together hold up the others this long at
 /// most, not until their own deadlines.
-const PLACE: Duration = Duration::from_secs(2);
+const PLACE: Duration = Duration::from_secs(4);
 /// How long a graceful stop waits for actions under way: the longest short deadline and a margin.
 const STOP_WAIT: Duration = Duration::from_secs(130);
 

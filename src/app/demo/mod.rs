@@ -7,6 +7,7 @@
 //! | part | what |
 //! | --- | --- |
 //! | [`site`] | the world, and the configuration that describes it |
+//! | `profile` | what differs between a fleet to watch and a site to measure |
 //! | [`daemon`] | the child: start, health, graceful stop, kill |
 //! | [`fleet`] | what the daemon's API says of the machines, and whether all have arrived |
 //! | `hook` | the daemon's cluster hook: passes an order on to the world |
@@ -25,12 +26,14 @@ pub mod fleet;
 mod hook;
 pub mod measure;
 pub mod plot;
+mod profile;
 mod progress;
 pub mod site;
 mod table;
 
 pub use hook::hook;
-pub use site::{Options, Profile, Site, Trouble};
+pub use profile::Profile;
+pub use site::{Options, Site, Trouble};
 
 use daemon::Daemon;
 use fleet::{Api, Fleet};

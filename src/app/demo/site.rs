@@ -1,10 +1,10 @@
 //! The demo's site: a world of virtual machines, and the configuration that an operator would have
 //! written for it, with all it names: inventory, workflows, catalog, passwords, SSH key.
 
+use super::profile::Profile;
 use super::{DemoError, io, log_file};
-use crate::config::inventory::default_limits;
 use crate::config::shipped;
-use crate::model::{DomainKind, Identity, Limit, LimitClass, MachineId};
+use crate::model::{Identity, Limit, MachineId};
 use crate::sim::durations::Durations;
 use crate::sim::faults::Dice;
 use crate::sim::physics::{Quirks, Sickness};
@@ -24,62 +24,6 @@ use tempfile::TempDir;
 
 /// Machines in a rack of the demo's inventory.
 pub(super) const RACK: usize = 8;
-
-/// What kind of demo it is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Profile {
-    /// A small fleet that a person watches: quick answers, every fifth machine sick, limits of its
-    /// own, programs on its hosts.
-    #[default]
-    Quick,
-    /// A site: answer times of the field, unscaled; about 1 % sick; the limits that ship; hosts
-    /// that answer scripts without running them.
-    Site,
-}
-
-impl Profile {
-    /// `None`: no such profile.
-    pub fn from_name(name: &str) -> Option<Profile> {
-        match name {
-            "quick" => Some(Profile::Quick),
-            "site" => Some(Profile::Site),
-            _ => None,
-        }
-    }
-
-    /// How many times faster than real time physics and engine run, where nobody says otherwise.
-    pub fn time_scale(self) -> u32 {
-        match self {
-            Profile::Quick => Options::TIME_SCALE,
-            Profile::Site => 30,
-        }
-    }
-
-    /// One machine of so many has one kind of trouble.
-    fn trouble_block(self) -> u32 {
-        match self {
-            Profile::Quick => 24,
-            // Four kinds for good: 0.8 % (field notes §6: 0.5–2 %).
-            Profile::Site => 480,
-        }
-    }
-
-    /// The limits in force, as the daemon will have them.
-    pub fn limits(self, machines: u32) -> Vec<Limit> {
-        let own = |class, per, max| Limit { class, per, max };
-        match self {
-            Profile::Quick => vec![
-                own(LimitClass::Power, DomainKind::Rack, 8),
-                own(LimitClass::Flash, DomainKind::Rack, 6),
-                own(LimitClass::Flash, DomainKind::Site, 64),
-                own(LimitClass::Provision, DomainKind::Rack, 8),
-                own(LimitClass::Drain, DomainKind::Pool, 4),
-                own(LimitClass::BurnIn, DomainKind::Power, 8),
-            ],
-            Profile::Site => default_limits(usize::try_from(machines).unwrap_or(usize::MAX)),
-        }
-    }
-}
 
 /// What a demo is asked for.
 #[derive(Clone, Debug)]

@@ -35,6 +35,9 @@ pub struct Spent {
     /// Somebody looked since the last end or write.
     seen: bool,
     last_read: (EngineTime, EngineTime),
+    /// The kinds that run, as bits. One that was cut short stays: then reads do not count, and the
+    /// sums are only smaller.
+    running: u8,
     /// When the running duration of each kind began.
     began: [EngineTime; KINDS],
 }
@@ -75,6 +78,7 @@ impl Spent {
     pub(super) fn begin(&mut self, at: EngineTime, due: &Due) {
         if let Some(kind) = due.duration() {
             self.began[kind] = at;
+            self.running |= 1 << kind;
         }
     }
 
@@ -82,6 +86,7 @@ impl Spent {
     pub(super) fn end(&mut self, at: EngineTime, due: &Due) {
         let Some(kind) = due.duration() else { return };
         self.add(self.began[kind], at);
+        self.running &= !(1 << kind);
         self.seen = false;
         if matches!(due, Due::PowerUp | Due::PowerDown(_)) {
             self.power_ms += at.since(self.began[kind]);
@@ -93,7 +98,7 @@ impl Spent {
     /// A read of the BMC. The first one after something ended or was written counts: nobody knows
     /// of it sooner who does not look.
     pub fn read(&mut self, from: EngineTime, to: EngineTime) {
-        if !self.seen && from >= self.until {
+        if !self.seen && self.running == 0 && from >= self.until {
             self.seen = true;
             self.add(from, to);
         }
