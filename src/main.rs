@@ -48,6 +48,13 @@ fn local(command: Local, json: bool) -> ExitCode {
             confirm: args.confirm,
         }),
         Local::Fsck(args) => app::database::check(args.db, &args.config, json),
+        Local::Backup(args) => {
+            app::backup::backup(args.db, &args.config, &args.file, args.replace, json)
+        }
+        Local::SystemdUnit(args) => app::systemd::print_unit(&args.config, args.key.as_deref()),
+        Local::Restore(args) => {
+            app::backup::restore(args.db, &args.config, &args.file, args.dry_run, json)
+        }
         Local::Secret(args) => {
             let ask = match args.command {
                 SecretCommand::Set { name, user, file } => SecretAsk::Set { name, user, file },

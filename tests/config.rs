@@ -78,6 +78,22 @@ fn the_shipped_files_pass_without_a_warning() {
 }
 
 #[test]
+fn a_large_site_may_flash_a_twelfth_of_itself_at_once() {
+    use config::inventory::{DEFAULT_LIMITS, default_limits};
+    use farrier::model::{DomainKind, LimitClass};
+    assert_eq!(default_limits(0), DEFAULT_LIMITS);
+    assert_eq!(default_limits(768), DEFAULT_LIMITS);
+    let large = default_limits(4_500);
+    let site =
+        |l: &&farrier::model::Limit| l.class == LimitClass::Flash && l.per == DomainKind::Site;
+    assert_eq!(large.iter().find(site).map(|l| l.max), Some(375));
+    let others = |all: &[farrier::model::Limit]| {
+        all.iter().filter(|l| !site(l)).copied().collect::<Vec<_>>()
+    };
+    assert_eq!(others(&large), others(&DEFAULT_LIMITS));
+}
+
+#[test]
 fn the_shipped_workflows_use_every_step_kind_and_parse_alone() {
     let sources = config::shipped::workflows();
     let (workflows, found) = config::workflow::parse(&sources);

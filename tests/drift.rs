@@ -6,7 +6,6 @@ use farrier::model::machine::{Control, Machine};
 use farrier::model::*;
 use farrier::steps::site::{Profile, Site};
 use farrier::steps::workflow::Workflow;
-use std::collections::BTreeMap;
 
 const UUID: &str = "11111111-2222-3333-4444-555555555501";
 
@@ -81,6 +80,7 @@ impl Rest {
             report: &self.report,
             now: self.now,
             room: &Free,
+            outage: None,
             stopped: false,
             resumed: EngineTime::ZERO,
         });

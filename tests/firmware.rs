@@ -174,6 +174,7 @@ impl Case {
             room: &Free,
             stopped: false,
             resumed: EngineTime::ZERO,
+            outage: None,
         })
     }
 

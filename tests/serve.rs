@@ -319,7 +319,7 @@ async fn facts_that_went_over_the_wire_are_the_facts() {
             machine: MachineId(u32::try_from(n).unwrap()),
             name: site.seat(n).name.clone(),
             endpoint: BmcEndpoint {
-                url: site.serving.bmc_url(site.seat(n)),
+                url: site.serving.bmc_url(site.seat(n)).into(),
                 credential: format!("password-{n}").into(),
                 tls: "off".into(),
             },
@@ -762,7 +762,8 @@ async fn boot_server(open_for: Vec<String>) -> (String, BootServer) {
 #[tokio::test]
 async fn a_network_boot_installs_calls_back_and_comes_up_with_a_new_key() {
     let site = site(600, healthy(3)).await;
-    let (url, server) = boot_server([1, 3].map(|n| identity(n).mac.unwrap()).to_vec()).await;
+    let (url, server) =
+        boot_server([1, 3].map(|n| identity(n).mac.unwrap().to_string()).to_vec()).await;
     site.serving.world.set_boot_url(format!("{url}/"));
     // The third has data on its disks.
     site.seat(3).with(site.now(), |b| b.vm.foreign_data = true);

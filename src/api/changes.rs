@@ -216,16 +216,31 @@ async fn wait(
     answer: Answer,
     deadline: Instant,
 ) -> Result<Result<u64, Fault>, Problem> {
+    let late = |detail: String| {
+        Problem::new(Code::OutcomeUnknown, detail).hint(
+            "repeat it with the same Idempotency-Key: it is done once, however often it is said",
+        )
+    };
     let detail = match tokio::time::timeout_at(deadline, answer).await {
         Ok(Ok(result)) => return Ok(result),
         Ok(Err(_)) => "the engine ended before it acknowledged the change".to_string(),
-        Err(_) => format!(
-            "the change was not acknowledged within {} ms; it may still become durable",
-            state.ack_timeout.as_millis()
-        ),
+        Err(_) => match ask(state, |d, _| d.unwritable().map(str::to_string)).await? {
+            Some(why) => {
+                return Err(late(format!(
+                    "the change is not durable: {why}. It is kept and written as soon as that works"
+                ))
+                .hint(
+                    "make it writable again, nothing is lost; then repeat the change with the \
+                     same Idempotency-Key: it is done once, however often it is said",
+                ));
+            }
+            None => format!(
+                "the change was not acknowledged within {} ms; it may still become durable",
+                state.ack_timeout.as_millis()
+            ),
+        },
     };
-    Err(Problem::new(Code::OutcomeUnknown, detail)
-        .hint("repeat it with the same Idempotency-Key: it is done once, however often it is said"))
+    Err(late(detail))
 }
 
 /// The seq under which the change is in the journal, also when it was said before.

@@ -58,6 +58,8 @@ fn write(d: &Director, now: EngineTime, version: &str) -> String {
     limits(o, d);
     head(o, "farrier_stopped", "gauge", "1 while actions are stopped.");
     line(o, "farrier_stopped", &[], u8::from(status.stopped.is_some()));
+    head(o, "farrier_unwritable", "gauge", "1 while the database can't be written.");
+    line(o, "farrier_unwritable", &[], u8::from(status.unwritable.is_some()));
     head(o, "farrier_observe_only", "gauge", "1 when the daemon only observes.");
     line(o, "farrier_observe_only", &[], u8::from(status.observe_only));
     head(o, "farrier_engine_time_seconds", "counter", "Engine time.");

@@ -32,6 +32,7 @@ pub(super) fn count(d: &Director, now: EngineTime) -> Status {
             why: stopped.why.clone(),
             for_ms: now.since(stopped.at),
         }),
+        unwritable: d.unwritable().map(str::to_string),
         ..Status::default()
     };
     for m in d.machines().filter(|m| m.seq > 0) {

@@ -500,6 +500,9 @@ pub struct Status {
     /// Absent while actions are allowed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stopped: Option<StopView>,
+    /// Why the database can't be written now: no action starts until it can. Absent when all is well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unwritable: Option<String>,
     /// The daemon was started with `--observe-only`.
     pub observe_only: bool,
     /// A change that touches more machines than this waits for a confirm.

@@ -43,6 +43,10 @@ pub fn words(entry: &Entry) -> String {
             let counts = if *charged { "" } else { " (not counted)" };
             format!("attempt failed{counts}: {fault}")
         }
+        Entry::Excused { fault, why, .. } => {
+            format!("attempt failed (not counted, laid to {why}): {fault}")
+        }
+        Entry::Cut { by } => format!("was part of an outage: {by}"),
         Entry::Lost { fault } => format!("the BMC stopped answering: {fault}"),
         Entry::Back => "the BMC answers again".into(),
         Entry::Quarantined { fault } => format!("quarantined: {fault}"),

@@ -6,7 +6,7 @@
 )]
 
 use super::{files, parts};
-use crate::config::daemon::SecretsKey;
+use crate::config::daemon::{SecretFrom, SecretsKey};
 use crate::port::Secret;
 use crate::store::{Key, SqliteStore, fsck};
 use std::future::Future;
@@ -14,20 +14,25 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// Checks a database: does each journal fold to its row? Exit 0 clean, 1 findings, 2 unusable.
+/// Checks a database: does each journal fold to its row, and did the engine keep its rules? Exit 0
+/// clean, 1 findings, 2 unusable. Without `db` it is the configuration's, and what that knows
+/// besides (limits, secrets) is looked at too.
 pub fn check(db: Option<PathBuf>, config: &Path, json: bool) -> ExitCode {
     block_on(async {
-        let path = match db {
-            Some(path) => path,
+        let (path, known) = match db {
+            Some(path) => (path, fsck::Known::default()),
             None => match files::load(config) {
-                Ok(loaded) => loaded.daemon.database,
+                Ok(loaded) => {
+                    let known = known(&loaded);
+                    (loaded.daemon.database, known)
+                }
                 Err(problems) => {
                     eprint!("{}", problems.report);
                     return ExitCode::from(2);
                 }
             },
         };
-        match fsck::fsck(&path).await {
+        match fsck::fsck_with(&path, &known).await {
             Ok(report) => {
                 if json {
                     let said = serde_json::json!({
@@ -37,11 +42,15 @@ pub fn check(db: Option<PathBuf>, config: &Path, json: bool) -> ExitCode {
                         "open_actions": report.open_actions,
                         "found": report.found,
                         "findings": report.findings,
+                        "notes": report.notes,
                     });
                     println!("{said}");
                 } else {
                     for finding in &report.findings {
                         println!("{finding}");
+                    }
+                    for note in &report.notes {
+                        println!("note: {note}");
                     }
                     println!(
                         "{}: {} machines, {} journal entries, {} open actions, {} findings",
@@ -60,6 +69,34 @@ pub fn check(db: Option<PathBuf>, config: &Path, json: bool) -> ExitCode {
             }
         }
     })
+}
+
+/// What `fsck` can be told from the configuration. A secret that can't be read here is not looked
+/// for: the daemon tells that, at its start.
+fn known(loaded: &crate::config::Loaded) -> fsck::Known {
+    let daemon = &loaded.daemon;
+    let file = |path: &Path| std::fs::read_to_string(path).ok();
+    let mut secrets = Vec::new();
+    for (name, credential) in &daemon.credentials {
+        let text = match &credential.from {
+            SecretFrom::File(path) => file(path),
+            SecretFrom::Env(name) => std::env::var(name).ok(),
+            // No program is run for a check.
+            SecretFrom::Exec(_) => None,
+        };
+        let first = text.as_deref().and_then(|t| t.lines().next());
+        secrets.extend(first.map(|line| (name.to_string(), Secret::new(line))));
+    }
+    // Of a private key, each line of its body: it would not stand anywhere whole.
+    if let Some(text) = daemon.ssh.key.as_deref().and_then(file) {
+        let body = text.lines().filter(|l| !l.starts_with("-----") && l.len() > 40);
+        secrets.extend(body.map(|line| ("the SSH key".to_string(), Secret::new(line))));
+    }
+    if let Some(text) = daemon.api.token_file.as_deref().and_then(file) {
+        secrets.push(("the API's token".into(), Secret::new(text.trim())));
+    }
+    let key = parts::read_key(daemon).ok().flatten();
+    fsck::Known { limits: loaded.site.limits.clone(), secrets, key }
 }
 
 /// What is to be done with the secrets table.
@@ -147,7 +184,7 @@ fn read_value(file: Option<&Path>) -> Result<Secret, String> {
     Ok(Secret::new(value))
 }
 
-fn block_on(work: impl Future<Output = ExitCode>) -> ExitCode {
+pub(super) fn block_on(work: impl Future<Output = ExitCode>) -> ExitCode {
     match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime.block_on(work),
         Err(e) => {

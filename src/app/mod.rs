@@ -1,5 +1,6 @@
 //! Wiring: the only place that knows every part.
 
+pub mod backup;
 pub mod check;
 pub mod current;
 pub mod database;
@@ -11,3 +12,5 @@ pub mod parts;
 pub mod reload;
 pub mod serve;
 pub mod simulate;
+pub mod systemd;
+pub mod webhooks;

@@ -6,15 +6,19 @@
 )]
 
 use super::current::Current;
-use super::{files, listen, parts, reload};
+use super::systemd::{self, Manager};
+use super::{files, listen, parts, reload, webhooks};
 use crate::api;
 use crate::decide::Rules;
 use crate::engine::Director;
-use crate::engine::clock::Clock;
+use crate::engine::clock::{Clock, UNWATCHED_MS};
 use crate::engine::director::Settings;
 use crate::engine::driver::{self, Driver, Wiring};
-use crate::model::Expected;
+use crate::model::time::Span;
+use crate::model::{EngineTime, Expected};
+use crate::notify::Notifier;
 use crate::port::Secret;
+use crate::port::outbox::Outbox;
 use crate::port::store::{Loaded, Store};
 use crate::store::SqliteStore;
 use std::collections::BTreeMap;
@@ -115,7 +119,7 @@ async fn run(
     ask: &Ask,
     mut config: crate::config::Loaded,
     store: SqliteStore,
-    held: Loaded,
+    mut held: Loaded,
 ) -> Result<(), String> {
     for warning in &config.warnings {
         tracing::warn!("{warning}");
@@ -125,7 +129,12 @@ async fn run(
     let tls = daemon.api.tls.as_ref().map(listen::tls_config).transpose()?;
     let token = daemon.api.token_file.as_deref().map(read_token).transpose()?;
 
+    let manager = Manager::from_env();
     let vault = Arc::new(parts::vault(&store, &daemon).await?);
+    let outbox: Arc<dyn Outbox> = Arc::new(store.clone());
+    let notifier = Notifier::new(outbox.clone(), vault.clone())?;
+    notifier.set(webhooks::hooks(&daemon.webhooks));
+    let database = store.clone();
     let store: Arc<dyn Store> = Arc::new(store);
 
     // A line without a row was stored just before an end: it is as good as new.
@@ -137,6 +146,7 @@ async fn run(
         .map(|(_, e)| (e.name.clone(), e.clone()))
         .collect();
     let clock = Clock::resume(held.state.engine_time, held.state.wall_ms, ask.time_scale);
+    unwatched(&*store, &mut held, clock.now(), ask.time_scale).await?;
     let site = reload::site(&config, &held.state.incarnation, &held.workflows);
     let lines = std::mem::take(&mut config.expected);
     let spread_ms = spread(lines.len());
@@ -160,9 +170,14 @@ async fn run(
         store: store.clone(),
         engine: handle.clone(),
         images: parts.images.clone(),
+        notifier: notifier.clone(),
+        manager: manager.clone(),
         token: state.token.clone(),
     };
-    let api = api::router(state).merge(reload::router(control.clone()));
+    let token = state.token.clone();
+    let api = api::router(state)
+        .merge(reload::router(control.clone()))
+        .merge(webhooks::router(notifier, token));
     let mut listeners = vec![tokio::spawn(listen::serve(api_socket, tls, api, ended.clone()))];
     if let Some(boot) = &daemon.boot {
         let socket = listen::bind("boot", boot.bind).await?;
@@ -181,7 +196,20 @@ async fn run(
     tracing::info!(api = %daemon.api.bind, database = %daemon.database.display(), "farrier serves");
     tokio::spawn(first_inventory(control.clone(), known, lines, ask.confirm));
     tokio::spawn(hangups(control));
-    let result = driver.run(signalled()).await;
+    tokio::spawn(webhooks::watch_stuck(handle.clone(), outbox));
+    if let Some(limit) = systemd::watchdog() {
+        let (manager, handle, store) = (manager.clone(), handle.clone(), database.clone());
+        tokio::spawn(systemd::signs_of_life(manager, limit, handle, store));
+    }
+    manager.tell("READY=1");
+    let stopping = async {
+        signalled().await;
+        manager.tell("STOPPING=1");
+    };
+    let result = tokio::select! {
+        result = driver.run(stopping) => result,
+        why = database.lost() => Err(why.to_string()),
+    };
     ending.send(true).ok();
     for listener in listeners {
         // A client that keeps its connection open does not keep the daemon alive.
@@ -193,6 +221,28 @@ async fn run(
     tokio::time::timeout(grace, parts.bmc.log_out()).await.ok();
     tracing::info!("farrier ended");
     result
+}
+
+/// Nobody watched while the daemon was down (or the wall clock jumped over the restart): clocks of
+/// steps start anew, as after a stop, for this start and those to come.
+async fn unwatched(
+    store: &dyn Store,
+    held: &mut Loaded,
+    now: EngineTime,
+    time_scale: u32,
+) -> Result<(), String> {
+    let gap = now.since(held.state.engine_time) / u64::from(time_scale.max(1));
+    if gap <= UNWATCHED_MS || held.machines.is_empty() {
+        return Ok(());
+    }
+    tracing::info!(gap = %Span(gap), "nobody watched for some time: clocks of steps start anew");
+    let stopped = held.state.stopped.as_ref();
+    store.set_stopped(stopped, now).await.map_err(|e| e.to_string())?;
+    // A stop's own end does it later.
+    if stopped.is_none() {
+        held.state.resumed_at = now;
+    }
+    Ok(())
 }
 
 /// First looks are spread: 2 ms a machine, a minute at most.

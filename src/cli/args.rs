@@ -54,6 +54,17 @@ pub enum Command {
     Sim(Sim),
     /// Check a database: does each journal fold to its row?
     Fsck(Fsck),
+    /// Copy the database, while the daemon runs; the copy is checked before it counts
+    Backup(Backup),
+    /// Put a backup in the database's place: every machine held, every open action unknown
+    Restore(Restore),
+    /// Print the unit under which systemd runs the daemon
+    SystemdUnit(SystemdUnit),
+    /// See webhooks and try one
+    Webhook {
+        #[command(subcommand)]
+        command: WebhookCommand,
+    },
     /// Keep credentials
     Secret(Secret),
     /// See and change machines
@@ -162,6 +173,53 @@ pub struct Fsck {
     pub db: Option<PathBuf>,
     #[arg(long, default_value = "farrier.toml", value_name = "FILE")]
     pub config: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct Backup {
+    /// Where the copy goes; the key of the secrets is not part of it
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Replace a file that is there
+    #[arg(long)]
+    pub replace: bool,
+    /// The database [default: the one of --config]
+    #[arg(long, value_name = "FILE")]
+    pub db: Option<PathBuf>,
+    #[arg(long, default_value = "farrier.toml", value_name = "FILE")]
+    pub config: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct Restore {
+    /// A file that `farrier backup` made
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Check the backup and say what would be done
+    #[arg(long)]
+    pub dry_run: bool,
+    /// The database [default: the one of --config]
+    #[arg(long, value_name = "FILE")]
+    pub db: Option<PathBuf>,
+    #[arg(long, default_value = "farrier.toml", value_name = "FILE")]
+    pub config: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct SystemdUnit {
+    #[arg(long, default_value = "/etc/farrier/farrier.toml", value_name = "FILE")]
+    pub config: PathBuf,
+    /// Key of the secrets, handed over as the credential `farrier-key`
+    #[arg(long, value_name = "FILE")]
+    pub key: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum WebhookCommand {
+    /// Webhooks, what they still have to be told, and how they fail
+    List,
+    /// Send a `test` event now
+    Test { name: String },
 }
 
 #[derive(Debug, Args)]

@@ -57,9 +57,15 @@ pub(super) async fn status(api: &Api, io: &mut Io<'_>) -> Result<(), Failure> {
         let line = io.paint(Paint::Red, &super::out::printable(&text));
         io.line(line)?;
     }
-    let actions = match (s.observe_only, s.stopped.is_some()) {
-        (true, _) => "none: the daemon only observes".into(),
-        (_, true) => "none: stopped".into(),
+    if let Some(why) = &s.unwritable {
+        let line = io.paint(Paint::Red, &super::out::printable(why));
+        io.line(line)?;
+    }
+    let blocked = (s.observe_only, s.stopped.is_some(), s.unwritable.is_some());
+    let actions = match blocked {
+        (true, ..) => "none: the daemon only observes".into(),
+        (_, true, _) => "none: stopped".into(),
+        (.., true) => "none: the database can't be written".into(),
         _ => format!("allowed; {} open", s.open_actions),
     };
     io.fields(&[

@@ -330,5 +330,6 @@ fn site(
         catalog,
         breaker_quarantines: daemon.breaker_quarantines,
         breaker_window_ms: daemon.breaker_window.0,
+        remediation: Default::default(),
     }
 }

@@ -7,6 +7,7 @@ use super::diagnostic::Diagnostic;
 use super::names::unique;
 use super::table::{Table, Text};
 use super::url::check_url;
+pub use super::webhook::Webhook;
 use crate::model::ActionKind;
 use crate::model::time::Span;
 use std::collections::BTreeMap;
@@ -45,6 +46,8 @@ pub struct Daemon {
     /// Quarantines within `breaker_window` that stop all destructive actions; 0 = off.
     pub breaker_quarantines: u32,
     pub breaker_window: Span,
+    /// Who is told of what, in file order.
+    pub webhooks: Vec<Webhook>,
     pub(super) places: Places,
 }
 
@@ -223,6 +226,7 @@ fn settings(mut top: Table<'_, '_>, base: &Path) -> Daemon {
         },
         breaker_quarantines: 0,
         breaker_window: Span(3_600_000),
+        webhooks: super::webhook::read(top.tables("webhook")),
         places,
     };
     let mut breaker = top.table("breaker");

@@ -11,6 +11,7 @@ mod names;
 pub mod shipped;
 mod table;
 mod url;
+pub mod webhook;
 pub mod workflow;
 
 pub use check::{Loaded, Sources, load};

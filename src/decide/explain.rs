@@ -3,7 +3,7 @@
 use super::{Decide, Input, Verdict};
 use crate::model::stage::is_legal;
 use crate::model::time::Span;
-use crate::model::{Condition, Control, EngineTime, Entry, Machine, Stage};
+use crate::model::{Channel, Condition, Control, EngineTime, Entry, Machine, Stage};
 use serde::{Deserialize, Serialize};
 
 /// Why a machine is where it is, since when, and what comes next.
@@ -62,10 +62,16 @@ pub fn explain(decider: &impl Decide, i: &Input<'_>, due: EngineTime) -> Explana
                 fault.message
             )
         }
-        (Condition::Unreachable { since }, _) => format!(
-            "{name}'s BMC has not answered for {}; it heals itself once it answers",
-            Span(i.now.since(*since))
-        ),
+        (Condition::Unreachable { since }, _) => {
+            let away = Span(i.now.since(*since));
+            match i.outage.filter(|o| !o.is_over()) {
+                Some(outage) => format!("{name} has not answered for {away}; {outage}"),
+                None => format!(
+                    "{name}'s {} has not answered for {away}; it heals itself once it answers",
+                    if m.lost_on() == Some(Channel::Host) { "host" } else { "BMC" },
+                ),
+            }
+        }
         (_, Some(hold)) => {
             ways_out.push(format!("farrier machine unhold {name} --why \"…\""));
             format!("{name} is held by {}: {}", hold.by, hold.why)

@@ -6,7 +6,8 @@ use super::{Input, Verdict, fail, give_up, pace, timed_out, unanswered, wait, wa
 use crate::model::action::Redo;
 use crate::model::facts::{JobState, Power, Read, Task, TaskState};
 use crate::model::{
-    Action, BootTarget, Channel, Entry, Fault, FaultClass, HookVerb, OpenAction, OpenState, PowerOp,
+    Action, BootTarget, Channel, EngineTime, Entry, Fault, FaultClass, HookVerb, OpenAction,
+    OpenState, PowerOp,
 };
 
 /// What the facts say of an open action.
@@ -57,7 +58,7 @@ pub(super) fn open_action(i: &Input<'_>) -> Verdict {
     let closed = |happened, why: String| Entry::Closed { happened, why };
     let judged = judge(i, open, spec.stall.0);
     let step_age = m.step.as_ref().map_or(0, |s| i.now.since(s.since.max(i.resumed)));
-    let overdue = step_age > spec.timeout.0 && !i.stopped;
+    let overdue = step_age > spec.timeout.0 && !i.stopped && i.outage.is_none();
     // A quarantined machine's launched work is still followed to its end; nothing follows from it.
     if m.is_quarantined() {
         return match judged {
@@ -84,6 +85,7 @@ pub(super) fn open_action(i: &Input<'_>) -> Verdict {
         ),
         CantTell(why) => did_not(i, spec, open, why),
         Found(handle) => write(vec![Entry::Found { handle }], i.now),
+        Stuck(_) if i.outage.is_some() => wait(i, "the outage's effects to pass", 60_000),
         Stuck(fault) => give_up(i, fault),
         Broke(fault) => {
             fail(i, spec, vec![closed(false, fault.to_string())], fault, Failed::Attempt)
@@ -211,7 +213,7 @@ fn judge(i: &Input<'_>, open: &OpenAction, stall_ms: u64) -> Judgement {
                 {
                     Moved(*progress)
                 }
-                JobState::Running { .. } if i.now.since(open.progress_at) > stall_ms => Broke(
+                JobState::Running { .. } if i.now.since(seen_at(i, open)) > stall_ms => Broke(
                     Fault::new(
                         FaultClass::Transient,
                         Channel::Host,
@@ -381,7 +383,7 @@ fn update(
         _ if version_is_new => Happened(format!("version {to} is re-read")),
         // The list was lost with the BMC's memory, or the task was cleaned away: neither success
         // nor failure. After a pause the versions decide (the step activates and re-reads).
-        (None, Some(_)) if i.now.since(open.progress_at) > stall_ms.min(OWN_LAG_MS) => {
+        (None, Some(_)) if i.now.since(seen_at(i, open)) > stall_ms.min(OWN_LAG_MS) => {
             Happened("its task is gone from the list; the version will decide".into())
         }
         (None, Some(_)) => Still("the task to be listed again"),
@@ -400,6 +402,11 @@ fn update(
 /// How long a vanished task may take to be listed again.
 const OWN_LAG_MS: u64 = 180_000;
 
+/// Since when its progress was watched: not while the daemon was down.
+fn seen_at(i: &Input<'_>, open: &OpenAction) -> EngineTime {
+    open.progress_at.max(i.resumed)
+}
+
 fn follow(i: &Input<'_>, open: &OpenAction, task: &Task, stall_ms: u64) -> Judgement {
     match task.state {
         TaskState::Succeeded => Happened("its task completed; the version will decide".into()),
@@ -416,7 +423,7 @@ fn follow(i: &Input<'_>, open: &OpenAction, task: &Task, stall_ms: u64) -> Judge
             let digest = digest(task);
             if digest != open.progress {
                 Moved(digest)
-            } else if i.now.since(open.progress_at) > stall_ms {
+            } else if i.now.since(seen_at(i, open)) > stall_ms {
                 // Never start over while it may still be writing.
                 Stuck(
                     Fault::new(

@@ -5,6 +5,7 @@ pub mod explain;
 pub mod gate;
 pub mod judge;
 mod out_of_band;
+pub mod outage;
 mod pace;
 pub mod probes;
 pub mod reach;
@@ -22,6 +23,7 @@ use crate::model::{
 use crate::steps::site::{Profile, Site};
 use crate::steps::workflow::{StepSpec, Unsupported, Workflow};
 use crate::steps::{Look, View};
+use outage::Outage;
 use restored::Weighed;
 use retry::Failed;
 
@@ -42,6 +44,8 @@ pub struct Input<'a> {
     pub stopped: bool,
     /// When actions were last allowed again.
     pub resumed: EngineTime,
+    /// What the machine shares with others and is out, or was until lately.
+    pub outage: Option<&'a Outage>,
 }
 
 impl std::fmt::Debug for Input<'_> {
@@ -191,7 +195,9 @@ fn look(i: &Input<'_>, spec: &StepSpec) -> Verdict {
         {
             act(i, spec, action)
         }
-        _ if view.step_age() > spec.timeout.0 && !i.stopped => give_up(i, timed_out(i, spec)),
+        _ if view.step_age() > spec.timeout.0 && !i.stopped && i.outage.is_none() => {
+            give_up(i, timed_out(i, spec))
+        }
         Look::Wait { what, poll_ms } => wait(i, &what, pace::waiting(poll_ms, view.step_age())),
         Look::Fail(fault) => fail(i, spec, vec![], fault, Failed::Attempt),
         Look::Unread(fault) => fail(i, spec, vec![], fault, Failed::Read),
@@ -217,6 +223,10 @@ fn abort(i: &Input<'_>) -> Verdict {
     write(route::abort(i), i.now)
 }
 
+/// Who waits for room is woken when there is some; this is for a wake-up that was missed. Thousands
+/// may wait for hours, and each look reads the BMC.
+const ROOM_MS: u64 = 900_000;
+
 /// An action is wanted: every machine-wide reason against it, then the intent.
 fn act(i: &Input<'_>, spec: &StepSpec, action: Action) -> Verdict {
     let (action, presumed) = match restored::weigh(i, &action) {
@@ -234,6 +244,9 @@ fn act(i: &Input<'_>, spec: &StepSpec, action: Action) -> Verdict {
     if i.stopped {
         return wait(i, "actions to be resumed (stopped)", 30_000);
     }
+    if let Some(outage) = i.outage.filter(|o| !o.is_over()) {
+        return wait(i, &format!("{} to be whole again", outage.domain()), 30_000);
+    }
     let class = action.kind().class();
     let step = i.m.step.as_ref();
     let holds = spec.step.holds().filter(|_| step.is_none_or(|s| s.holds.is_none()));
@@ -241,7 +254,7 @@ fn act(i: &Input<'_>, spec: &StepSpec, action: Action) -> Verdict {
         class.limit.filter(|c| step.is_none_or(|s| s.holds != Some(*c))).into_iter().chain(holds)
     {
         if let Some(full) = i.room.full(i.m.id, wanted) {
-            return wait(i, &format!("room under the limit {full}"), 30_000);
+            return wait(i, &format!("room under the limit {full}"), ROOM_MS);
         }
     }
     let (expect, baseline) = gate::expectation(i, &action);
@@ -266,7 +279,14 @@ fn fail(
         let reason = fault.to_string();
         return end_step(i, spec, StepEnd::Skipped { reason });
     }
-    match retry::after(i.m, spec.retry, &fault, failed, i.now) {
+    let next = retry::after(i.m, spec.retry, &fault, failed, i.now);
+    let held_against = !matches!(next, retry::Next::Again { charged: false, .. });
+    if held_against && let Some(why) = outage::excuse(i.outage, i.m, &fault) {
+        let not_before = i.now + retry::again(i.m, spec.retry, &fault, i.now);
+        before.push(Entry::Excused { fault, not_before, why });
+        return write(before, not_before);
+    }
+    match next {
         retry::Next::GiveUp => {
             before.push(Entry::Quarantined { fault });
             write(before, i.now + watch::pause(i))

@@ -1,7 +1,7 @@
 //! Which parts to read before the next decision: no more than it needs.
 
 use crate::model::facts::ProbeSet;
-use crate::model::{ActionKind, Control, EngineTime, Machine, Stage};
+use crate::model::{ActionKind, Channel, Control, EngineTime, Machine, Stage};
 use crate::steps::Step;
 use crate::steps::site::Profile;
 use crate::steps::workflow::Workflow;
@@ -12,7 +12,9 @@ const FIRMWARE_EVERY: u64 = 12;
 /// The parts to read for `m` now.
 pub fn wanted(m: &Machine, profile: &Profile, workflow: &Workflow, now: EngineTime) -> ProbeSet {
     let mut set = ProbeSet::SYSTEM;
-    if m.is_unreachable() || m.is_quarantined() && m.open.is_none() {
+    // Where the host's network is out, its end shows on the host alone.
+    let away = m.is_unreachable() && m.lost_on() != Some(Channel::Host);
+    if away || m.is_quarantined() && m.open.is_none() {
         return set;
     }
     if m.restored.is_some() {

@@ -63,6 +63,12 @@ pub fn after(m: &Machine, policy: Retry, fault: &Fault, failed: Failed, now: Eng
     }
 }
 
+/// Milliseconds until an attempt that is held against nobody is made again.
+pub fn again(m: &Machine, policy: Retry, fault: &Fault, now: EngineTime) -> u64 {
+    let same = m.last_fault.as_ref().filter(|n| n.fault.code == fault.code).map_or(0, |n| n.count);
+    pause(policy, same, m.id, now)
+}
+
 /// Exponential, capped, with ±25 % jitter from a hash of machine and time.
 pub fn pause(policy: Retry, failures: u32, id: MachineId, now: EngineTime) -> u64 {
     let base = policy.base.0.max(1000);
@@ -112,6 +118,7 @@ mod tests {
             acts: vec![],
             holds: None,
             skip: None,
+            cut: false,
         }));
         assert_eq!(
             after(&m, policy, &fault(FaultClass::Auth), Failed::Read, EngineTime(0)),

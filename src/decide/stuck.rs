@@ -68,6 +68,7 @@ mod tests {
             step: Step::Identify(identify::Params {}),
             timeout: Span(minutes * 60_000),
             stall: Span(60_000),
+            usual: Span(0),
             retry: Retry::default(),
             unsupported: Unsupported::Quarantine,
             when: When::default(),
@@ -89,6 +90,7 @@ mod tests {
             reason: "enrolled".into(),
             since: EngineTime(5_000),
             abort: None,
+            incarnation: None,
         }));
         m
     }
@@ -122,6 +124,7 @@ mod tests {
             acts: vec![],
             holds: None,
             skip: None,
+            cut: false,
         }));
         m.waiting = Some("room under the limit flash".into());
         let what = |m: &Machine| stuck(m, &w, late).unwrap().what;

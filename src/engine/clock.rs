@@ -12,6 +12,11 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 /// every deadline at once.
 const MAX_GAP_MS: u64 = 24 * 3_600_000;
 
+/// A gap above this is a time in which nobody watched: clocks of steps and of launched work start
+/// anew after it. Below it they go on, so that a daemon that keeps crashing can't keep a step from
+/// timing out.
+pub const UNWATCHED_MS: u64 = 60_000;
+
 /// Engine time = stored time + what passed since the start, times `scale`.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
@@ -24,9 +29,14 @@ impl Clock {
     /// Resumes a persisted counter: the wall-clock difference is added, clamped to [0, 24 h]
     /// (a wall clock set back or far ahead changes little). `scale` > 1 only in demos.
     pub fn resume(stored: EngineTime, stored_wall_ms: u64, scale: u32) -> Self {
+        Self::resume_at(stored, stored_wall_ms, wall_ms(), scale)
+    }
+
+    /// The same for a wall clock that shows `wall_ms`. From here on no wall clock is looked at.
+    fn resume_at(stored: EngineTime, stored_wall_ms: u64, wall_ms: u64, scale: u32) -> Self {
         let gap = match stored_wall_ms {
             0 => 0,
-            then => wall_ms().saturating_sub(then).min(MAX_GAP_MS),
+            then => wall_ms.saturating_sub(then).min(MAX_GAP_MS),
         };
         let scale = scale.max(1);
         Self { base: stored + gap * u64::from(scale), started: Instant::now(), scale }
@@ -51,4 +61,51 @@ pub fn wall_ms() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DAY_MS: u64 = 24 * 3_600_000;
+    const STORED: EngineTime = EngineTime(5_000_000);
+    const WALL: u64 = 1_700_000_000_000;
+
+    fn gain(wall_ms: u64, scale: u32) -> u64 {
+        let clock = Clock::resume_at(STORED, WALL, wall_ms, scale);
+        let now = clock.now();
+        assert!(now >= STORED, "engine time never goes back");
+        assert!(clock.now() >= now);
+        clock.base.since(STORED)
+    }
+
+    #[test]
+    fn a_restart_gains_what_the_wall_clock_says_within_a_day() {
+        assert_eq!(gain(WALL, 1), 0);
+        assert_eq!(gain(WALL + 90_000, 1), 90_000);
+        assert_eq!(gain(WALL + 90_000, 60), 5_400_000);
+    }
+
+    #[test]
+    fn a_wall_clock_that_jumped_is_believed_neither_back_nor_for_more_than_a_day() {
+        for back in [1, DAY_MS, 365 * DAY_MS, WALL] {
+            assert_eq!(gain(WALL - back, 1), 0);
+        }
+        for ahead in [DAY_MS, DAY_MS + 1, 365 * DAY_MS, u64::MAX - WALL] {
+            assert_eq!(gain(WALL + ahead, 1), DAY_MS);
+        }
+    }
+
+    #[test]
+    fn a_database_that_never_saw_a_wall_clock_gains_nothing() {
+        assert_eq!(Clock::resume_at(STORED, 0, WALL, 1).base, STORED);
+    }
+
+    #[test]
+    fn it_sleeps_until_what_is_due_and_not_at_all_for_what_has_passed() {
+        let clock = Clock::resume_at(STORED, WALL, WALL, 60);
+        assert_eq!(clock.until(EngineTime(1)), Duration::ZERO);
+        let wait = clock.until(STORED + 3_600_000);
+        assert!(wait <= Duration::from_secs(60) && wait > Duration::from_secs(50), "{wait:?}");
+    }
 }

@@ -3,10 +3,13 @@
 
 use super::event::{Command, Event};
 use super::headroom::{Headroom, bit};
+use super::outages::Outages;
 use crate::decide::explain::{Explanation, explain};
+use crate::decide::outage::Outage;
 use crate::decide::stuck::{self, Stuck};
-use crate::decide::{Decide, Input, Rules, Verdict, probes, retry};
-use crate::model::facts::ProbeSet;
+use crate::decide::{Decide, Input, Room, Rules, Verdict, probes, reach, retry};
+use crate::model::action::Touch;
+use crate::model::facts::{Power, ProbeSet};
 use crate::model::{
     Action, ActionKind, Change, Channel, EngineTime, Entry, Expected, Fault, FaultClass, Machine,
     MachineId, Outcome, Report, fold,
@@ -54,6 +57,8 @@ struct Slot {
     busy: Option<Box<Busy>>,
     /// Limit classes counted in the headroom: the row's, and those of the row to be.
     held: u8,
+    /// Who does not answer: bits of [`silence`].
+    silent: u8,
 }
 
 /// What is under way with a machine.
@@ -109,6 +114,14 @@ impl DerefMut for Slot {
 /// 100,000 machines are resident: 1,000 bytes each, strings and all.
 const _: () = assert!(size_of::<Option<Slot>>() <= 272 && size_of::<Expected>() <= 216);
 
+/// What [`Slot::silent`] says.
+mod silence {
+    pub(super) const BMC: u8 = 1;
+    /// Its host answered since its power was changed last.
+    pub(super) const HOST_KNOWN: u8 = 2;
+    pub(super) const HOST: u8 = 4;
+}
+
 impl Slot {
     /// Keeps an event until the commit that is under way is answered.
     fn later(&mut self, event: Event) {
@@ -137,12 +150,13 @@ pub struct Director<D: Decide = Rules> {
     slots: Vec<Option<Slot>>,
     due: BTreeSet<(EngineTime, MachineId)>,
     headroom: Headroom,
+    outages: Outages,
     token: u64,
     /// A stop that is not durable yet counts at once; its resumption counts when durable.
     stopping: VecDeque<(Option<Stopped>, u64)>,
     quarantines: VecDeque<EngineTime>,
-    /// The last commit failed: no new actions until one succeeds.
-    trouble: bool,
+    /// Why the last commit failed: no new actions until one succeeds.
+    trouble: Option<String>,
 }
 
 /// Pause before a failed commit is said again.
@@ -160,6 +174,7 @@ impl<D: Decide> Director<D> {
         now: EngineTime,
     ) -> Self {
         let headroom = Headroom::new(site.limits.clone());
+        let outages = Outages::new(site.remediation.outage);
         let slots = loaded.machines.last().map_or(0, |m| m.id.0 as usize + 1);
         let mut director = Self {
             decider,
@@ -169,10 +184,11 @@ impl<D: Decide> Director<D> {
             slots: Vec::with_capacity(slots),
             due: BTreeSet::new(),
             headroom,
+            outages,
             token: 0,
             stopping: VecDeque::new(),
             quarantines: VecDeque::new(),
-            trouble: false,
+            trouble: None,
         };
         for row in loaded.machines {
             let id = row.id;
@@ -182,6 +198,7 @@ impl<D: Decide> Director<D> {
         }
         // At once: one by one in order leaves the set's nodes half empty.
         director.due = director.slots.iter().flatten().map(|s| (s.due, s.row.id)).collect();
+        director.recall_outages();
         director
     }
 
@@ -200,8 +217,9 @@ impl<D: Decide> Director<D> {
         if let Some(expected) = &expected {
             self.headroom.change(expected, 0, held);
         }
+        let probed_at = EngineTime::ZERO;
         self.slots[index] =
-            Some(Slot { row, expected, due, probed_at: EngineTime::ZERO, busy: None, held });
+            Some(Slot { row, expected, due, probed_at, busy: None, held, silent: 0 });
     }
 
     pub fn machine(&self, id: MachineId) -> Option<&Machine> {
@@ -226,6 +244,12 @@ impl<D: Decide> Director<D> {
 
     pub fn stopped(&self) -> Option<&Stopped> {
         self.state.stopped.as_ref()
+    }
+
+    /// Why the database can't be written at the moment. Until it can, no action starts, and what
+    /// happened meanwhile is kept and written later.
+    pub fn unwritable(&self) -> Option<&str> {
+        self.trouble.as_deref()
     }
 
     pub fn observe_only(&self) -> bool {
@@ -285,18 +309,7 @@ impl<D: Decide> Director<D> {
         let report = slot.last.as_deref().or(stored).unwrap_or(&empty);
         let (expected, profile, workflow) = self.context(slot)?;
         let room = self.headroom.view(expected);
-        let input = Input {
-            m: &slot.row,
-            expected,
-            profile,
-            site: &self.site,
-            workflow,
-            report,
-            now,
-            room: &room,
-            stopped: self.no_actions(),
-            resumed: self.state.resumed_at,
-        };
+        let input = self.input(slot, (expected, profile, workflow), report, &room, now);
         Some(explain(&self.decider, &input, slot.due))
     }
 
@@ -310,7 +323,7 @@ impl<D: Decide> Director<D> {
 
     fn no_actions(&self) -> bool {
         self.settings.observe_only
-            || self.trouble
+            || self.trouble.is_some()
             || self.state.stopped.is_some()
             || self.stopping.iter().any(|(s, _)| s.is_some())
     }
@@ -321,6 +334,35 @@ impl<D: Decide> Director<D> {
         let hash = slot.row.run.as_ref().map_or(&profile.workflow, |r| &r.workflow);
         let workflow = self.site.workflows.get(hash)?;
         Some((expected, profile, workflow))
+    }
+
+    /// Everything that a decision about this machine reads.
+    fn input<'a>(
+        &'a self,
+        slot: &'a Slot,
+        (expected, profile, workflow): (&'a Expected, &'a Profile, &'a Workflow),
+        report: &'a Report,
+        room: &'a dyn Room,
+        now: EngineTime,
+    ) -> Input<'a> {
+        Input {
+            m: &slot.row,
+            expected,
+            profile,
+            site: &self.site,
+            workflow,
+            report,
+            now,
+            room,
+            stopped: self.no_actions(),
+            resumed: self.state.resumed_at,
+            outage: self.outages.of(slot.row.id, expected, slot.row.lost_at(), now),
+        }
+    }
+
+    /// What machines share and is out now, or was until lately: for the API and metrics.
+    pub fn outages(&self) -> impl Iterator<Item = &Outage> {
+        self.outages.iter()
     }
 
     fn set_due(&mut self, id: MachineId, due: EngineTime) {
@@ -360,6 +402,8 @@ impl<D: Decide> Director<D> {
                 }
                 slot.probing = None;
                 slot.probed_at = report.at;
+                self.hear(machine, &report, now);
+                let Some(slot) = self.slot_mut(machine) else { return };
                 if slot.commit.is_some() {
                     // Looked at again after the commit: the row is about to change.
                     slot.later(Event::Poke { machine });
@@ -418,7 +462,7 @@ impl<D: Decide> Director<D> {
                     self.expect(id, expected, now, out);
                 }
             }
-            Event::Site { site } => self.reload(site),
+            Event::Site { site } => self.reload(site, now),
             Event::Poke { machine } => {
                 if let Some(slot) = self.slot(machine)
                     && slot.commit.is_none()
@@ -432,6 +476,7 @@ impl<D: Decide> Director<D> {
     }
 
     fn tick(&mut self, now: EngineTime, out: &mut Vec<Command>) {
+        self.outages.prune(now);
         while let Some((at, id)) = self.due.first().copied() {
             if at > now {
                 break;
@@ -489,20 +534,9 @@ impl<D: Decide> Director<D> {
             return;
         };
         let view = self.headroom.view(expected);
-        let verdict = self.decider.decide(&Input {
-            m: &slot.row,
-            expected,
-            profile,
-            site: &self.site,
-            workflow,
-            report: &report,
-            now,
-            room: &view,
-            stopped: self.no_actions(),
-            resumed: self.state.resumed_at,
-        });
+        let context = (expected, profile, workflow);
+        let verdict = self.decider.decide(&self.input(slot, context, &report, &view, now));
         let hit = view.into_hit();
-        self.queue(id, hit, now);
         match verdict {
             Verdict::Rest { due, .. } => {
                 self.keep(id, report);
@@ -514,6 +548,107 @@ impl<D: Decide> Director<D> {
             Verdict::Act { entries } => {
                 self.commit(id, entries, Then::Act, vec![], Some(report), now, out);
             }
+        }
+        // Last: room that was just taken is not offered to the next in the queue.
+        self.queue(id, hit, now);
+    }
+
+    /// Who answered: counted by domain, so that machines which fall silent together are seen to.
+    fn hear(&mut self, id: MachineId, report: &Report, now: EngineTime) {
+        let Some(slot) = self.slots.get_mut(id.0 as usize).and_then(Option::as_mut) else {
+            return;
+        };
+        let Some(expected) = slot.expected.clone() else { return };
+        let heard = reach::heard(&slot.row, report, now);
+        let mut channels = Vec::new();
+        if let Some(answers) = heard.bmc
+            && answers == (slot.silent & silence::BMC != 0)
+            // Only one that ever answered can stop.
+            && (answers || !slot.row.identity.is_unknown())
+        {
+            slot.silent ^= silence::BMC;
+            channels.push((Channel::Bmc, answers));
+        }
+        let known = slot.silent & silence::HOST_KNOWN != 0;
+        match heard.host {
+            Some(true) if !known => {
+                slot.silent |= silence::HOST_KNOWN;
+                self.outages.host_known(&expected, true);
+            }
+            Some(answers) if known && answers == (slot.silent & silence::HOST != 0) => {
+                slot.silent ^= silence::HOST;
+                channels.push((Channel::Host, answers));
+            }
+            // Nobody asks it any more, or its power was turned off by others.
+            None if known
+                && (slot.row.run.is_none()
+                    || heard.bmc == Some(true)
+                        && report.system.seen().is_some_and(|s| s.power != Power::On)) =>
+            {
+                self.forget_host(id);
+            }
+            _ => {}
+        }
+        for (channel, answers) in channels {
+            if answers {
+                self.outages.answers(channel, id, &expected);
+            } else {
+                self.outages.stopped(channel, id, &expected, now);
+            }
+            self.judge_domains(channel, &expected, now);
+        }
+    }
+
+    fn judge_domains(&mut self, channel: Channel, expected: &Expected, now: EngineTime) {
+        if self.outages.wants_census(channel, expected, now) {
+            let answered = |s: &&Slot| !s.row.identity.is_unknown();
+            let all = self.slots.iter().flatten().filter(answered);
+            let placed = all.filter_map(|s| Some((s.row.id, s.expected.as_deref()?)));
+            self.outages.take_census(placed);
+        }
+        let (ask, spread) = self.outages.judge(channel, expected, now);
+        for id in ask {
+            let at = now + retry::jitter(id, now) % spread.max(1);
+            let idle = self.slot(id).is_some_and(|s| {
+                s.commit.is_none() && s.probing.is_none() && s.acting.is_none() && s.due > at
+            });
+            if idle {
+                self.set_due(id, at);
+            }
+        }
+    }
+
+    /// The host's silence tells nothing any more: its power changes.
+    fn forget_host(&mut self, id: MachineId) {
+        let Some(slot) = self.slots.get_mut(id.0 as usize).and_then(Option::as_mut) else {
+            return;
+        };
+        let was = slot.silent;
+        slot.silent &= silence::BMC;
+        if was & silence::HOST_KNOWN != 0
+            && let Some(expected) = slot.expected.clone()
+        {
+            self.outages.host_known(&expected, false);
+            self.outages.answers(Channel::Host, id, &expected);
+        }
+    }
+
+    /// After a start: the rows say who was unreachable, and since when.
+    fn recall_outages(&mut self) {
+        let mut lost: Vec<(EngineTime, MachineId)> =
+            self.machines().filter_map(|m| Some((m.lost_at()?, m.id))).collect();
+        lost.sort_unstable();
+        for (at, id) in lost {
+            let Some(slot) = self.slots.get_mut(id.0 as usize).and_then(Option::as_mut) else {
+                continue;
+            };
+            let Some(expected) = slot.expected.clone() else { continue };
+            if slot.row.lost_on() == Some(Channel::Host) || slot.row.identity.is_unknown() {
+                continue;
+            }
+            slot.silent |= silence::BMC;
+            self.outages.stopped(Channel::Bmc, id, &expected, at);
+            self.judge_domains(Channel::Bmc, &expected, at);
         }
     }
 
@@ -531,13 +666,27 @@ impl<D: Decide> Director<D> {
         if slot.queued == hit {
             return;
         }
-        if let Some(old) = slot.queued.take() {
-            self.headroom.dequeue(&old, id);
-        }
+        let next = match slot.queued.take() {
+            Some(old) => self.headroom.dequeue(&old, id),
+            None => Vec::new(),
+        };
         if let Some(new) = &hit {
             self.headroom.enqueue(new, id, now);
         }
         slot.queued = hit;
+        self.wake(next, now);
+    }
+
+    /// Who waited for room is looked at now, unless something of it is under way.
+    fn wake(&mut self, machines: Vec<MachineId>, now: EngineTime) {
+        for woken in machines {
+            let idle = self.slot(woken).is_some_and(|s| {
+                s.commit.is_none() && s.probing.is_none() && s.acting.is_none() && s.due > now
+            });
+            if idle {
+                self.set_due(woken, now);
+            }
+        }
     }
 
     fn acted(&mut self, id: MachineId, outcome: Outcome, now: EngineTime, out: &mut Vec<Command>) {
@@ -548,21 +697,9 @@ impl<D: Decide> Director<D> {
         let entries = match self.context(slot) {
             Some((expected, profile, workflow)) => {
                 let view = self.headroom.view(expected);
-                self.decider.settle(
-                    &Input {
-                        m: &slot.row,
-                        expected,
-                        profile,
-                        site: &self.site,
-                        workflow,
-                        report: &Report::default(),
-                        now,
-                        room: &view,
-                        stopped: self.no_actions(),
-                        resumed: self.state.resumed_at,
-                    },
-                    outcome,
-                )
+                let (context, report) = ((expected, profile, workflow), Report::default());
+                let input = self.input(slot, context, &report, &view, now);
+                self.decider.settle(&input, outcome)
             }
             None => vec![Entry::Settled { outcome }],
         };
@@ -659,8 +796,8 @@ impl<D: Decide> Director<D> {
                 out.push(Command::Halt { why });
                 return;
             }
-            Err(StoreError::NotWritten(_) | StoreError::Full(_)) => {
-                self.trouble = true;
+            Err(e @ (StoreError::NotWritten(_) | StoreError::Full(_))) => {
+                self.trouble = Some(e.to_string());
                 pending.failed = true;
                 if let Some(slot) = self.slot_mut(id) {
                     slot.commit = Some(pending);
@@ -678,12 +815,16 @@ impl<D: Decide> Director<D> {
         slot.row = item.row;
         slot.last = if slot.row.run.is_some() { item.facts.or(slot.last.take()) } else { None };
         let seq = slot.row.seq;
-        self.trouble = false;
+        let lost = slot.row.lost_at();
+        let excused =
+            slot.expected.clone().is_some_and(|e| self.outages.of(id, &e, lost, now).is_some());
+        self.trouble = None;
         for ticket in tickets {
             out.push(Command::Ack { ticket, result: Ok(seq) });
         }
         self.release(id, now);
-        if quarantined {
+        // What a domain that is out does to its machines says nothing of our own work.
+        if quarantined && !excused {
             self.brake(now, out);
         }
         match then {
@@ -707,6 +848,9 @@ impl<D: Decide> Director<D> {
         }
         let (seq, action, expect) = (open.seq, open.action.clone(), open.expect.clone());
         slot.acting = NonZeroU64::new(seq);
+        if action.kind().class().touches.contains(&Touch::Power) {
+            self.forget_host(id);
+        }
         out.push(Command::Act { machine: id, seq, action, expect });
     }
 
@@ -721,14 +865,8 @@ impl<D: Decide> Director<D> {
             return;
         }
         if let Some(expected) = slot.expected.clone() {
-            for woken in self.headroom.change(&expected, before, after) {
-                let idle = self.slot(woken).is_some_and(|s| {
-                    s.commit.is_none() && s.probing.is_none() && s.acting.is_none() && s.due > now
-                });
-                if idle {
-                    self.set_due(woken, now);
-                }
-            }
+            let woken = self.headroom.change(&expected, before, after);
+            self.wake(woken, now);
         }
     }
 
@@ -792,10 +930,17 @@ impl<D: Decide> Director<D> {
     ) {
         if let Some(slot) = self.slots.get_mut(id.0 as usize).and_then(Option::as_mut) {
             let held = slot.held;
-            if let Some(old) = slot.expected.replace(expected.clone()) {
-                self.headroom.change(&old, held, 0);
+            let old = slot.expected.replace(expected.clone());
+            if let Some(old) = &old
+                && old.domains != expected.domains
+            {
+                // Counted where it is now, from its next report on.
+                let silent = std::mem::take(&mut slot.silent);
+                self.outages.moved(id, old, silent & silence::HOST_KNOWN != 0);
             }
+            let woken = old.map(|old| self.headroom.change(&old, held, 0)).unwrap_or_default();
             self.headroom.change(&expected, 0, held);
+            self.wake(woken, now);
             return;
         }
         let name = expected.name.clone();
@@ -805,7 +950,7 @@ impl<D: Decide> Director<D> {
         self.commit(id, vec![Entry::Registered { name }], Then::Look(due), vec![], None, now, out);
     }
 
-    fn reload(&mut self, site: Arc<Site>) {
+    fn reload(&mut self, site: Arc<Site>, now: EngineTime) {
         // Workflows that runs are pinned to stay known.
         let mut site = Arc::unwrap_or_clone(site);
         for slot in self.slots.iter().flatten() {
@@ -820,16 +965,21 @@ impl<D: Decide> Director<D> {
             site.incarnation = self.site.incarnation.clone();
         }
         self.headroom = Headroom::new(site.limits.clone());
+        self.outages.set_rule(site.remediation.outage);
         self.site = Arc::new(site);
+        // Who waits for room may have some under the new limits.
+        let mut waiting = Vec::new();
         for slot in self.slots.iter_mut().flatten() {
             if slot.queued.is_some() {
                 slot.queued = None;
                 slot.tidy();
+                waiting.push(slot.row.id);
             }
             if let Some(expected) = &slot.expected {
                 self.headroom.change(expected, 0, slot.held);
             }
         }
+        self.wake(waiting, now);
     }
 
     /// Too many quarantines in a window stop all actions: the fault is then likely ours or the

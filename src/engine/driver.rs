@@ -3,7 +3,9 @@
 use super::clock::{Clock, wall_ms};
 use super::perform::{Context, perform, read};
 use super::{Command, Director, Event};
-use crate::model::{Channel, EngineTime, Fault, FaultClass, MachineId, Outcome, Read, Report};
+use crate::model::{
+    Channel, EngineTime, Fault, FaultClass, Machine, MachineId, Outcome, Read, Report,
+};
 use crate::port::store::{CommitItem, Stopped, Store, StoreError};
 use crate::port::{Inward, Ports};
 use std::collections::BTreeMap;
@@ -13,8 +15,14 @@ use tokio::sync::{Semaphore, broadcast, mpsc, oneshot};
 
 /// Items that one transaction takes at most (design §8: set-based statements over batches).
 const BATCH: usize = 512;
-/// Probes under way at once over the whole site; per-BMC gates are the edge's.
+/// Probes that get going at once over the whole site; per-BMC gates are the edge's.
 const PROBES: usize = 1024;
+/// The same for machines that are known to be unreachable: they never take a place from the others.
+const PROBES_SILENT: usize = 256;
+/// A probe that takes longer waits for somebody silent, which costs neither CPU nor bandwidth: it
+/// goes on without its place. So a thousand BMCs that die together hold up the others this long at
+/// most, not until their own deadlines.
+const PLACE: Duration = Duration::from_secs(2);
 /// How long a graceful stop waits for actions under way: the longest short deadline and a margin.
 const STOP_WAIT: Duration = Duration::from_secs(130);
 
@@ -95,6 +103,7 @@ pub struct Driver {
     tickets: BTreeMap<u64, oneshot::Sender<Result<u64, Fault>>>,
     ticket: u64,
     probes: Arc<Semaphore>,
+    silent: Arc<Semaphore>,
 }
 
 impl std::fmt::Debug for Driver {
@@ -126,6 +135,7 @@ impl Driver {
             tickets: BTreeMap::new(),
             ticket: 0,
             probes: Arc::new(Semaphore::new(PROBES)),
+            silent: Arc::new(Semaphore::new(PROBES_SILENT)),
         }
     }
 
@@ -219,8 +229,9 @@ impl Driver {
                 if !probing {
                     return Ok(());
                 }
-                let (send, clock, gate) =
-                    (self.send.clone(), self.wiring.clock, self.probes.clone());
+                let silent = self.director.machine(machine).is_some_and(Machine::is_unreachable);
+                let gate = if silent { self.silent.clone() } else { self.probes.clone() };
+                let (send, clock) = (self.send.clone(), self.wiring.clock);
                 let Some(context) = self.context(machine) else {
                     // Its profile is gone: an empty answer, so that it is looked at again.
                     let report = Box::new(Report { at: clock.now(), ..Report::default() });
@@ -228,14 +239,20 @@ impl Driver {
                     return Ok(());
                 };
                 tokio::spawn(async move {
-                    let _permit = gate.acquire().await;
+                    let place = gate.acquire_owned().await;
                     // In a task of its own: a panic in an edge must not leave the machine waiting.
-                    let part = tokio::spawn(async move {
+                    let mut part = tokio::spawn(async move {
                         let (job, handle, run) =
                             (job.as_deref(), handle.as_deref(), run.as_deref());
                         read(&context, set, job, handle, run).await
                     });
-                    let mut report = Box::new(part.await.unwrap_or_else(|e| Report {
+                    let early = tokio::time::timeout(PLACE, &mut part).await;
+                    drop(place);
+                    let part = match early {
+                        Ok(part) => part,
+                        Err(_) => part.await,
+                    };
+                    let mut report = Box::new(part.unwrap_or_else(|e| Report {
                         system: Read::Failed(broke(&e)),
                         ..Report::default()
                     }));

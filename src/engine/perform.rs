@@ -9,6 +9,7 @@ use crate::port::{BmcTarget, HostTarget, Node, Ports, UpdateOrder, WindowOrder};
 use crate::steps::site::Profile;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// A machine as the ports need it.
 #[derive(Clone, Debug)]
@@ -51,10 +52,12 @@ impl Context {
     }
 }
 
-/// Longest time for all parts of one probe on one channel: a hung BMC costs this and no more.
+/// Longest time for all parts of one probe on one channel together: a hung BMC costs this and no
+/// more, however much was to be read from it.
 const PROBE_DEADLINE: Duration = Duration::from_secs(90);
 
-/// Reads the wanted parts; channels side by side, parts of one channel one after the other.
+/// Reads the wanted parts; channels side by side, parts of one channel one after the other, each
+/// channel within [`PROBE_DEADLINE`].
 pub async fn read(
     c: &Context,
     set: ProbeSet,
@@ -62,12 +65,13 @@ pub async fn read(
     handle: Option<&str>,
     run: Option<&str>,
 ) -> Report {
+    let until = deadline();
     let bmc = async {
         let target = c.bmc();
         let bmc = &c.ports.bmc;
         let mut part = Report::default();
         if set.has(ProbeSet::SYSTEM) {
-            part.system = within(Channel::Bmc, bmc.system(&target)).await;
+            part.system = within(until, Channel::Bmc, bmc.system(&target)).await;
             // A dead BMC is asked once, not four times.
             if part.system.fault().is_some_and(Fault::is_no_answer) {
                 let fault = part.system.fault().cloned();
@@ -78,38 +82,62 @@ pub async fn read(
                 return part;
             }
         }
-        if set.has(ProbeSet::INVENTORY) {
-            part.inventory = within(Channel::Bmc, bmc.inventory(&target)).await;
-        }
-        if set.has(ProbeSet::FIRMWARE) {
-            part.firmware = within(Channel::Bmc, bmc.firmware(&target)).await;
-        }
-        if set.has(ProbeSet::TASKS) {
-            part.tasks = within(Channel::Bmc, bmc.tasks(&target, handle)).await;
+        // Side by side, as far as the BMC's gate lets them.
+        let inventory = async {
+            match set.has(ProbeSet::INVENTORY) {
+                true => within(until, Channel::Bmc, bmc.inventory(&target)).await,
+                false => Read::NotAsked,
+            }
+        };
+        let tasks = async {
+            match set.has(ProbeSet::TASKS) {
+                true => within(until, Channel::Bmc, bmc.tasks(&target, handle)).await,
+                false => Read::NotAsked,
+            }
+        };
+        let firmware = async {
+            match set.has(ProbeSet::FIRMWARE) {
+                true => within(until, Channel::Bmc, bmc.firmware(&target)).await,
+                false => Read::NotAsked,
+            }
+        };
+        if let Some(handle) = handle {
+            // As long as its task tells how an update stands, nobody asks for versions.
+            (part.inventory, part.tasks) = tokio::join!(inventory, tasks);
+            let told = part.tasks.seen().is_some_and(|all| all.iter().any(|t| t.uri == handle));
+            if !told {
+                part.firmware = firmware.await;
+            }
+        } else {
+            (part.inventory, part.tasks, part.firmware) = tokio::join!(inventory, tasks, firmware);
         }
         part
     };
     let host = async {
         let target = c.host();
         let facts = match set.has(ProbeSet::HOST) {
-            true => within(Channel::Host, c.ports.shell.facts(&target)).await,
+            true => within(until, Channel::Host, c.ports.shell.facts(&target)).await,
             false => Read::NotAsked,
         };
         let job = match (set.has(ProbeSet::JOB), job) {
-            (true, Some(name)) => within(Channel::Host, c.ports.shell.job(&target, name)).await,
+            (true, Some(name)) => {
+                within(until, Channel::Host, c.ports.shell.job(&target, name)).await
+            }
             _ => Read::NotAsked,
         };
         (facts, job)
     };
     let cluster = async {
         match (set.has(ProbeSet::CLUSTER), c.node()) {
-            (true, Some(node)) => within(Channel::Cluster, c.ports.cluster.membership(&node)).await,
+            (true, Some(node)) => {
+                within(until, Channel::Cluster, c.ports.cluster.membership(&node)).await
+            }
             _ => Read::NotAsked,
         }
     };
     let boot = async {
         match (set.has(ProbeSet::BOOT), run) {
-            (true, Some(run)) => within(Channel::Boot, c.ports.boot.window(run)).await,
+            (true, Some(run)) => within(until, Channel::Boot, c.ports.boot.window(run)).await,
             _ => Read::NotAsked,
         }
     };
@@ -117,12 +145,21 @@ pub async fn read(
     Report { host: facts, job, cluster, boot, ..bmc }
 }
 
-async fn within<T>(channel: Channel, part: impl Future<Output = Result<T, Fault>>) -> Read<T> {
-    match tokio::time::timeout(PROBE_DEADLINE, part).await {
+#[allow(clippy::disallowed_methods, reason = "the probe's deadline")]
+fn deadline() -> Instant {
+    Instant::now() + PROBE_DEADLINE
+}
+
+async fn within<T>(
+    until: Instant,
+    channel: Channel,
+    part: impl Future<Output = Result<T, Fault>>,
+) -> Read<T> {
+    match tokio::time::timeout_at(until, part).await {
         Ok(result) => result.into(),
         Err(_) => Read::Failed(Fault::no_answer(
             channel,
-            format!("no answer within {} s", PROBE_DEADLINE.as_secs()),
+            format!("the probe was not answered within {} s", PROBE_DEADLINE.as_secs()),
         )),
     }
 }

@@ -94,6 +94,7 @@ pub fn apply(m: &mut Machine, entry: &Entry, at: EngineTime) -> Result<(), Illeg
                 acts: Vec::new(),
                 holds: None,
                 skip: None,
+                cut: false,
             }));
             m.waiting = None;
         }
@@ -194,20 +195,29 @@ pub fn apply(m: &mut Machine, entry: &Entry, at: EngineTime) -> Result<(), Illeg
             }
         }
         Entry::Faulted { fault, charged, not_before } => {
-            let count = match &m.last_fault {
-                Some(note) if note.fault.code == fault.code => note.count + 1,
-                _ => 1,
-            };
-            m.last_fault = Some(Box::new(FaultNote { fault: fault.clone(), at, count }));
-            m.not_before = *not_before;
-            if !m.is_quarantined() {
-                m.condition = Condition::BackingOff;
-            }
+            back_off(m, fault, *not_before, at);
             if *charged && let Some(step) = &mut m.step {
                 step.attempt = step.attempt.saturating_add(1);
+                step.cut = false;
                 if m.open.is_none() {
                     forget(&mut step.acts, fault);
                 }
+            }
+        }
+        Entry::Excused { fault, not_before, .. } => {
+            back_off(m, fault, *not_before, at);
+            if let Some(step) = &mut m.step {
+                step.cut = false;
+                if m.open.is_none() {
+                    forget(&mut step.acts, fault);
+                    // What was cut is done anew, with its whole time.
+                    step.since = at;
+                }
+            }
+        }
+        Entry::Cut { .. } => {
+            if let Some(step) = &mut m.step {
+                step.cut = true;
             }
         }
         Entry::Lost { fault } => {
@@ -227,6 +237,10 @@ pub fn apply(m: &mut Machine, entry: &Entry, at: EngineTime) -> Result<(), Illeg
             };
             if let Some(step) = &mut m.step {
                 step.since = step.since + gap;
+                // Deadlines that count from an act's end (a callback, a version) stand still too.
+                for act in &mut step.acts {
+                    act.closed = act.closed + gap;
+                }
             }
             if let Some(open) = &mut m.open {
                 open.progress_at = at;
@@ -311,6 +325,19 @@ pub fn apply(m: &mut Machine, entry: &Entry, at: EngineTime) -> Result<(), Illeg
     }
     m.seq = seq;
     Ok(())
+}
+
+/// No attempt before `not_before`, because of this.
+fn back_off(m: &mut Machine, fault: &Fault, not_before: EngineTime, at: EngineTime) {
+    let count = match &m.last_fault {
+        Some(note) if note.fault.code == fault.code => note.count + 1,
+        _ => 1,
+    };
+    m.last_fault = Some(Box::new(FaultNote { fault: fault.clone(), at, count }));
+    m.not_before = not_before;
+    if !m.is_quarantined() {
+        m.condition = Condition::BackingOff;
+    }
 }
 
 /// The machine moves again after a failed attempt.

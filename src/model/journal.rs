@@ -104,7 +104,19 @@ pub enum Entry {
         charged: bool,
         not_before: EngineTime,
     },
-    /// The BMC stopped answering.
+    /// An attempt failed, and an outage of something the machine shares did it: not charged, and the
+    /// attempt starts afresh.
+    Excused {
+        fault: Fault,
+        not_before: EngineTime,
+        /// The outage, in words.
+        why: String,
+    },
+    /// The machine was part of an outage: what was under way may have been cut.
+    Cut {
+        by: String,
+    },
+    /// The BMC stopped answering; the host, when its network went and the BMC's stayed.
     Lost {
         fault: Fault,
     },
@@ -175,6 +187,8 @@ impl Entry {
             Entry::Progressed { .. } => "progressed",
             Entry::Closed { .. } => "closed",
             Entry::Faulted { .. } => "faulted",
+            Entry::Excused { .. } => "excused",
+            Entry::Cut { .. } => "cut",
             Entry::Lost { .. } => "lost",
             Entry::Back => "back",
             Entry::Quarantined { .. } => "quarantined",

@@ -3,7 +3,7 @@
 
 use super::action::{Action, ActionKind, Baseline, Expect};
 use super::change::Desired;
-use super::fault::Fault;
+use super::fault::{Channel, Fault};
 use super::identity::Identity;
 use super::limit::LimitClass;
 use super::observed::Observed;
@@ -119,6 +119,10 @@ pub struct Cursor {
     /// Why a person skips it: it ends as soon as no action is open.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub skip: Option<Box<str>>,
+    /// An outage of something the machine shares passed over this attempt: what it may have cut is
+    /// not held against the machine.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub cut: bool,
 }
 
 /// One closed action of the current attempt.
@@ -302,6 +306,19 @@ impl Machine {
         let from_step =
             self.step.as_ref().and_then(|s| s.holds).filter(|c| Some(*c) != from_action);
         from_action.into_iter().chain(from_step)
+    }
+
+    /// The way on which an unreachable machine is.
+    pub fn lost_on(&self) -> Option<Channel> {
+        self.last_fault.as_ref().filter(|_| self.is_unreachable()).map(|n| n.fault.channel)
+    }
+
+    /// Since when it counts as unreachable.
+    pub fn lost_at(&self) -> Option<EngineTime> {
+        match self.condition {
+            Condition::Unreachable { since } => Some(since),
+            _ => None,
+        }
     }
 
     /// The last act of `kind` in the current attempt.

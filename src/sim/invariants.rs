@@ -411,7 +411,9 @@ impl Checker {
                 Change::Desire { .. } | Change::Enroll { .. } => w.adopted_free = true,
                 _ => {}
             },
-            Entry::Faulted { fault, .. } if fault.code == Fault::VERSION_UNCHANGED => {
+            Entry::Faulted { fault, .. } | Entry::Excused { fault, .. }
+                if fault.code == Fault::VERSION_UNCHANGED =>
+            {
                 w.taken_back_at = now;
             }
             Entry::Quarantined { fault } => {

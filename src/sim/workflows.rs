@@ -65,6 +65,7 @@ pub fn site() -> Site {
         catalog: catalog(),
         breaker_quarantines: 0,
         breaker_window_ms: 0,
+        remediation: Default::default(),
     }
 }
 

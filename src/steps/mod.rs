@@ -12,6 +12,7 @@ pub mod leave;
 pub mod power;
 pub mod provision;
 pub mod release_bmc;
+pub mod remediation;
 pub mod sanitize;
 pub mod site;
 pub mod version;

@@ -1,13 +1,16 @@
-//! What must hold in a database, and copies of it. Works beside a running daemon: it reads one
+//! What must hold in a database. Works beside a running daemon: it reads one
 //! consistent moment and writes nothing.
 
+use super::audit::{self, Watch};
 use super::commit::columns;
-use super::error::{opening, reading};
-use super::migrate::copy_to;
+use super::error::reading;
+use super::key::Key;
 use super::open::inspect;
 use super::read::{entry, machine, machine_id};
+use super::secrets::open_all;
 use super::uint;
-use crate::model::{Control, EngineTime, Entry, Machine, fold};
+use crate::model::{Control, EngineTime, Entry, Limit, Machine, fold};
+use crate::port::Secret;
 use crate::port::store::StoreError;
 use futures_util::TryStreamExt;
 use sqlx::{Connection, SqliteConnection};
@@ -23,6 +26,19 @@ pub struct FsckReport {
     pub findings: Vec<String>,
     /// All of them.
     pub found: u64,
+    /// What a person may want to know and what is no damage.
+    pub notes: Vec<String>,
+}
+
+/// What `fsck` is told besides the file. Nothing by default: what needs it is not looked at.
+#[derive(Clone, Debug, Default)]
+pub struct Known {
+    /// Limits in force, to count who holds how much now.
+    pub limits: Vec<Limit>,
+    /// Values that must stand nowhere in the clear, each with its name.
+    pub secrets: Vec<(String, Secret)>,
+    /// Opens the table of sealed secrets, to look for those as well.
+    pub key: Option<Key>,
 }
 
 pub const MAX_FINDINGS: usize = 1000;
@@ -32,7 +48,7 @@ impl FsckReport {
         self.found == 0
     }
 
-    fn find(&mut self, what: String) {
+    pub(super) fn find(&mut self, what: String) {
         self.found += 1;
         if self.findings.len() < MAX_FINDINGS {
             self.findings.push(what);
@@ -42,9 +58,14 @@ impl FsckReport {
 
 /// Checks the database at `path`. `Err`: it could not be looked at at all.
 pub async fn fsck(path: &Path) -> Result<FsckReport, StoreError> {
+    fsck_with(path, &Known::default()).await
+}
+
+/// The same, with what is known besides.
+pub async fn fsck_with(path: &Path, known: &Known) -> Result<FsckReport, StoreError> {
     let mut conn = inspect(path).await?;
     let mut report = FsckReport::default();
-    let looked = look(&mut conn, &mut report).await;
+    let looked = look(&mut conn, known, &mut report).await;
     conn.close().await.ok();
     match looked {
         Ok(()) => Ok(report),
@@ -56,28 +77,23 @@ pub async fn fsck(path: &Path) -> Result<FsckReport, StoreError> {
     }
 }
 
-/// A consistent copy of the database at `path`, also while a daemon writes it. `to` must not
-/// exist.
-pub async fn backup(path: &Path, to: &Path) -> Result<(), StoreError> {
-    if to.exists() {
-        return Err(StoreError::Unusable(format!(
-            "`{}` is there already; it was left as it is",
-            to.display()
-        )));
-    }
-    let mut conn = inspect(path).await?;
-    let copied = copy_to(&mut conn, to).await;
-    conn.close().await.map_err(|e| opening(path, &e))?;
-    copied.map_err(|why| {
-        StoreError::Unusable(format!("`{}` could not be copied: {why}", path.display()))
-    })
-}
-
-async fn look(conn: &mut SqliteConnection, report: &mut FsckReport) -> Result<(), StoreError> {
+async fn look(
+    conn: &mut SqliteConnection,
+    known: &Known,
+    report: &mut FsckReport,
+) -> Result<(), StoreError> {
     let mut tx = conn.begin().await.map_err(reading)?;
     file(&mut tx, report).await?;
     sequence(&mut tx, report).await?;
     orphans(&mut tx, report).await?;
+    audit::owners(&mut tx, report).await?;
+    audit::stopped(&mut tx, report).await?;
+    let mut secrets = known.secrets.clone();
+    if let Some(key) = &known.key {
+        secrets.append(&mut open_all(&mut tx, key).await?);
+    }
+    audit::secrets(&mut tx, &secrets, report).await?;
+    audit::limits(&mut tx, &known.limits, report).await?;
     fold_all(&mut tx, report).await
 }
 
@@ -232,6 +248,7 @@ async fn fold_one(
     .bind(i64::from(row.id.0))
     .fetch(conn);
     let mut intent = None;
+    let mut watch = Watch::default();
     while let Some((seq, at, version, name, json, run)) = lines.try_next().await.map_err(reading)? {
         report.entries += 1;
         if uint(seq) != m.seq + 1 {
@@ -252,6 +269,7 @@ async fn fold_one(
                 entry.name()
             ));
         }
+        watch.entry(&m, &entry, EngineTime(uint(at)), report);
         let before = m.run.as_ref().map(|r| r.id);
         if let Err(illegal) = fold::apply(&mut m, &entry, EngineTime(uint(at))) {
             report.find(format!("{}: {illegal}", row.name));

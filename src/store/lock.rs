@@ -1,21 +1,56 @@
-//! One daemon per database: an advisory lock on a file beside it. The kernel drops it with the
-//! process, so a `kill -9` leaves nothing to clean up.
+//! One daemon per database. Two advisory locks, both dropped by the kernel with the process, so
+//! that a `kill -9` leaves nothing to clean up: one on a file beside the database, which also says
+//! who has it, and one on the database itself, for those who come to it by a hard link or a bind
+//! mount. (SQLite's own locks are of another kind and don't meet these.)
+//!
+//! The file beside the database stays. It remembers which site had its database here, so that a
+//! database that has vanished is missed and not made anew, empty.
 
 use crate::port::store::StoreError;
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::Read;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-/// Held as long as the file is open.
+/// Held as long as the files are open.
 #[derive(Debug)]
 pub(super) struct Lock {
-    _file: File,
+    beside: File,
+    /// Kept open to the end: to close any handle of a file drops SQLite's locks on it.
+    _database: Option<File>,
+    /// The site whose database is, or was, at this place.
+    site: Option<String>,
 }
 
 pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_os_string();
     name.push(suffix);
     PathBuf::from(name)
+}
+
+/// The database that `path` leads to, without symbolic links: two names, one lock. It need not
+/// exist yet.
+pub(super) fn resolve(path: &Path) -> PathBuf {
+    /// As many links as Linux follows.
+    const LINKS: usize = 40;
+    let mut path = path.to_path_buf();
+    for _ in 0..LINKS {
+        if let Ok(found) = path.canonicalize() {
+            return found;
+        }
+        let parent = match path.parent() {
+            Some(parent) if parent != Path::new("") => parent.to_path_buf(),
+            _ => PathBuf::from("."),
+        };
+        match std::fs::read_link(&path) {
+            Ok(target) => path = parent.join(target),
+            Err(_) => match (parent.canonicalize(), path.file_name()) {
+                (Ok(parent), Some(name)) => return parent.join(name),
+                _ => return path,
+            },
+        }
+    }
+    path
 }
 
 /// Takes the lock of the database at `path`, or says who has it.
@@ -35,30 +70,87 @@ pub(super) fn take(path: &Path) -> Result<Lock, StoreError> {
         .truncate(false)
         .open(&lock_path)
         .map_err(|e| cannot(&e))?;
-    match file.try_lock() {
+    let locked = file.try_lock();
+    let mut text = String::new();
+    file.read_to_string(&mut text).ok();
+    let mut lines = text.lines().map(str::trim);
+    let (pid, site) = (lines.next(), lines.next());
+    match locked {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
-            let mut pid = String::new();
-            file.read_to_string(&mut pid).ok();
-            let who = match pid.trim() {
-                "" => "another process".to_string(),
-                pid => format!("another Farrier (pid {pid})"),
-            };
-            return Err(StoreError::Unusable(format!(
-                "{who} uses the database `{}`; stop it first, or give this one a database of its \
-                 own",
-                path.display()
-            )));
+            let pid = pid.filter(|p| !p.is_empty()).map(str::to_string);
+            return Err(taken(path, pid));
         }
         Err(TryLockError::Error(e)) => return Err(cannot(&e)),
     }
-    // Only for people: what counts is the lock.
-    let written = file
-        .set_len(0)
-        .and_then(|()| file.seek(SeekFrom::Start(0)))
-        .and_then(|_| writeln!(file, "{}", std::process::id()));
-    if let Err(e) = written {
-        tracing::debug!(error = %e, "the pid was not written to the lock file");
+    let site = site.filter(|s| !s.is_empty()).map(str::to_string);
+    let lock = Lock { beside: file, _database: None, site };
+    lock.write();
+    Ok(lock)
+}
+
+impl Lock {
+    /// The site that had its database here when the lock was taken.
+    pub(super) fn site(&self) -> Option<&str> {
+        self.site.as_deref()
     }
-    Ok(Lock { _file: file })
+
+    /// Locks the database itself as well.
+    pub(super) fn take_database(&mut self, file: File, path: &Path) -> Result<(), StoreError> {
+        match file.try_lock() {
+            Ok(()) => {
+                self._database = Some(file);
+                Ok(())
+            }
+            Err(TryLockError::WouldBlock) => Err(taken(path, holder(&file))),
+            Err(TryLockError::Error(e)) => Err(StoreError::Unusable(format!(
+                "can't lock the database `{}`: {e}; its file system must support flock",
+                path.display()
+            ))),
+        }
+    }
+
+    /// From now on a database is missed here.
+    pub(super) fn remember(&mut self, site: &str) {
+        self.site = Some(site.to_string());
+        self.write();
+    }
+
+    /// Overwritten in place, always as long: works on a full disk too.
+    fn write(&self) {
+        let site = self.site.as_deref().unwrap_or_default();
+        let text = format!("{:<10}\n{site:<16}\n", std::process::id());
+        let written = self
+            .beside
+            .write_all_at(text.as_bytes(), 0)
+            .and_then(|()| self.beside.set_len(text.len() as u64));
+        if let Err(e) = written {
+            tracing::warn!(error = %e, "the lock file was not written");
+        }
+    }
+}
+
+fn taken(path: &Path, pid: Option<String>) -> StoreError {
+    let who = match pid {
+        Some(pid) => format!("another Farrier (pid {pid})"),
+        None => "another process".to_string(),
+    };
+    StoreError::Unusable(format!(
+        "{who} uses the database `{}`; stop it first, or give this one a database of its own",
+        path.display()
+    ))
+}
+
+/// Who has locked `file`, as the kernel lists it (proc_locks(5)).
+fn holder(file: &File) -> Option<String> {
+    let inode = file.metadata().ok()?.ino();
+    let locks = std::fs::read_to_string("/proc/locks").ok()?;
+    let line = locks.lines().find(|l| {
+        let words: Vec<&str> = l.split_whitespace().collect();
+        matches!(words[..], [_, "FLOCK", _, _, _, place, ..]
+            if place.rsplit(':').next().and_then(|n| n.parse().ok()) == Some(inode))
+    })?;
+    let pid = line.split_whitespace().nth(4)?;
+    // 0: a process of another namespace.
+    (pid != "0").then(|| pid.to_string())
 }

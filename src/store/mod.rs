@@ -3,11 +3,14 @@
 //! | part | what |
 //! | --- | --- |
 //! | `open` | lock, checks, migrations, connections |
+//! | `lock`, `place` | one daemon per database; is the file still where it was opened? |
 //! | `writer` | the one task that writes; callers send orders and await answers |
 //! | `commit` | a batch as one transaction, one statement per table |
 //! | `load`, `read` | what the engine loads at its start; what the API reads |
 //! | `secrets`, [`key`], [`vault`] | the encrypted table, its key, credentials for the edges |
-//! | [`fsck`] | what must hold in a database; copies |
+//! | [`fsck`], `audit` | what must hold in a database, and what in its history |
+//! | `outbox` | events for webhooks, durable with what causes them |
+//! | [`backup`] | copies, and their way back |
 //!
 //! Architecture invariant: an order to the writer is data, so nobody can run code (foreign I/O
 //! least of all) inside a transaction, and a caller that goes away cancels nothing.
@@ -17,6 +20,8 @@
     reason = "an edge: reads files, environment and the wall clock"
 )]
 
+mod audit;
+pub mod backup;
 mod commit;
 mod error;
 mod facts;
@@ -26,6 +31,8 @@ mod load;
 mod lock;
 mod migrate;
 mod open;
+mod outbox;
+mod place;
 mod read;
 mod secrets;
 pub mod vault;
@@ -39,7 +46,8 @@ use crate::model::{EngineTime, Expected, MachineId, Report};
 use crate::port::store::{CommitItem, Committed, HistoryLine, Loaded, Stopped, Store, StoreError};
 use async_trait::async_trait;
 use sqlx::SqlitePool;
-use tokio::sync::{mpsc, oneshot};
+use std::sync::Arc;
+use tokio::sync::{mpsc, oneshot, watch};
 use writer::Order;
 
 /// A database that this process alone writes. Clones share it.
@@ -47,16 +55,41 @@ use writer::Order;
 pub struct SqliteStore {
     orders: mpsc::Sender<Order>,
     readers: SqlitePool,
+    /// Changes when the outbox has a new line.
+    news: Arc<watch::Sender<u64>>,
+    lost: watch::Receiver<Option<StoreError>>,
 }
 
 impl SqliteStore {
     /// Ends the writer after what it was given, and all readers; the lock is free afterwards.
     pub async fn close(&self) {
         let (reply, done) = oneshot::channel();
-        if self.orders.send(Order::Close { reply }).await.is_ok() {
-            done.await.ok();
-        }
+        let lock = match self.orders.send(Order::Close { reply }).await {
+            Ok(()) => done.await.ok(),
+            Err(_) => None,
+        };
         self.readers.close().await;
+        drop(lock);
+    }
+
+    /// Resolves when the database's file was moved, deleted or replaced, within seconds also when
+    /// nothing is written. Never while it is where it was opened.
+    pub async fn lost(&self) -> StoreError {
+        let mut lost = self.lost.clone();
+        let why = lost.wait_for(Option::is_some).await.ok().and_then(|why| why.clone());
+        match why {
+            Some(why) => why,
+            // The writer has ended in peace.
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Answers once the writer has done what it was given before.
+    ///
+    /// # Errors
+    /// The writer has ended.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        self.order(|reply| Order::Ping { reply }).await
     }
 
     /// Sends an order and awaits its answer. The order is carried out even when the caller is
@@ -110,9 +143,11 @@ impl Store for SqliteStore {
         stopped: Option<&Stopped>,
         now: EngineTime,
     ) -> Result<(), StoreError> {
+        let wall_ms = wall_ms();
+        let told = outbox::array(&crate::port::outbox::of_stop(stopped))?;
         let stopped =
             stopped.map(serde_json::to_string).transpose().map_err(|e| error::encode(&e))?;
-        self.order(|reply| Order::SetStopped { stopped, now, reply }).await
+        self.order(|reply| Order::SetStopped { stopped, told, now, wall_ms, reply }).await
     }
 
     async fn facts(&self, machine: MachineId) -> Result<Option<Report>, StoreError> {
@@ -127,6 +162,12 @@ impl Store for SqliteStore {
     ) -> Result<Vec<HistoryLine>, StoreError> {
         read::history(&self.readers, machine, after_seq, limit).await
     }
+}
+
+fn wall_ms() -> u64 {
+    std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))
 }
 
 /// A number as SQLite holds it: 64 bits with a sign.

@@ -3,17 +3,19 @@
 use super::error;
 use super::lock::{self, Lock};
 use super::migrate::{self, MIGRATIONS};
+use super::place::Place;
 use super::writer::{self, Writer};
 use super::{SqliteStore, int};
 use crate::port::store::StoreError;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{ConnectOptions, SqliteConnection};
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 /// How a database is opened.
 #[derive(Clone, Copy, Debug)]
@@ -33,26 +35,48 @@ impl Default for Settings {
 }
 
 /// First bytes of every SQLite database, <https://www.sqlite.org/fileformat.html> §1.3.
-const MAGIC: &[u8; 16] = b"SQLite format 3\0";
+pub(super) const MAGIC: &[u8; 16] = b"SQLite format 3\0";
 
 impl SqliteStore {
     /// Opens or creates the database at `path` as its only writer. Files made beside it:
     /// `<db>.lock`, `<db>-wal`, `<db>-shm`, and `<db>.before-<format>` when it is migrated.
     pub async fn open(path: &Path, settings: Settings) -> Result<Self, StoreError> {
-        let lock = lock::take(path)?;
-        look(path)?;
+        let path = &lock::resolve(path);
+        let mut lock = lock::take(path)?;
+        missed(path, &lock)?;
+        lock.take_database(look(path)?, path)?;
         let conn = connect(path, settings).await?;
         let writer = prepare(conn, lock, path).await?;
         let readers = read_pool(path, settings)?;
         let (orders, inbox) = mpsc::channel(64);
-        tokio::spawn(writer::run(writer, inbox));
-        Ok(Self { orders, readers })
+        let news = Arc::new(watch::Sender::new(0));
+        let (gone, lost) = watch::channel(None);
+        tokio::spawn(writer::run(writer, inbox, news.clone(), gone));
+        Ok(Self { orders, readers, news, lost })
     }
+}
+
+/// A site that had its database here and has none now did not ask for an empty one.
+fn missed(path: &Path, lock: &Lock) -> Result<(), StoreError> {
+    let Some(site) = lock.site() else { return Ok(()) };
+    let what = match std::fs::metadata(path) {
+        Ok(file) if file.len() > 0 => return Ok(()),
+        Ok(_) => "is empty",
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => "is gone",
+        // Told by whoever opens it.
+        Err(_) => return Ok(()),
+    };
+    Err(StoreError::Unusable(format!(
+        "the database `{0}` {what}; the site `{site}` had one here. Farrier does not begin anew by \
+         itself\n  hint: put it back with its `-wal` file, or restore a backup there; to begin with \
+         an empty site, remove `{0}.lock` first",
+        path.display()
+    )))
 }
 
 /// Looks at the file without SQLite: a plain answer for a file that is none, and no second
 /// thought of SQLite's own (it would take an unreadable file for a new one).
-fn look(path: &Path) -> Result<(), StoreError> {
+fn look(path: &Path) -> Result<File, StoreError> {
     let shown = path.display();
     let opened = OpenOptions::new()
         .read(true)
@@ -78,10 +102,10 @@ fn look(path: &Path) -> Result<(), StoreError> {
              backup there"
         )));
     }
-    Ok(())
+    Ok(file)
 }
 
-fn options(path: &Path, settings: Settings) -> SqliteConnectOptions {
+pub(super) fn options(path: &Path, settings: Settings) -> SqliteConnectOptions {
     SqliteConnectOptions::new()
         .filename(path)
         .foreign_keys(true)
@@ -114,12 +138,12 @@ fn read_pool(path: &Path, settings: Settings) -> Result<sqlx::SqlitePool, StoreE
 /// commit of an earlier owner writes nothing.
 async fn prepare(
     mut conn: SqliteConnection,
-    lock: Lock,
+    mut lock: Lock,
     path: &Path,
 ) -> Result<Writer, StoreError> {
     migrate::migrate(&mut conn, path, MIGRATIONS).await?;
     let incarnation = incarnation()?;
-    let taken: Result<(i64,), sqlx::Error> = async {
+    let taken: Result<(i64, String), sqlx::Error> = async {
         sqlx::query(
             "INSERT OR IGNORE INTO site_state (id, incarnation, engine_time, wall_ms, resumed_at)
              VALUES (1, ?, 0, 0, 0)",
@@ -129,18 +153,20 @@ async fn prepare(
         .await?;
         sqlx::query_as(
             "INSERT INTO shard (id, epoch, seq) VALUES (0, 1, 0)
-             ON CONFLICT (id) DO UPDATE SET epoch = epoch + 1 RETURNING epoch",
+             ON CONFLICT (id) DO UPDATE SET epoch = epoch + 1
+             RETURNING epoch, (SELECT incarnation FROM site_state)",
         )
         .fetch_one(&mut conn)
         .await
     }
     .await;
-    let (epoch,) = taken.map_err(|e| error::opening(path, &e))?;
-    Ok(Writer { conn, epoch, _lock: lock })
+    let (epoch, site) = taken.map_err(|e| error::opening(path, &e))?;
+    lock.remember(&site);
+    Ok(Writer { conn, epoch, place: Place::of(path)?, lock })
 }
 
 /// Eight hex digits that tell this database from every other, and from itself after a restore.
-fn incarnation() -> Result<String, StoreError> {
+pub(super) fn incarnation() -> Result<String, StoreError> {
     let mut bytes = [0; 4];
     aws_lc_rs::rand::fill(&mut bytes)
         .map_err(|_| StoreError::Unusable("the system gives no random numbers".into()))?;

@@ -8,6 +8,7 @@ use super::{SqliteStore, uint};
 use crate::port::Secret;
 use crate::port::store::StoreError;
 use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
+use sqlx::SqliteConnection;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// A secret without its value.
@@ -112,6 +113,22 @@ impl Secrets {
             ))),
         }
     }
+}
+
+/// Every sealed secret that `key` opens.
+pub(super) async fn open_all(
+    conn: &mut SqliteConnection,
+    key: &Key,
+) -> Result<Vec<(String, Secret)>, StoreError> {
+    let rows: Vec<(String, String, Vec<u8>)> =
+        sqlx::query_as("SELECT name, user, sealed FROM secret")
+            .fetch_all(conn)
+            .await
+            .map_err(reading)?;
+    let open = |(name, user, sealed): (String, String, Vec<u8>)| {
+        unseal(key, &name, &user, sealed).map(|value| (name, value))
+    };
+    Ok(rows.into_iter().filter_map(open).collect())
 }
 
 fn aad(name: &str, user: &str) -> Aad<Vec<u8>> {

@@ -19,20 +19,20 @@ const LONGEST_MS: u64 = 5 * 24 * 3_600_000;
 
 /// What a kill leaves: the machine, the people, the clock. The rest is on disk.
 #[derive(Clone)]
-pub struct World {
-    pub vm: VirtualMachine,
-    pub now: EngineTime,
+pub(crate) struct World {
+    pub(crate) vm: VirtualMachine,
+    pub(crate) now: EngineTime,
     callbacks: u32,
     /// How many wishes were acknowledged.
-    pub heard: usize,
+    pub(crate) heard: usize,
 }
 
 impl World {
-    pub fn new(life: &Life) -> Self {
+    pub(crate) fn new(life: &Life) -> Self {
         Self { vm: life.machine(), now: EngineTime(1_000), callbacks: 0, heard: 0 }
     }
 
-    pub fn pass(&mut self, ms: u64) {
+    pub(crate) fn pass(&mut self, ms: u64) {
         self.now = self.now + ms;
         self.vm.advance(self.now);
     }
@@ -40,7 +40,7 @@ impl World {
 
 /// Where a process can die.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Moment {
+pub(crate) enum Moment {
     /// The command was said and never reached its addressee.
     Before,
     /// It took hold, and the answer was lost.
@@ -48,19 +48,19 @@ pub enum Moment {
 }
 
 /// See the module's head.
-pub struct Daemon<D: Decide> {
+pub(crate) struct Daemon<D: Decide> {
     rt: tokio::runtime::Runtime,
     store: SqliteStore,
-    pub director: Director<D>,
+    pub(crate) director: Director<D>,
     life: Life,
     out: Vec<Command>,
     /// The wish that this process was told.
-    pub said: Option<usize>,
+    pub(crate) said: Option<usize>,
 }
 
 impl<D: Decide> Daemon<D> {
     /// Starts as `serve` does: open, load, read the inventory.
-    pub fn start(life: &Life, db: &Path, now: EngineTime, decider: D) -> Self {
+    pub(crate) fn start(life: &Life, db: &Path, now: EngineTime, decider: D) -> Self {
         let rt = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let line = life.line();
         let (store, director, id) = rt.block_on(async {
@@ -150,7 +150,7 @@ impl<D: Decide> Daemon<D> {
 
     /// Lives on until `wish` has come true. `at` is called before each commit and act and after
     /// each command, before its answer is heard; on `Break` the process is dead.
-    pub fn live(
+    pub(crate) fn live(
         &mut self,
         world: &mut World,
         wish: usize,
@@ -190,7 +190,7 @@ impl<D: Decide> Daemon<D> {
     }
 
     /// Ends as a process does that had nothing to do, and looks at what it left.
-    pub fn end_and_check(self, db: &Path, after: &str) {
+    pub(crate) fn end_and_check(self, db: &Path, after: &str) {
         let Daemon { rt, store, .. } = self;
         let report = rt.block_on(async {
             store.close().await;

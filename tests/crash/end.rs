@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 
 /// Two lives of which one was interrupted have the same.
 #[derive(Clone, Debug, PartialEq)]
-pub struct End {
-    pub stage: Stage,
+pub(crate) struct End {
+    pub(crate) stage: Stage,
     control: machine::Control,
     desired: Option<Desired>,
     condition: machine::Condition,
@@ -25,13 +25,13 @@ pub struct End {
     window_open: bool,
     /// What was done to the machine by Farrier, how often. Not in it: acts that may be done again
     /// freely, as doing them twice is doing them once.
-    pub effects: BTreeMap<String, usize>,
+    pub(crate) effects: BTreeMap<String, usize>,
 }
 
 /// # Panics
 /// When the truth log shows what must never be: an update that was started again, over another, or
 /// cut off; an act on the wrong machine or under workloads.
-pub fn end<D: Decide>(daemon: &Daemon<D>, world: &World) -> End {
+pub(crate) fn end<D: Decide>(daemon: &Daemon<D>, world: &World) -> End {
     let row = daemon.director.machine(ID).unwrap();
     let vm = &world.vm;
     let mut effects = BTreeMap::new();

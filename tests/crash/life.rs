@@ -13,18 +13,18 @@ use farrier::steps::workflow::Workflow;
 use std::sync::Arc;
 
 /// One machine, as the store numbers it.
-pub const ID: MachineId = MachineId(1);
+pub(crate) const ID: MachineId = MachineId(1);
 
 /// A whole life under one of the shipped workflows.
 #[derive(Clone, Debug)]
-pub struct Life {
-    pub name: &'static str,
+pub(crate) struct Life {
+    pub(crate) name: &'static str,
     workflow: &'static str,
     gpus: u16,
     /// Delivered running, a busy member of the cluster.
     found_running: bool,
     /// What people say, and where the machine rests then.
-    pub wishes: Vec<(Change, Stage)>,
+    pub(crate) wishes: Vec<(Change, Stage)>,
 }
 
 fn enroll(desired: Desired) -> Change {
@@ -37,7 +37,7 @@ fn desire(desired: Desired) -> Change {
 
 impl Life {
     /// From the factory into service, emptied and installed anew, retired, and enrolled again.
-    pub fn enrolled(name: &'static str, workflow: &'static str, gpus: u16) -> Self {
+    pub(crate) fn enrolled(name: &'static str, workflow: &'static str, gpus: u16) -> Self {
         let wishes = vec![
             (enroll(Desired::InService), Stage::InService),
             (desire(Desired::Drained), Stage::Drained),
@@ -52,7 +52,7 @@ impl Life {
     }
 
     /// Taken over as it runs, drained and back, retired, and only then enrolled.
-    pub fn adopted(name: &'static str, workflow: &'static str, gpus: u16) -> Self {
+    pub(crate) fn adopted(name: &'static str, workflow: &'static str, gpus: u16) -> Self {
         let wishes = vec![
             (Change::Adopt, Stage::InService),
             (desire(Desired::Drained), Stage::Drained),
@@ -63,7 +63,7 @@ impl Life {
         Self { name, workflow, gpus, found_running: true, wishes }
     }
 
-    pub fn all() -> Vec<Life> {
+    pub(crate) fn all() -> Vec<Life> {
         vec![
             Life::enrolled("gpu-node enrolled", "gpu-node", 8),
             Life::adopted("gpu-node adopted", "gpu-node", 8),
@@ -72,12 +72,12 @@ impl Life {
         ]
     }
 
-    pub fn last(&self) -> usize {
+    pub(crate) fn last(&self) -> usize {
         self.wishes.len() - 1
     }
 
     /// The simulated site with this life's workflow, as it ships, in its only profile.
-    pub fn site(&self, incarnation: Arc<str>) -> Site {
+    pub(crate) fn site(&self, incarnation: Arc<str>) -> Site {
         let (all, _) = config::workflow::parse(&shipped::workflows());
         let found = all.into_iter().find(|w| &*w.name == self.workflow).expect("it ships");
         let mut workflow: Workflow = Arc::unwrap_or_clone(found);
@@ -92,7 +92,7 @@ impl Life {
     }
 
     /// The machine as it is delivered.
-    pub fn machine(&self) -> VirtualMachine {
+    pub(crate) fn machine(&self) -> VirtualMachine {
         let build = Build {
             id: ID,
             name: "n00001".into(),
@@ -110,7 +110,7 @@ impl Life {
     }
 
     /// Its inventory line. A host that runs already is known by its key.
-    pub fn line(&self) -> Expected {
+    pub(crate) fn line(&self) -> Expected {
         let key = self.found_running.then(|| self.machine().host_key.to_string());
         workflows::expected(ID, identity(1), key)
     }

@@ -1,9 +1,10 @@
 //! How fast anybody could have been: the lower bound of a run, from what the fleet drew for itself.
 //!
-//! It is the longer of two: the time that one machine needs all alone (the sum of its own POSTs,
-//! flashes, installations, burn-ins, and of the answer times of the writes that start them), and for
-//! each bucket of each limit the machines' own time in that class, divided by the limit. Durations
-//! that were cut short do not count, side by side counts once, and neither reads nor polls do.
+//! It is the longer of two: the time that one machine needs all alone (its own POSTs, flashes,
+//! installations and burn-ins; the answer times of the writes that start them, of one read before
+//! each and of one after everything that ends), and for each bucket of each limit the machines' own
+//! time in that class, divided by the limit. Durations that were cut short do not count, side by
+//! side counts once, and neither polls nor any other read do ([`Spent`]).
 
 use super::site::{RACK, Site};
 use crate::model::{DomainKind, Limit, LimitClass};

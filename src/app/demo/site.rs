@@ -2,7 +2,7 @@
 //! written for it, with all it names: inventory, workflows, catalog, passwords, SSH key.
 
 use super::{DemoError, io, log_file};
-use crate::config::inventory::DEFAULT_LIMITS;
+use crate::config::inventory::default_limits;
 use crate::config::shipped;
 use crate::model::{DomainKind, Identity, Limit, LimitClass, MachineId};
 use crate::sim::durations::Durations;
@@ -65,7 +65,7 @@ impl Profile {
     }
 
     /// The limits in force, as the daemon will have them.
-    pub fn limits(self) -> Vec<Limit> {
+    pub fn limits(self, machines: u32) -> Vec<Limit> {
         let own = |class, per, max| Limit { class, per, max };
         match self {
             Profile::Quick => vec![
@@ -76,7 +76,7 @@ impl Profile {
                 own(LimitClass::Drain, DomainKind::Pool, 4),
                 own(LimitClass::BurnIn, DomainKind::Power, 8),
             ],
-            Profile::Site => DEFAULT_LIMITS.to_vec(),
+            Profile::Site => default_limits(usize::try_from(machines).unwrap_or(usize::MAX)),
         }
     }
 }
@@ -393,7 +393,9 @@ impl Site {
         );
         // A site has the limits that ship, and no line of its own.
         let own = options.profile == Profile::Quick;
-        for Limit { class, per, max } in options.profile.limits().into_iter().filter(|_| own) {
+        for Limit { class, per, max } in
+            options.profile.limits(options.machines).into_iter().filter(|_| own)
+        {
             let per = per.name();
             let _ =
                 write!(text, "\n[[limit]]\nclass = \"{class}\"\nper = \"{per}\"\nmax = {max}\n");

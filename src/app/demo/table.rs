@@ -54,7 +54,7 @@ impl Cost {
             machines: f64::from(options.machines.max(1)),
             time_scale: options.time_scale,
             makespan_s: makespan.as_secs_f64(),
-            floors: bound::floors(site, &options.profile.limits()),
+            floors: bound::floors(site, &options.profile.limits(options.machines)),
             daemon: daemon.usage()?,
             fleet: measure::usage(std::process::id())?,
             requests: counted("requests"),

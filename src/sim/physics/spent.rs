@@ -1,6 +1,7 @@
-//! What a machine itself took: the time in which at least one of its drawn durations ran. Nobody
-//! can bring the machine through its life faster, however it is driven, so the sums are a lower
-//! bound for whoever does.
+//! What a machine itself took: the time in which at least one of its drawn durations ran, and the
+//! answer times of the calls that nobody can do without who looks before a write and after
+//! everything that ends: the writes, one read before each, one read after each. However the machine
+//! is driven, it can't be brought through its life faster, so the sums are a lower bound.
 
 use super::Due;
 use crate::model::EngineTime;
@@ -31,6 +32,9 @@ pub struct Spent {
     phase: Phase,
     /// Everything before is in the sums.
     until: EngineTime,
+    /// Somebody looked since the last end or write.
+    seen: bool,
+    last_read: (EngineTime, EngineTime),
     /// When the running duration of each kind began.
     began: [EngineTime; KINDS],
 }
@@ -78,6 +82,7 @@ impl Spent {
     pub(super) fn end(&mut self, at: EngineTime, due: &Due) {
         let Some(kind) = due.duration() else { return };
         self.add(self.began[kind], at);
+        self.seen = false;
         if matches!(due, Due::PowerUp | Due::PowerDown(_)) {
             self.power_ms += at.since(self.began[kind]);
         }
@@ -85,9 +90,28 @@ impl Spent {
 }
 
 impl Spent {
-    /// A call without which nobody gets further took from `from` to `to`: a write that a BMC was
-    /// asked for, the first login after its restart.
-    pub fn add(&mut self, from: EngineTime, to: EngineTime) {
+    /// A read of the BMC. The first one after something ended or was written counts: nobody knows
+    /// of it sooner who does not look.
+    pub fn read(&mut self, from: EngineTime, to: EngineTime) {
+        if !self.seen && from >= self.until {
+            self.seen = true;
+            self.add(from, to);
+        }
+        self.last_read = (from, to);
+    }
+
+    /// A write, or the first login after the BMC's restart. What was read just before it counts
+    /// too: nobody writes unseen.
+    pub fn write(&mut self, from: EngineTime, to: EngineTime) {
+        let (began, ended) = self.last_read;
+        if began >= self.until {
+            self.add(began, ended);
+        }
+        self.add(from, to);
+        self.seen = false;
+    }
+
+    fn add(&mut self, from: EngineTime, to: EngineTime) {
         let ms = to.since(from.max(self.until));
         self.until = self.until.max(to);
         self.all_ms += ms;
@@ -123,5 +147,23 @@ mod tests {
         s.begin(t(20_000), &Due::PowerUp);
         s.end(t(20_500), &Due::PowerUp);
         assert_eq!((s.power_ms, s.all_ms), (500, 8_500));
+    }
+
+    #[test]
+    fn of_many_reads_one_counts_after_an_end_and_one_before_a_write() {
+        let t = EngineTime;
+        let mut s = Spent::default();
+        s.flashes();
+        s.begin(t(0), &Due::TaskEnds(1));
+        s.read(t(4_000), t(4_100));
+        s.end(t(10_000), &Due::TaskEnds(1));
+        // The first that began after the end; one that was under way may have seen the old state.
+        s.read(t(9_900), t(10_100));
+        s.read(t(10_500), t(10_800));
+        s.read(t(11_000), t(11_300));
+        s.read(t(12_000), t(12_200));
+        assert_eq!(s.flash_ms, 10_300);
+        s.write(t(12_300), t(12_700));
+        assert_eq!(s.flash_ms, 10_300 + 200 + 400);
     }
 }

@@ -65,9 +65,12 @@ async fn answer(
         tokio::time::sleep(takes).await;
     }
     let out = handle(&world, &seat, &parts, path, &body).await;
-    if matches!(asked, Asked::Write | Asked::FirstLogin) && out.status().is_success() {
+    if out.status().is_success() {
         let now = world.now();
-        seat.with(now, |b| b.vm.spent.add(since, now));
+        seat.with(now, |b| match asked {
+            Asked::Write | Asked::FirstLogin => b.vm.spent.write(since, now),
+            Asked::Root | Asked::Plain | Asked::Big | Asked::Login => b.vm.spent.read(since, now),
+        });
     }
     out
 }

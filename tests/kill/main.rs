@@ -1,0 +1,162 @@
+//! The daemon is killed with SIGKILL again and again while a fleet is installed, retired and
+//! enrolled anew. It resumes each time, every order is carried out once, the fleet arrives, and the
+//! world's own log shows no flash, no wipe and no image done twice.
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)] // a clock and a program
+
+mod people;
+mod truth;
+
+use farrier::app::demo::daemon::Daemon;
+use farrier::app::demo::fleet::Api;
+use farrier::app::demo::{Options, Site};
+use farrier::sim::rng::Rng;
+use farrier::sim::serve::admin;
+use farrier::store::fsck::fsck;
+use people::People;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+fn number(variable: &str, or: u64) -> u64 {
+    std::env::var(variable).ok().and_then(|v| v.parse().ok()).unwrap_or(or)
+}
+
+fn farrier() -> PathBuf {
+    std::env::var_os("FARRIER_BIN").map_or_else(|| env!("CARGO_BIN_EXE_farrier").into(), Into::into)
+}
+
+/// When the next kill comes.
+#[derive(Clone, Copy, Debug)]
+enum Moment {
+    /// So many milliseconds after the daemon answers: it works, or still recovers.
+    After(u64),
+    /// As soon as something is written to the database's log: in the middle of a commit.
+    MidCommit,
+}
+
+/// `longest_ms`: until the latest kill.
+fn moment(rng: &mut Rng, longest_ms: u64) -> Moment {
+    match rng.between(0, 9) {
+        0..=1 => Moment::After(rng.between(0, 60)),
+        2..=4 => Moment::MidCommit,
+        _ => Moment::After(rng.between(60, longest_ms)),
+    }
+}
+
+/// Waits for the moment. A commit is waited for at most a second: a fleet may have nothing to say.
+async fn wait(moment: Moment, wal: &Path) -> bool {
+    let ms = match moment {
+        Moment::After(ms) => ms,
+        Moment::MidCommit => {
+            let stamp = || std::fs::metadata(wal).ok().map(|m| (m.len(), m.modified().ok()));
+            let (before, until) = (stamp(), Instant::now() + Duration::from_secs(1));
+            while Instant::now() < until {
+                if stamp() != before {
+                    return true;
+                }
+                tokio::task::yield_now().await;
+            }
+            return false;
+        }
+    };
+    tokio::time::sleep(Duration::from_millis(ms)).await;
+    false
+}
+
+async fn database_is_clean(db: &Path, when: &str) -> u64 {
+    let report = fsck(db).await.unwrap_or_else(|e| panic!("{when}: {e}"));
+    assert!(report.is_clean(), "{when}: {:#?}", report.findings);
+    report.entries
+}
+
+/// FARRIER_KILLS (default 50; 500 with FARRIER_TEST_LONG) and FARRIER_KILL_SEED choose how often
+/// and when.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_daemon_that_is_killed_again_and_again_resumes_and_repeats_nothing() {
+    let long = std::env::var_os("FARRIER_TEST_LONG").is_some();
+    let kills = number("FARRIER_KILLS", if long { 500 } else { 50 });
+    // Few kills are spread over the whole of a life.
+    let longest_ms = if long { 1_600 } else { 3_000 };
+    let seed = number("FARRIER_KILL_SEED", 1);
+    let mut rng = Rng::new(seed);
+    let exe = farrier();
+    let options = Options { seed, until: "ready".into(), ..Options::new(16) };
+    let site = Site::build(&options, &exe).await.expect("a site");
+    let db = site.dir().join("state/farrier.db");
+    let wal = site.dir().join("state/farrier.db-wal");
+    let start = || Daemon::start(&exe, &site.config, options.time_scale, &site.log);
+    let patience = Duration::from_secs(30);
+    let api = Api::new(&site.api_url).expect("a client");
+    let mut people = People::new(&site, long);
+    let mut daemon = start().expect("a daemon");
+    daemon.healthy(&site.api_url, patience).await.unwrap_or_else(|e| panic!("{e}"));
+    site.begin_troubles();
+
+    let began = Instant::now();
+    let (mut at_work, mut in_commits) = (0, 0);
+    for kill in 1..=kills {
+        let fleet = api.fleet().await.unwrap_or_default();
+        at_work += u32::from(!people.under_way(&fleet).is_empty());
+        // Orders are under way too when it dies: those are said again, under the same key.
+        let sending = async {
+            people.send_on(&fleet).await;
+            std::future::pending().await
+        };
+        let in_commit = tokio::select! {
+            hit = wait(moment(&mut rng, longest_ms), &wal) => hit,
+            never = sending => never,
+        };
+        in_commits += u32::from(in_commit);
+        if let Some(error) = daemon.check() {
+            panic!("before kill {kill}: {error}");
+        }
+        daemon.kill().await.expect("it was killed");
+        if kill % 10 == 0 {
+            database_is_clean(&db, &format!("after kill {kill}")).await;
+        }
+        daemon = start().expect("a daemon");
+        daemon
+            .healthy(&site.api_url, patience)
+            .await
+            .unwrap_or_else(|e| panic!("after kill {kill}: {e}"));
+    }
+    let killing = began.elapsed();
+
+    // From here on it lives; every healthy machine goes through a whole round.
+    let deadline = Instant::now() + Duration::from_secs(420);
+    loop {
+        if let Some(error) = daemon.check() {
+            panic!("{error}");
+        }
+        let fleet = api.fleet().await.unwrap_or_else(|e| panic!("{e}"));
+        let under_way = people.under_way(&fleet);
+        if people.new_comers(&fleet) > 0 {
+            people.send_on(&fleet).await;
+        } else if under_way.is_empty() && fleet.rows.len() == 16 {
+            break;
+        }
+        if Instant::now() > deadline {
+            people.explain(&api, &under_way).await;
+            println!("{}", admin::truth(&site.serving.world));
+            panic!("the fleet does not arrive; the daemon's last words:\n{}", daemon.tail());
+        }
+        tokio::time::sleep(Duration::from_millis(250)).await;
+    }
+    let status = daemon.stop().await.expect("a status");
+    assert!(status.success(), "a graceful stop ends with {status}");
+    let entries = database_is_clean(&db, "at the end").await;
+
+    let log = admin::truth(&site.serving.world);
+    let tally = truth::tally(&log);
+    let (ordered, said) = people.words();
+    println!(
+        "{kills} kills in {killing:?} ({at_work} with machines under way, {in_commits} in the \
+         middle of a commit); {ordered} orders, said {said} times; {entries} journal entries; \
+         {tally:?}"
+    );
+    let repeated = truth::repeated(&log);
+    assert!(repeated.is_empty(), "done twice: {repeated:#?}");
+    for what in ["flash-started", "wipe-started", "install-started", "smoke-started", "power-cut"] {
+        assert!(tally.get(what).is_some_and(|n| *n >= 8), "too few `{what}`: {tally:?}");
+    }
+    site.stop(false).await;
+}
