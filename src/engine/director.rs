@@ -386,13 +386,13 @@ impl<D: Decide> Director<D> {
             | Event::Change { machine, .. } => Some(*machine),
             _ => None,
         };
-        self.hear(now, event, out);
+        self.one(now, event, out);
         if let Some(slot) = whose.and_then(|id| self.slot_mut(id)) {
             slot.tidy();
         }
     }
 
-    fn hear(&mut self, now: EngineTime, event: Event, out: &mut Vec<Command>) {
+    fn one(&mut self, now: EngineTime, event: Event, out: &mut Vec<Command>) {
         match event {
             Event::Tick => self.tick(now, out),
             Event::Probed { machine, token, report } => {
