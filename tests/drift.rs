@@ -83,6 +83,7 @@ impl Rest {
             outage: None,
             stopped: false,
             resumed: EngineTime::ZERO,
+            outage: None,
         });
         let entries = match verdict {
             Verdict::Rest { .. } => Vec::new(),

@@ -17,17 +17,17 @@ cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.."
 #          or one bash function below, as fn:NAME, that runs cargo test itself
 parts='
 unit   | -          | fn:run_unit
-core   | -          | director firmware drift
+core   | -          | director firmware drift restored
 arch   | -          | architecture
 sim    | -          | sim
 crash  | sqlite     | crash
-store  | sqlite     | store
+store  | sqlite     | store backup webhook
 bmc    | sushy      | bmc
 shell  | ssh,busybox | shell cluster
 boot   | curl       | boot
 config | -          | config
 api    | curl       | api cli
-serve  | ssh        | serve
+serve  | ssh        | serve service
 demo   | curl,ssh   | demo
 kill   | ssh        | kill
 sushy  | ssh,sushy  | sushy

@@ -46,6 +46,9 @@ pub fn words(entry: &Entry) -> String {
         Entry::Excused { fault, why, .. } => {
             format!("attempt failed (not counted, laid to {why}): {fault}")
         }
+        Entry::Remedied { remedy, code, failures } => {
+            format!("tries {} after {failures} failures of `{code}`", remedy.name())
+        }
         Entry::Cut { by } => format!("was part of an outage: {by}"),
         Entry::Lost { fault } => format!("the BMC stopped answering: {fault}"),
         Entry::Back => "the BMC answers again".into(),

@@ -165,7 +165,7 @@ impl Control {
         let count = machines.len();
         let site = site(&loaded, &incarnation, &BTreeMap::new());
         self.images.offer(parts::known(&loaded.site.catalog));
-        self.notifier.set(webhooks::hooks(&loaded.daemon.webhooks));
+        self.notifier.set(webhooks::hooks(&loaded.daemon.webhooks)).await;
         self.current.set(loaded);
         let ended = |_| "the engine has ended".to_string();
         self.engine.inbox.send(Inward::Site { site }).await.map_err(ended)?;

@@ -26,6 +26,8 @@ pub struct Daemon {
     pub inventory: Vec<PathBuf>,
     /// Directory whose `*.toml` are workflows.
     pub workflows: PathBuf,
+    /// What is tried before a person is called; none = what ships with Farrier.
+    pub remediation: Option<PathBuf>,
     /// Directory with `<vendor>/<family>.toml` and the images they name.
     pub catalog: PathBuf,
     /// Directory of OS images and what the boot server hands out.
@@ -187,6 +189,8 @@ fn settings(mut top: Table<'_, '_>, base: &Path) -> Daemon {
         Some(text) => base.join(text.value),
         None => state.join("farrier.db"),
     };
+    let remediation =
+        paths.as_mut().and_then(|t| t.text("remediation")).map(|text| base.join(text.value));
     let inventory: Vec<_> = paths.as_mut().map(|t| t.texts("inventory")).unwrap_or_default();
     let mut inventory: Vec<_> = inventory.iter().map(|t| base.join(t.value)).collect();
     if inventory.is_empty() {
@@ -209,6 +213,7 @@ fn settings(mut top: Table<'_, '_>, base: &Path) -> Daemon {
         database,
         inventory,
         workflows,
+        remediation,
         catalog,
         images,
         api,

@@ -1,9 +1,9 @@
 //! `explain`: the live decision in words, without commit.
 
-use super::{Decide, Input, Verdict};
+use super::{Decide, Input, Verdict, remedy};
 use crate::model::stage::is_legal;
 use crate::model::time::Span;
-use crate::model::{Channel, Condition, Control, EngineTime, Entry, Machine, Stage};
+use crate::model::{Channel, Condition, Control, EngineTime, Entry, FaultClass, Machine, Stage};
 use serde::{Deserialize, Serialize};
 
 /// Why a machine is where it is, since when, and what comes next.
@@ -103,6 +103,12 @@ pub fn explain(decider: &impl Decide, i: &Input<'_>, due: EngineTime) -> Explana
         }
     }
     ways_out.extend(leave_behind(m));
+    if ways_out.is_empty() {
+        if m.condition != Condition::Ok {
+            ways_out.push(format!("farrier machine retry {name}"));
+        }
+        ways_out.push(format!("farrier machine hold {name} --why \"…\""));
+    }
     let look = if due == EngineTime::NEVER || due <= i.now {
         "now".to_string()
     } else {
@@ -120,6 +126,10 @@ pub fn explain(decider: &impl Decide, i: &Input<'_>, due: EngineTime) -> Explana
             format!("probe again {look}; on today's facts: {}", words.join(", "))
         }
         Verdict::Rest { .. } => format!("probe again {look}"),
+    };
+    let next = match remedy::ahead(i) {
+        Some(ahead) => format!("{next}; then {ahead}"),
+        None => next,
     };
     Explanation {
         machine: name.to_string(),
@@ -161,7 +171,11 @@ fn leave_behind(m: &Machine) -> Vec<String> {
         return Vec::new();
     }
     let (name, mut ways) = (&m.name, Vec::new());
-    if let Some(step) = m.step.as_ref().filter(|s| s.skip.is_none() && m.open.is_none()) {
+    // Nobody should talk a foreign machine past the step that found it out.
+    let foreign = matches!(&m.condition, Condition::Quarantined { fault, .. }
+        if fault.class == FaultClass::Identity);
+    let free = m.open.is_none() && !foreign;
+    if let Some(step) = m.step.as_ref().filter(|s| s.skip.is_none() && free) {
         ways.push(format!("farrier machine skip {name} --step {} --why \"…\"", step.key));
     }
     if is_legal(m.stage, Stage::Repair) {

@@ -118,6 +118,10 @@ fn did_not(
     if matches!(open.action, Action::Power { op: PowerOp::GracefulShutdown }) {
         return write(vec![closed], i.now);
     }
+    // Nor a remedy that did not take: the step goes on as it was.
+    if i.m.is_remedied() {
+        return write(vec![closed], i.now);
+    }
     let kind = open.action.kind();
     let fault = Fault::new(
         FaultClass::Transient,
@@ -358,6 +362,11 @@ fn update(
         read => {
             return match (unanswered(read), read.fault()) {
                 (Some(f), _) => Unread(f.clone()),
+                (None, Some(f))
+                    if f.class == FaultClass::Unsupported && late && i.m.restored.is_some() =>
+                {
+                    Happened("perhaps taken before the restore; the version will decide".into())
+                }
                 (None, Some(f)) if f.class == FaultClass::Unsupported && late => {
                     CantTell("the BMC has no task list and the version is the old one".into())
                 }

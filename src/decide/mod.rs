@@ -9,6 +9,7 @@ pub mod outage;
 mod pace;
 pub mod probes;
 pub mod reach;
+mod remedy;
 pub mod restored;
 pub mod retry;
 pub mod route;
@@ -168,7 +169,8 @@ fn settle(i: &Input<'_>, outcome: Outcome) -> Vec<Entry> {
     let (Ok(()), Some(spec)) = (applied, spec) else {
         return vec![settled];
     };
-    if i.m.is_quarantined() {
+    // A remedy that did not take costs no attempt: the step is as it was.
+    if i.m.is_quarantined() || i.m.is_remedied() {
         return vec![settled];
     }
     match fail(&Input { m: &after, ..*i }, spec, vec![], fault, Failed::Attempt) {
@@ -185,7 +187,11 @@ fn look(i: &Input<'_>, spec: &StepSpec) -> Verdict {
     }
     let view = view(i, spec);
     let early = i.now < i.m.not_before;
-    match spec.step.look(&view) {
+    let looked = spec.step.look(&view);
+    if !early && let Some(verdict) = remedy::take(i, spec, &looked) {
+        return verdict;
+    }
+    match looked {
         Look::Done { evidence } => end_step(i, spec, StepEnd::Done { evidence }),
         Look::Skip { reason } => end_step(i, spec, StepEnd::Skipped { reason }),
         Look::Note(entries) => write(entries, i.now),
@@ -198,7 +204,12 @@ fn look(i: &Input<'_>, spec: &StepSpec) -> Verdict {
         _ if view.step_age() > spec.timeout.0 && !i.stopped && i.outage.is_none() => {
             give_up(i, timed_out(i, spec))
         }
-        Look::Wait { what, poll_ms } => wait(i, &what, pace::waiting(poll_ms, view.step_age())),
+        Look::Wait { what, poll_ms } => {
+            // What is waited for began with the step's last action, not with the step.
+            let acts = i.m.step.as_ref().map_or(&[][..], |s| &s.acts);
+            let age = acts.last().map_or(u64::MAX, |a| i.now.since(a.closed));
+            wait(i, &what, pace::waiting(poll_ms, age.min(view.step_age())))
+        }
         Look::Fail(fault) => fail(i, spec, vec![], fault, Failed::Attempt),
         Look::Unread(fault) => fail(i, spec, vec![], fault, Failed::Read),
         Look::Act(action) => act(i, spec, action),
@@ -227,6 +238,9 @@ fn abort(i: &Input<'_>) -> Verdict {
 /// may wait for hours, and each look reads the BMC.
 const ROOM_MS: u64 = 900_000;
 
+/// Refusals in a row of what an action needs to know, until the step's timeout counts for it.
+const GATE_REFUSALS: u32 = 8;
+
 /// An action is wanted: every machine-wide reason against it, then the intent.
 fn act(i: &Input<'_>, spec: &StepSpec, action: Action) -> Verdict {
     let (action, presumed) = match restored::weigh(i, &action) {
@@ -239,6 +253,12 @@ fn act(i: &Input<'_>, spec: &StepSpec, action: Action) -> Verdict {
     if presumed.is_none()
         && let Some(fault) = gate::refuse(i, &action)
     {
+        // Waiting for room is nobody's delay; a word that never comes has the step's time.
+        let same = i.m.last_fault.as_ref().filter(|n| n.fault.code == fault.code);
+        let often = same.is_some_and(|n| n.count >= GATE_REFUSALS);
+        if often && view(i, spec).step_age() > spec.timeout.0 && !i.stopped && i.outage.is_none() {
+            return give_up(i, timed_out(i, spec));
+        }
         return fail(i, spec, vec![], fault, Failed::Read);
     }
     if i.stopped {
@@ -279,7 +299,7 @@ fn fail(
         let reason = fault.to_string();
         return end_step(i, spec, StepEnd::Skipped { reason });
     }
-    let next = retry::after(i.m, spec.retry, &fault, failed, i.now);
+    let next = retry::after(i.m, spec.retry, i.site.remediation.relogin, &fault, failed, i.now);
     let held_against = !matches!(next, retry::Next::Again { charged: false, .. });
     if held_against && let Some(why) = outage::excuse(i.outage, i.m, &fault) {
         let not_before = i.now + retry::again(i.m, spec.retry, &fault, i.now);
@@ -288,7 +308,7 @@ fn fail(
     }
     match next {
         retry::Next::GiveUp => {
-            before.push(Entry::Quarantined { fault });
+            before.push(Entry::Quarantined { fault: remedy::with_tried(i, fault) });
             write(before, i.now + watch::pause(i))
         }
         retry::Next::Again { not_before, charged } => {
@@ -299,7 +319,7 @@ fn fail(
 }
 
 fn give_up(i: &Input<'_>, fault: Fault) -> Verdict {
-    write(vec![Entry::Quarantined { fault }], i.now + watch::pause(i))
+    write(vec![Entry::Quarantined { fault: remedy::with_tried(i, fault) }], i.now + watch::pause(i))
 }
 
 fn end_step(i: &Input<'_>, spec: &StepSpec, end: StepEnd) -> Verdict {

@@ -76,6 +76,14 @@ struct Busy {
     last: Option<Box<Report>>,
 }
 
+/// What [`Slot::silent`] says.
+mod silence {
+    pub(super) const BMC: u8 = 1;
+    /// Its host answered since its power was changed last.
+    pub(super) const HOST_KNOWN: u8 = 2;
+    pub(super) const HOST: u8 = 4;
+}
+
 impl Busy {
     const NOTHING: Busy = Busy {
         probing: None,
@@ -114,14 +122,6 @@ impl DerefMut for Slot {
 /// 100,000 machines are resident: 1,000 bytes each, strings and all.
 const _: () = assert!(size_of::<Option<Slot>>() <= 272 && size_of::<Expected>() <= 216);
 
-/// What [`Slot::silent`] says.
-mod silence {
-    pub(super) const BMC: u8 = 1;
-    /// Its host answered since its power was changed last.
-    pub(super) const HOST_KNOWN: u8 = 2;
-    pub(super) const HOST: u8 = 4;
-}
-
 impl Slot {
     /// Keeps an event until the commit that is under way is answered.
     fn later(&mut self, event: Event) {
@@ -155,6 +155,8 @@ pub struct Director<D: Decide = Rules> {
     /// A stop that is not durable yet counts at once; its resumption counts when durable.
     stopping: VecDeque<(Option<Stopped>, u64)>,
     quarantines: VecDeque<EngineTime>,
+    /// The breaker's stop could not be made durable: said again after the next commit that is.
+    unsaid: Option<Stopped>,
     /// Why the last commit failed: no new actions until one succeeds.
     trouble: Option<String>,
 }
@@ -188,6 +190,7 @@ impl<D: Decide> Director<D> {
             token: 0,
             stopping: VecDeque::new(),
             quarantines: VecDeque::new(),
+            unsaid: None,
             trouble: None,
         };
         for row in loaded.machines {
@@ -217,9 +220,15 @@ impl<D: Decide> Director<D> {
         if let Some(expected) = &expected {
             self.headroom.change(expected, 0, held);
         }
-        let probed_at = EngineTime::ZERO;
-        self.slots[index] =
-            Some(Slot { row, expected, due, probed_at, busy: None, held, silent: 0 });
+        self.slots[index] = Some(Slot {
+            row,
+            expected,
+            due,
+            probed_at: EngineTime::ZERO,
+            busy: None,
+            held,
+            silent: 0,
+        });
     }
 
     pub fn machine(&self, id: MachineId) -> Option<&Machine> {
@@ -325,6 +334,7 @@ impl<D: Decide> Director<D> {
         self.settings.observe_only
             || self.trouble.is_some()
             || self.state.stopped.is_some()
+            || self.unsaid.is_some()
             || self.stopping.iter().any(|(s, _)| s.is_some())
     }
 
@@ -386,13 +396,13 @@ impl<D: Decide> Director<D> {
             | Event::Change { machine, .. } => Some(*machine),
             _ => None,
         };
-        self.one(now, event, out);
+        self.hear(now, event, out);
         if let Some(slot) = whose.and_then(|id| self.slot_mut(id)) {
             slot.tidy();
         }
     }
 
-    fn one(&mut self, now: EngineTime, event: Event, out: &mut Vec<Command>) {
+    fn hear(&mut self, now: EngineTime, event: Event, out: &mut Vec<Command>) {
         match event {
             Event::Tick => self.tick(now, out),
             Event::Probed { machine, token, report } => {
@@ -453,7 +463,14 @@ impl<D: Decide> Director<D> {
                         }
                         Ok(0)
                     }
-                    Err(e) => Err(store_fault(&e)),
+                    Err(e) => {
+                        // A person hears of it and says it again; the breaker does so itself, and
+                        // until then its stop counts as said.
+                        if ticket == 0 && stopped.is_some() {
+                            self.unsaid = stopped;
+                        }
+                        Err(store_fault(&e))
+                    }
                 };
                 out.push(Command::Ack { ticket, result });
             }
@@ -819,6 +836,10 @@ impl<D: Decide> Director<D> {
         let excused =
             slot.expected.clone().is_some_and(|e| self.outages.of(id, &e, lost, now).is_some());
         self.trouble = None;
+        if let Some(stopped) = self.unsaid.take() {
+            self.stopping.push_back((Some(stopped.clone()), 0));
+            out.push(Command::CommitStop { stopped: Some(stopped) });
+        }
         for ticket in tickets {
             out.push(Command::Ack { ticket, result: Ok(seq) });
         }

@@ -1,7 +1,7 @@
 //! `fold(journal) == row`: the only code that changes a [`Machine`]. An entry that does not fit
 //! the row is an error, never a guess.
 
-use super::action::{Expect, Outcome, Redo};
+use super::action::{Action, Expect, Outcome, Redo};
 use super::change::Change;
 use super::fault::Fault;
 use super::journal::{Entry, StepEnd};
@@ -10,6 +10,7 @@ use super::machine::{
     OpenState, Restored, Run,
 };
 use super::observed::Observed;
+use super::remedy::{REMEDIES_KEPT, Remedied};
 use super::stage::{Stage, is_legal};
 use super::time::EngineTime;
 use std::sync::Arc;
@@ -137,6 +138,9 @@ pub fn apply(m: &mut Machine, entry: &Entry, at: EngineTime) -> Result<(), Illeg
             }
             step.holds = step.holds.or(*holds);
             m.waiting = None;
+            if matches!(action, Action::BmcReset | Action::Power { .. }) {
+                m.last_reset = at;
+            }
             settle_down(m);
             m.open = Some(Box::new(OpenAction {
                 seq,
@@ -214,6 +218,17 @@ pub fn apply(m: &mut Machine, entry: &Entry, at: EngineTime) -> Result<(), Illeg
                     step.since = at;
                 }
             }
+        }
+        Entry::Remedied { remedy, code, .. } => {
+            if m.open.is_some() {
+                return Err(refuse("an action is open".into()));
+            }
+            let taken = m.remedies.get_or_insert_default();
+            if taken.len() == REMEDIES_KEPT {
+                taken.remove(0);
+            }
+            let code = code.as_str().into();
+            taken.push(Remedied { remedy: *remedy, at, seq, code });
         }
         Entry::Cut { .. } => {
             if let Some(step) = &mut m.step {

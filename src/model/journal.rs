@@ -6,6 +6,7 @@ use super::facts::Power;
 use super::fault::Fault;
 use super::identity::Identity;
 use super::limit::LimitClass;
+use super::remedy::Remedy;
 use super::stage::Stage;
 use super::time::EngineTime;
 use serde::{Deserialize, Serialize};
@@ -112,6 +113,13 @@ pub enum Entry {
         /// The outage, in words.
         why: String,
     },
+    /// Trying again did not mend it: a rung of the fault's ladder is taken. Its intent follows.
+    Remedied {
+        remedy: Remedy,
+        /// The fault's code.
+        code: String,
+        failures: u32,
+    },
     /// The machine was part of an outage: what was under way may have been cut.
     Cut {
         by: String,
@@ -188,6 +196,7 @@ impl Entry {
             Entry::Closed { .. } => "closed",
             Entry::Faulted { .. } => "faulted",
             Entry::Excused { .. } => "excused",
+            Entry::Remedied { .. } => "remedied",
             Entry::Cut { .. } => "cut",
             Entry::Lost { .. } => "lost",
             Entry::Back => "back",

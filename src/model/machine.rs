@@ -7,6 +7,7 @@ use super::fault::{Channel, Fault};
 use super::identity::Identity;
 use super::limit::LimitClass;
 use super::observed::Observed;
+use super::remedy::Remedied;
 use super::stage::Stage;
 use super::text::Text;
 use super::time::EngineTime;
@@ -240,6 +241,13 @@ pub struct Machine {
     /// The mark that the next probe at rest is compared with; empty while a run is under way.
     #[serde(default)]
     pub observed: Observed,
+    /// When Farrier last reset it or changed its power; zero = never.
+    #[serde(default)]
+    pub last_reset: EngineTime,
+    /// Remedies taken lately, oldest first.
+    #[allow(clippy::box_collection, reason = "nearly always empty: one word in every row")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remedies: Option<Box<Vec<Remedied>>>,
     /// Changes made behind Farrier's back, counted since registration.
     #[serde(default)]
     pub out_of_band: u16,
@@ -276,6 +284,8 @@ impl Machine {
             waiting: None,
             notice: None,
             observed: Observed::default(),
+            last_reset: EngineTime::ZERO,
+            remedies: None,
             out_of_band: 0,
             identity: Arc::default(),
             host_key: None,
@@ -306,6 +316,12 @@ impl Machine {
         let from_step =
             self.step.as_ref().and_then(|s| s.holds).filter(|c| Some(*c) != from_action);
         from_action.into_iter().chain(from_step)
+    }
+
+    /// Is the open action a remedy, and not the step's own?
+    pub fn is_remedied(&self) -> bool {
+        let last = self.remedies.as_ref().and_then(|r| r.last());
+        last.zip(self.open.as_ref()).is_some_and(|(remedy, open)| remedy.seq + 1 == open.seq)
     }
 
     /// The way on which an unreachable machine is.

@@ -11,6 +11,7 @@ pub mod journal;
 pub mod limit;
 pub mod machine;
 pub mod observed;
+pub mod remedy;
 pub mod stage;
 pub mod text;
 pub mod time;

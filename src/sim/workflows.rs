@@ -65,7 +65,7 @@ pub fn site() -> Site {
         catalog: catalog(),
         breaker_quarantines: 0,
         breaker_window_ms: 0,
-        remediation: Default::default(),
+        remediation: config::remediation::shipped(),
     }
 }
 

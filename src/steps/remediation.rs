@@ -1,6 +1,8 @@
 //! What is tried before a person is called, as data: the shipped file is `remediation.toml`.
 
+use crate::model::remedy::Remedy;
 use crate::model::time::Span;
+use crate::model::{Channel, Fault, FaultClass};
 
 /// When machines that fall silent together mean that something they share is out, and not they.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,8 +39,74 @@ impl Default for OutageRule {
     }
 }
 
+/// What follows refused credentials.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Relogin {
+    /// Tries after the first refusal.
+    pub limit: u16,
+    /// Before each of them: longer than the lock-out windows of BMCs that forgive (30 s to 5 min in
+    /// captured trees); two tries in all stay below every captured threshold (3 and more).
+    pub pause: Span,
+}
+
+impl Default for Relogin {
+    fn default() -> Self {
+        Self { limit: 1, pause: Span(360_000) }
+    }
+}
+
+/// One rung: what is done after so many failures, how often.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rung {
+    pub remedy: Remedy,
+    /// Failures of the same kind before it.
+    pub after: u32,
+    /// Times within `window`, for one machine.
+    pub limit: u32,
+    pub window: Span,
+}
+
+/// The rungs for some faults, lowest first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ladder {
+    pub class: FaultClass,
+    pub channel: Channel,
+    /// Fault codes; empty = every one of the class on the channel.
+    pub codes: Vec<String>,
+    pub rungs: Vec<Rung>,
+}
+
 /// Everything of `remediation.toml`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Remediation {
     pub outage: OutageRule,
+    pub relogin: Relogin,
+    /// Shortest time between two resets of one machine, BMC or power, Farrier's own steps' too.
+    pub interval: Span,
+    /// The first that fits a fault counts.
+    pub ladders: Vec<Ladder>,
+}
+
+/// No ladders: failures are tried again, then a person is called.
+impl Default for Remediation {
+    fn default() -> Self {
+        Self {
+            outage: OutageRule::default(),
+            relogin: Relogin::default(),
+            interval: Span(1_800_000),
+            ladders: Vec::new(),
+        }
+    }
+}
+
+impl Remediation {
+    /// The rungs for a fault.
+    pub fn rungs(&self, fault: &Fault) -> &[Rung] {
+        let fits = |l: &&Ladder| {
+            l.class == fault.class
+                && l.channel == fault.channel
+                && (l.codes.is_empty() || l.codes.iter().any(|c| *c == fault.code))
+        };
+        self.ladders.iter().find(fits).map_or(&[], |l| &l.rungs)
+    }
 }
