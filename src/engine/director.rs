@@ -120,7 +120,7 @@ impl DerefMut for Slot {
 }
 
 /// 100,000 machines are resident: 1,000 bytes each, strings and all.
-const _: () = assert!(size_of::<Option<Slot>>() <= 272 && size_of::<Expected>() <= 216);
+const _: () = assert!(size_of::<Option<Slot>>() <= 312 && size_of::<Expected>() <= 216);
 
 impl Slot {
     /// Keeps an event until the commit that is under way is answered.
@@ -412,7 +412,7 @@ impl<D: Decide> Director<D> {
                 }
                 slot.probing = None;
                 slot.probed_at = report.at;
-                self.hear(machine, &report, now);
+                self.count_silence(machine, &report, now);
                 let Some(slot) = self.slot_mut(machine) else { return };
                 if slot.commit.is_some() {
                     // Looked at again after the commit: the row is about to change.
@@ -571,7 +571,7 @@ impl<D: Decide> Director<D> {
     }
 
     /// Who answered: counted by domain, so that machines which fall silent together are seen to.
-    fn hear(&mut self, id: MachineId, report: &Report, now: EngineTime) {
+    fn count_silence(&mut self, id: MachineId, report: &Report, now: EngineTime) {
         let Some(slot) = self.slots.get_mut(id.0 as usize).and_then(Option::as_mut) else {
             return;
         };

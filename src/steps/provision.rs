@@ -89,7 +89,7 @@ impl Params {
         let booted = v.m.happened(ActionKind::PowerOn).filter(|a| a.at >= opened.at);
         match (booted, system.power) {
             (Some(on), Power::On) => {
-                let waited = v.now.since(on.closed);
+                let waited = v.watched_since(on.closed);
                 if waited > self.deadline.0 {
                     return Look::Fail(
                         Fault::new(
