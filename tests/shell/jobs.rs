@@ -60,7 +60,8 @@ fn facts_are_read_and_placeholders_are_unknown() {
         let mut jobs: Vec<_> = facts(&w).jobs.into_iter().map(|j| (j.name, j.running)).collect();
         jobs.sort();
         let named = |name: &str, running| (name.to_string(), running);
-        let wanted = [named("old", false), named("smoke-a-m1-3", true), named("wipe-a-m1-9", false)];
+        let wanted =
+            [named("old", false), named("smoke-a-m1-3", true), named("wipe-a-m1-9", false)];
         assert_eq!(jobs, wanted, "{shell}");
 
         w.file("dev/disk/nvme0n1", vec![0; 8192]);
