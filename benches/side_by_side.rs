@@ -38,7 +38,11 @@ fn main() {
         |flag: &str| args.iter().position(|a| a == flag).and_then(|i| args.get(i + 1)).cloned();
     let nodes = value("--nodes").and_then(|n| n.parse().ok()).unwrap_or(1000);
     let peer = Peer::read(value("--peer").as_deref());
-    println!("side by side, {nodes} nodes; the peer's figures: {}", peer.source);
+    println!(
+        "side by side, {nodes} nodes, load {}; the peer's figures: {}",
+        standin::load(),
+        peer.source
+    );
 
     flow(nodes, &peer);
     sync(nodes, &peer);

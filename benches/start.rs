@@ -56,10 +56,12 @@ fn starts(machines: u32) {
     for what in ["first start (empty database)", "second start", "third start"] {
         let daemon = serve(dir.path(), machines);
         let ms = daemon.first_answer();
+        let cpu = daemon.cpu_ms();
         let ceiling = ceiling_ms(machines);
         println!(
-            "start: {what}, {machines} machines: first answer after {ms:.0} ms (ceiling {ceiling} \
-             ms): {}",
+            "start: {what}, {machines} machines: first answer after {ms:.0} ms, {cpu:.0} ms of it \
+             CPU (ceiling {ceiling} ms; load {}): {}",
+            standin::load(),
             if ms <= ceiling { "ok" } else { "ABOVE" }
         );
         // All machines are in the database before the next start.
@@ -187,11 +189,13 @@ fn recovery(runs: u32) {
         daemon.wait("all read", 60, |d| d.get(&query)["read"] == all);
         let read = daemon.ms();
         daemon.wait("all decided", 60, |d| d.get(&query)["moved"] == all);
-        let decided = daemon.ms();
+        let (decided, cpu) = (daemon.ms(), daemon.cpu_ms());
         println!(
             "recovery: {runs} runs in flight, each with an open action: exec to first answer \
-             {first:.0} ms, all read {read:.0} ms, all decided and durable {decided:.0} ms \
-             (ceiling 2000 ms; looks not spread, edges that answer at once): {}",
+             {first:.0} ms, all read {read:.0} ms, all decided and durable {decided:.0} ms, \
+             CPU {cpu:.0} ms (ceiling 2000 ms; looks not spread, edges that answer at once; load \
+             {}): {}",
+            standin::load(),
             if decided <= 2000.0 { "ok" } else { "ABOVE" }
         );
     }

@@ -187,12 +187,15 @@ impl<D: Decide> Director<D> {
             unsaid: None,
             trouble: None,
         };
+        // Taken out, not looked up: the map's memory is free again before the due list is made.
+        let mut lines = loaded.expected;
         for row in loaded.machines {
             let id = row.id;
-            let expected = loaded.expected.get(&id).cloned();
+            let expected = lines.remove(&id);
             let spread = retry::jitter(id, now) % settings.spread_ms.max(1);
             director.place(row, expected, now + spread);
         }
+        drop(lines);
         // At once: one by one in order leaves the set's nodes half empty.
         director.due = director.slots.iter().flatten().map(|s| (s.due, s.row.id)).collect();
         director.recall_outages();
