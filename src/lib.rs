@@ -10,6 +10,7 @@ pub mod config;
 pub mod decide;
 pub mod engine;
 pub mod model;
+pub mod notify;
 pub mod port;
 pub mod shell;
 pub mod sim;

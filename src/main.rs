@@ -3,6 +3,7 @@
 use clap::Parser;
 use farrier::app;
 use farrier::app::database::SecretAsk;
+use farrier::app::demo::Profile;
 use farrier::cli::args::SecretCommand;
 use farrier::cli::{Cli, Dispatch, Local};
 use std::process::ExitCode;
@@ -26,14 +27,21 @@ fn local(command: Local, json: bool) -> ExitCode {
             first_seed: args.seed.unwrap_or(args.first_seed),
             profile: args.profile,
             json,
+            shrink: args.shrink,
+            script: args.script,
         }),
-        Local::Demo(args) => app::demo::demo(&app::demo::Options {
-            until: args.until,
-            exit: args.exit,
-            seed: args.seed,
-            time_scale: args.time_scale,
-            ..app::demo::Options::new(args.machines)
-        }),
+        Local::Demo(args) => {
+            let profile = Profile::from_name(&args.profile).unwrap_or_default();
+            app::demo::demo(&app::demo::Options {
+                until: args.until,
+                exit: args.exit,
+                seed: args.seed,
+                time_scale: args.time_scale.unwrap_or(profile.time_scale()),
+                profile,
+                plot: args.plot,
+                ..app::demo::Options::new(args.machines)
+            })
+        }
         Local::DemoHook(url) => app::demo::hook(&url),
         Local::Serve(args) => app::serve::serve(&app::serve::Ask {
             config: args.config,
@@ -42,6 +50,13 @@ fn local(command: Local, json: bool) -> ExitCode {
             confirm: args.confirm,
         }),
         Local::Fsck(args) => app::database::check(args.db, &args.config, json),
+        Local::Backup(args) => {
+            app::backup::backup(args.db, &args.config, &args.file, args.replace, json)
+        }
+        Local::SystemdUnit(args) => app::systemd::print_unit(&args.config, args.key.as_deref()),
+        Local::Restore(args) => {
+            app::backup::restore(args.db, &args.config, &args.file, args.dry_run, json)
+        }
         Local::Secret(args) => {
             let ask = match args.command {
                 SecretCommand::Set { name, user, file } => SecretAsk::Set { name, user, file },

@@ -4,7 +4,7 @@
 mod support;
 
 use farrier::cli::{Cli, Dispatch, Local};
-use farrier::model::Stage;
+use farrier::model::{Entry, Machine, Stage, StepEnd};
 use insta::assert_snapshot;
 use serde_json::Value;
 use support::{Plan, Served, serve};
@@ -22,7 +22,8 @@ async fn fleet() -> Served {
         let (code, _, err) = s.cli_raw(words).await;
         assert_eq!(code, 0, "{words:?} {err}");
     }
-    s.until_machine(1, "ready", |m| m.stage == Stage::Ready && m.run.is_none()).await;
+    let looked_at = |m: &Machine| m.stage == Stage::Ready && m.observed.power.is_some();
+    s.until_machine(1, "ready and looked at", looked_at).await;
     s.until_machine(2, "quarantined", |m| m.is_quarantined()).await;
     s.until_machine(4, "unreachable", |m| m.is_unreachable()).await;
     s
@@ -78,6 +79,81 @@ async fn people_change_the_fleet() {
     assert_eq!(s.cli(&key).await, s.cli(&key).await, "said twice, done once");
     let by_ann = s.store.journal(10).iter().filter(|l| l.entry.name() == "changed").count();
     assert_eq!(by_ann, 1);
+}
+
+#[tokio::test]
+async fn steps_are_skipped_and_runs_aborted() {
+    let s = serve(Plan { machines: 5, refuses: &["n01", "n02", "n03"], ..Plan::default() }).await;
+    s.settled().await;
+    let (code, _, err) = s.cli_raw(&["machine", "enroll", "n01", "n02", "n03"]).await;
+    assert_eq!(code, 0, "{err}");
+    for id in 1..=3 {
+        s.until_machine(id, "quarantined", |m| m.is_quarantined()).await;
+    }
+    assert_snapshot!("explain_ways_out", s.cli(&["machine", "explain", "n01"]).await);
+    let skip = |words: &[&'static str]| [&["machine", "skip"], words].concat();
+    assert_snapshot!(
+        "skip_nothing",
+        s.cli(&skip(&["n04", "--why", "the relay is known to be broken"])).await
+    );
+    assert_snapshot!("skip_mixed", s.cli(&skip(&["n01", "n04", "--why", "x"])).await);
+    assert_snapshot!("skip_without_why", s.cli(&skip(&["n01"])).await);
+    assert_snapshot!(
+        "skip_another_step",
+        s.cli(&skip(&["n01", "--step", "identify", "--why", "x"])).await
+    );
+    assert_snapshot!(
+        "skip_selected",
+        s.cli(&skip(&[
+            "--selector",
+            "step=off,name=n0[12]",
+            "--why",
+            "the relay is known to be broken"
+        ]))
+        .await
+    );
+    assert_snapshot!(
+        "skip",
+        s.cli(&skip(&[
+            "--selector",
+            "step=off,name=n0?,rack=r1",
+            "--confirm",
+            "3",
+            "--why",
+            "the relay is known to be broken"
+        ]))
+        .await
+    );
+    for id in 1..=3 {
+        s.until_machine(id, "ready", |m| m.stage == Stage::Ready && m.run.is_none()).await;
+    }
+    let ended = s.store.journal(1).into_iter().filter_map(|l| match l.entry {
+        Entry::StepEnded { key, end: StepEnd::Skipped { reason } } => Some((key, reason)),
+        _ => None,
+    });
+    assert_eq!(
+        ended.collect::<Vec<_>>(),
+        [("off".into(), "a person said so: the relay is known to be broken".to_string())]
+    );
+    assert_snapshot!(
+        "abort_at_rest",
+        s.cli(&["machine", "abort", "n01", "--why", "the rack is to be moved"]).await
+    );
+    assert_snapshot!("abort_nothing", s.cli(&["machine", "abort", "n04", "--why", "x"]).await);
+}
+
+#[tokio::test]
+async fn an_aborted_run_ends_in_repair() {
+    let s = serve(Plan { machines: 1, refuses: &["n01"], ..Plan::default() }).await;
+    s.settled().await;
+    s.cli_raw(&["machine", "enroll", "n01"]).await;
+    s.until_machine(1, "quarantined", |m| m.is_quarantined()).await;
+    assert_snapshot!(
+        "abort",
+        s.cli(&["machine", "abort", "n01", "--why", "the rack is to be moved"]).await
+    );
+    s.until_machine(1, "in repair", |m| m.stage == Stage::Repair && m.run.is_none()).await;
+    assert_snapshot!("aborted_run", s.cli(&["run", "show", "n01"]).await);
 }
 
 #[tokio::test]

@@ -24,6 +24,7 @@ fn in_catalog(below: &str) -> bool {
 /// The example configuration with all that ships.
 fn shipped() -> Sources {
     Sources {
+        remediation: None,
         daemon: file("farrier.example.toml"),
         inventory: vec![file("inventory.example.toml")],
         workflows: vec![file("workflows/gpu-node.toml"), file("workflows/cpu-node.toml")],
@@ -75,6 +76,22 @@ fn the_shipped_files_pass_without_a_warning() {
     assert_eq!(&*loaded.site.workflows[&profile.workflow].name, "gpu-node");
     // The example spells out the limits that hold without any.
     assert_eq!(loaded.site.limits, config::inventory::DEFAULT_LIMITS);
+}
+
+#[test]
+fn a_large_site_may_flash_a_tenth_of_itself_at_once() {
+    use config::inventory::{DEFAULT_LIMITS, default_limits};
+    use farrier::model::{DomainKind, LimitClass};
+    assert_eq!(default_limits(0), DEFAULT_LIMITS);
+    assert_eq!(default_limits(640), DEFAULT_LIMITS);
+    let large = default_limits(4_500);
+    let site =
+        |l: &&farrier::model::Limit| l.class == LimitClass::Flash && l.per == DomainKind::Site;
+    assert_eq!(large.iter().find(site).map(|l| l.max), Some(450));
+    let others = |all: &[farrier::model::Limit]| {
+        all.iter().filter(|l| !site(l)).copied().collect::<Vec<_>>()
+    };
+    assert_eq!(others(&large), others(&DEFAULT_LIMITS));
 }
 
 #[test]
@@ -294,6 +311,26 @@ bmc = { url = "http://10.20.1.4" }
         "inventory_mistakes",
         report(&Sources { inventory: vec![inventory], ..shipped() })
     );
+}
+
+#[test]
+fn a_stage_has_an_sla_of_its_own_or_its_steps_timeouts() {
+    use farrier::model::{Stage, time::Span};
+    let own = |text: &str| {
+        let mut sources = shipped();
+        let file = &sources.workflows[0];
+        let text = format!("{}\n[sla]\n{text}\n", file.text);
+        sources.workflows[0] = Source::new(file.path.clone(), text);
+        sources
+    };
+    let workflows = load(&own("firmware = \"6h\"")).unwrap().site.workflows;
+    let gpu = workflows.values().find(|w| &*w.name == "gpu-node").unwrap();
+    assert_eq!(gpu.sla(Stage::Firmware), Some(Span(6 * 3_600_000)));
+    assert_eq!(gpu.sla(Stage::Discover), Some(Span(3_600_000)), "twice 30m");
+    assert_eq!(gpu.sla(Stage::InService), None);
+    let found = report(&own("firmware = \"0s\"\nready = \"1h\""));
+    assert!(found.contains("`firmware` in `[sla]` must be longer than nothing"), "{found}");
+    assert!(found.contains("unknown key `ready`"), "{found}");
 }
 
 #[test]

@@ -21,6 +21,7 @@ fn step(stage: Stage, key: &str, step: Step) -> StepSpec {
         step,
         timeout: time::Span(3_600_000),
         stall: time::Span(900_000),
+        usual: time::Span(0),
         retry: Retry::default(),
         unsupported: Unsupported::Quarantine,
         when: When::default(),
@@ -32,6 +33,7 @@ fn site() -> Site {
     let workflow = Workflow {
         name: "w".into(),
         watch: time::Span(300_000),
+        sla: Default::default(),
         steps: vec![
             step(Stage::Discover, "identify", Step::Identify(identify::Params {})),
             step(Stage::Firmware, "off", Step::Power(power::Params { state: power::Wanted::Off })),
@@ -59,7 +61,7 @@ fn expected(n: u32) -> Arc<Expected> {
         pool: "pool".into(),
         profile: "p".into(),
         domains: [].into(),
-        labels: BTreeMap::new(),
+        labels: Default::default(),
         bmc: BmcEndpoint::default(),
         host: HostEndpoint::default(),
     })

@@ -64,6 +64,7 @@ impl Case {
             step: Step::Firmware(firmware::Params {}),
             timeout: time::Span(7_200_000),
             stall: time::Span(900_000),
+            usual: time::Span(0),
             retry: Retry::default(),
             unsupported: Unsupported::Quarantine,
             when: When::default(),
@@ -89,7 +90,12 @@ impl Case {
                 cluster: Some("c".into()),
                 ..Profile::default()
             },
-            workflow: Workflow { name: "w".into(), watch: time::Span(300_000), steps: vec![spec] },
+            workflow: Workflow {
+                name: "w".into(),
+                watch: time::Span(300_000),
+                sla: Default::default(),
+                steps: vec![spec],
+            },
             expected: Expected {
                 name: "n1".into(),
                 identity: Identity::default().into(),
@@ -98,7 +104,7 @@ impl Case {
                 pool: "p".into(),
                 profile: "p".into(),
                 domains: [].into(),
-                labels: BTreeMap::new(),
+                labels: Default::default(),
                 bmc: BmcEndpoint::default(),
                 host: HostEndpoint::default(),
             },
@@ -168,6 +174,7 @@ impl Case {
             room: &Free,
             stopped: false,
             resumed: EngineTime::ZERO,
+            outage: None,
         })
     }
 

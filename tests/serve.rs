@@ -15,7 +15,7 @@ use farrier::sim::durations::{Draw, Durations};
 use farrier::sim::faults::Dice;
 use farrier::sim::physics::{HostState, Quirks, Sickness};
 use farrier::sim::rng::Rng;
-use farrier::sim::serve::{Berth, Seat, Serving, Settings, admin, host, serve};
+use farrier::sim::serve::{Berth, Hosts, Latency, Seat, Serving, Settings, admin, host, serve};
 use farrier::sim::truth::What;
 use russh::keys::PrivateKey;
 use russh::keys::ssh_key::LineEnding;
@@ -72,7 +72,8 @@ async fn site(scale: u32, berths: impl IntoIterator<Item = (Option<Sickness>, Qu
             burn_in: Draw::new(1, 0.0, 1, 1),
             ..Durations::default()
         },
-        latency_ms: (0, 2),
+        latency: Latency::Even(0, 2),
+        hosts: Hosts::Programs,
         authorized_key: key.public_key().to_openssh().unwrap(),
         redfish_port: 0,
         ssh_port: 0,
@@ -318,7 +319,7 @@ async fn facts_that_went_over_the_wire_are_the_facts() {
             machine: MachineId(u32::try_from(n).unwrap()),
             name: site.seat(n).name.clone(),
             endpoint: BmcEndpoint {
-                url: site.serving.bmc_url(site.seat(n)),
+                url: site.serving.bmc_url(site.seat(n)).into(),
                 credential: format!("password-{n}").into(),
                 tls: "off".into(),
             },
@@ -761,7 +762,8 @@ async fn boot_server(open_for: Vec<String>) -> (String, BootServer) {
 #[tokio::test]
 async fn a_network_boot_installs_calls_back_and_comes_up_with_a_new_key() {
     let site = site(600, healthy(3)).await;
-    let (url, server) = boot_server([1, 3].map(|n| identity(n).mac.unwrap()).to_vec()).await;
+    let (url, server) =
+        boot_server([1, 3].map(|n| identity(n).mac.unwrap().to_string()).to_vec()).await;
     site.serving.world.set_boot_url(format!("{url}/"));
     // The third has data on its disks.
     site.seat(3).with(site.now(), |b| b.vm.foreign_data = true);

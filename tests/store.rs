@@ -10,7 +10,8 @@ use farrier::model::facts::*;
 use farrier::model::*;
 use farrier::port::store::*;
 use farrier::port::{Secret, Vault};
-use farrier::store::fsck::{backup, fsck};
+use farrier::store::backup::backup;
+use farrier::store::fsck::fsck;
 use farrier::store::key::{Key, KeyFrom};
 use farrier::store::vault::{From, Reference, References, SiteVault};
 use farrier::store::{Settings, SqliteStore};
@@ -56,7 +57,7 @@ fn expected(n: u32) -> Expected {
         pool: "pool".into(),
         profile: "p".into(),
         domains: [Domain { kind: DomainKind::Rack, name: "r1".into() }].into(),
-        labels: BTreeMap::from([("zone".into(), "a \"quoted\" é".into())]),
+        labels: BTreeMap::from([("zone".into(), "a \"quoted\" é".into())]).into(),
         bmc: BmcEndpoint::default(),
         host: HostEndpoint::default(),
     }
@@ -508,11 +509,11 @@ async fn a_backup_is_whole_while_the_daemon_runs() {
     let store = p.open().await;
     let rows = site(&store, 20).await;
     let copy = p.beside(".backup");
-    backup(&p.path, &copy).await.unwrap();
+    backup(&p.path, &copy, false).await.unwrap();
     commit(&store, &[item(&rows[0], 20, vec![enroll("k")])]).await;
     let report = fsck(&copy).await.unwrap();
     assert_eq!((report.machines, report.entries, report.found), (20, 20, 0));
-    let why = backup(&p.path, &copy).await.unwrap_err().to_string();
+    let why = backup(&p.path, &copy, false).await.unwrap_err().to_string();
     assert!(why.contains("there already"), "{why}");
     let restored = SqliteStore::open(&copy, Settings::default()).await.unwrap();
     assert_eq!(restored.load().await.unwrap().machines, rows);

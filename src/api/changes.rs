@@ -20,6 +20,8 @@ use tokio::time::Instant;
 
 /// Longest `why`, in characters: it stands in every row of the journal's reader.
 const WHY_MAX: usize = 500;
+/// Longest step key, in bytes: that of the workflow files.
+const STEP_MAX: usize = 128;
 
 /// Says something about one machine.
 #[utoipa::path(post, path = "/v1/machines/{name}/changes", tag = "changes",
@@ -75,7 +77,7 @@ pub(super) async fn many(
     }
     let matcher = order.selector.check("selector.")?;
     let names: BTreeSet<String> = order.selector.names.iter().cloned().collect();
-    let found = ask(&state, move |d, _| {
+    let found = ask(&state, move |d, now| {
         for name in names {
             if !d.machines().any(|m| m.seq > 0 && *m.name == *name) {
                 let near = nearest(&name, d.machines().map(|m| &*m.name));
@@ -84,7 +86,7 @@ pub(super) async fn many(
         }
         let mut found: Vec<(String, MachineId)> = d
             .machines()
-            .filter(|m| matcher.matches(m, d.expected(m.id).map(AsRef::as_ref)))
+            .filter(|m| matcher.matches(d, m, now))
             .map(|m| (m.name.to_string(), m.id))
             .collect();
         found.sort_unstable();
@@ -320,6 +322,9 @@ fn read(order: &ChangeOrder, place: &str) -> Result<Change, Problem> {
     if order.allow_existing_data.is_some() && order.change != ChangeKind::Enroll {
         return Err(extra("allow_existing_data"));
     }
+    if order.step.is_some() && order.change != ChangeKind::Skip {
+        return Err(extra("step"));
+    }
     let desired = match order.desired.as_deref() {
         None => None,
         Some(text) => Some(Desired::from_name(text).ok_or_else(|| {
@@ -352,8 +357,23 @@ fn read(order: &ChangeOrder, place: &str) -> Result<Change, Problem> {
         ChangeKind::Retry => {
             Change::Retry { why: order.why.as_deref().map_or("asked for", str::trim).to_string() }
         }
+        ChangeKind::Skip => Change::Skip { step: check_step(order, place)?, why: why()? },
+        ChangeKind::Abort => Change::Abort { why: why()? },
         ChangeKind::Repair => Change::Repair { why: why()? },
     })
+}
+
+/// The step is said, never guessed: an order that comes late must not skip the next one.
+fn check_step(order: &ChangeOrder, place: &str) -> Result<String, Problem> {
+    match order.step.as_deref().map(str::trim) {
+        Some(step) if !step.is_empty() && step.len() <= STEP_MAX => Ok(step.to_string()),
+        _ => Err(Problem::new(
+            Code::BadBody,
+            "`skip` needs `step`, the key of the step that is meant",
+        )
+        .place(format!("{place}step"))
+        .hint("`farrier machine show` says at which step a machine is")),
+    }
 }
 
 fn check_why(why: Option<&str>, place: &str, kind: &str) -> Result<String, Problem> {

@@ -1,7 +1,8 @@
 //! Which machines are meant: names, globs and the words that rows carry.
 
 use super::problem::{Code, Problem};
-use crate::model::{Desired, Expected, Machine, Stage};
+use crate::engine::Director;
+use crate::model::{Desired, EngineTime, Machine, Stage};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use utoipa::ToSchema;
@@ -32,14 +33,24 @@ pub struct Selector {
     /// `ready`, `in-service`, `drained`, `retired`, or `none`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub desired: Option<String>,
+    /// At the step with this key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub step: Option<String>,
     /// Held for maintenance.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub held: Option<bool>,
+    /// Past the SLA of its stage.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stuck: Option<bool>,
+    /// Something was changed behind Farrier's back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub out_of_band: Option<bool>,
 }
 
 const CONDITIONS: &[&str] = &["ok", "backing-off", "unreachable", "quarantined"];
 const CONTROLS: &[&str] = &["unmanaged", "adopted", "enrolled"];
-const KEYS: &str = "name, pool, rack, stage, condition, control, desired, held";
+const KEYS: &str =
+    "name, pool, rack, stage, step, condition, control, desired, held, stuck, out-of-band";
 
 impl Selector {
     /// Reads `pool=h100,stage=ready` as the CLI takes it.
@@ -58,9 +69,18 @@ impl Selector {
                 "condition" => &mut s.condition,
                 "control" => &mut s.control,
                 "desired" => &mut s.desired,
-                "held" => {
-                    let held = value.parse().map_err(|_| "`held` is `true` or `false`")?;
-                    s.held = Some(held);
+                "step" => &mut s.step,
+                word @ ("held" | "stuck" | "out-of-band") => {
+                    let slot = match word {
+                        "held" => &mut s.held,
+                        "stuck" => &mut s.stuck,
+                        _ => &mut s.out_of_band,
+                    };
+                    let said =
+                        value.parse().map_err(|_| format!("`{word}` is `true` or `false`"))?;
+                    if slot.replace(said).is_some() {
+                        return Err(format!("`{word}` is given twice"));
+                    }
                     continue;
                 }
                 other => return Err(format!("there is no key `{other}`; the keys are {KEYS}")),
@@ -113,8 +133,9 @@ pub struct Matcher {
 }
 
 impl Matcher {
-    pub fn matches(&self, m: &Machine, expected: Option<&Expected>) -> bool {
+    pub fn matches(&self, d: &Director, m: &Machine, now: EngineTime) -> bool {
         let s = &self.selector;
+        let expected = d.expected(m.id);
         let is = |wanted: &Option<String>, has: &str| wanted.as_deref().is_none_or(|w| w == has);
         let place = |wanted: &Option<String>, has: Option<&str>| {
             wanted.as_deref().is_none_or(|w| has == Some(w))
@@ -129,7 +150,10 @@ impl Matcher {
             && is(&s.condition, m.condition.name())
             && is(&s.control, m.control.name())
             && is(&s.desired, m.desired.map_or("none", Desired::name))
+            && place(&s.step, m.step.as_ref().map(|step| &*step.key))
             && s.held.is_none_or(|held| held == m.hold.is_some())
+            && s.out_of_band.is_none_or(|changed| changed == (m.out_of_band > 0))
+            && s.stuck.is_none_or(|stuck| stuck == d.overdue(m.id, now))
     }
 }
 
@@ -220,11 +244,13 @@ mod tests {
 
     #[test]
     fn selectors_are_read_or_refused() {
-        let s = Selector::parse("pool=h100, stage=ready,held=true").unwrap();
+        let s = Selector::parse("pool=h100, stage=ready,held=true,out-of-band=false").unwrap();
         assert_eq!(
-            (s.pool.as_deref(), s.stage.as_deref(), s.held),
-            (Some("h100"), Some("ready"), Some(true))
+            (s.pool.as_deref(), s.stage.as_deref(), s.held, s.out_of_band, s.stuck),
+            (Some("h100"), Some("ready"), Some(true), Some(false), None)
         );
+        assert!(Selector::parse("stuck=yes").unwrap_err().contains("`true` or `false`"));
+        assert!(Selector::parse("held=true,held=false").unwrap_err().contains("twice"));
         assert!(s.check("").is_ok());
         assert!(Selector::parse("pol=h100").unwrap_err().contains("no key `pol`"));
         assert!(Selector::parse("pool").unwrap_err().contains("key=value"));

@@ -2,6 +2,7 @@
 //! row does, and nothing comes out that was not put here on purpose.
 
 use crate::decide::explain::Explanation as Live;
+use crate::engine::Director;
 use crate::model::{EngineTime, Expected, Fault, Identity, Machine};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -45,6 +46,33 @@ pub struct MachineRow {
     /// Drift noticed at rest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub notice: Option<String>,
+    /// Past the SLA of its stage: since when it should have moved on, and what it waits for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stuck: Option<StuckView>,
+    /// Changes made behind Farrier's back, counted since registration.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub out_of_band: u16,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_zero(n: &u16) -> bool {
+    *n == 0
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct StuckView {
+    /// Since the SLA was over.
+    pub for_ms: u64,
+    pub what: String,
+}
+
+/// One change made behind Farrier's back.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct OutOfBandView {
+    pub seq: u64,
+    /// When it was noticed: wall-clock time, RFC 3339.
+    pub at: String,
+    pub what: String,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -81,7 +109,8 @@ impl From<&Fault> for FaultView {
 }
 
 impl MachineRow {
-    pub fn of(m: &Machine, expected: Option<&Expected>, now: EngineTime) -> Self {
+    pub fn of(d: &Director, m: &Machine, now: EngineTime) -> Self {
+        let expected = d.expected(m.id);
         let fault = m.last_fault.as_ref().filter(|n| n.count > 0 || m.is_quarantined());
         Self {
             name: m.name.to_string(),
@@ -106,6 +135,10 @@ impl MachineRow {
             waiting: m.waiting.as_deref().map(str::to_string),
             fault: fault.map(|n| FaultView::from(&n.fault)),
             notice: m.notice.as_deref().map(str::to_string),
+            stuck: d
+                .stuck(m.id, now)
+                .map(|s| StuckView { for_ms: now.since(s.since), what: s.what }),
+            out_of_band: m.out_of_band,
         }
     }
 }
@@ -143,6 +176,9 @@ pub struct MachineView {
     /// Until it is looked at next; absent while something is under way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_look_ms: Option<u64>,
+    /// The last changes made behind Farrier's back, newest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub out_of_band_changes: Vec<OutOfBandView>,
     /// By part: `system`, `inventory`, `firmware`, `tasks`, `host`, `job`, `cluster`, `boot`.
     pub facts: BTreeMap<String, FactView>,
 }
@@ -159,7 +195,11 @@ pub struct IdentityView {
 
 impl From<&Identity> for IdentityView {
     fn from(i: &Identity) -> Self {
-        Self { serial: i.serial.clone(), uuid: i.uuid.clone(), mac: i.mac.clone() }
+        Self {
+            serial: i.serial.as_deref().map(str::to_string),
+            uuid: i.uuid.as_deref().map(str::to_string),
+            mac: i.mac.as_deref().map(str::to_string),
+        }
     }
 }
 
@@ -187,11 +227,11 @@ impl From<&Expected> for ExpectedView {
         Self {
             identity: (&*e.identity).into(),
             domains,
-            labels: e.labels.clone(),
+            labels: (*e.labels).clone(),
             bmc_url: bare_url(&e.bmc.url),
             bmc_credential: e.bmc.credential.to_string(),
             bmc_tls: e.bmc.tls.to_string(),
-            host_address: e.host.address.clone(),
+            host_address: e.host.address.to_string(),
             host_user: e.host.user.to_string(),
         }
     }
@@ -377,8 +417,9 @@ pub struct Runs {
     pub runs: Vec<RunView>,
 }
 
-/// What people may order. `why` is kept in the journal with `hold`, `unhold`, `release` and
-/// `repair`, which require it, and with `retry`; with the others it goes to the daemon's log.
+/// What people may order. `why` is kept in the journal with `hold`, `unhold`, `release`, `skip`,
+/// `abort` and `repair`, which require it, and with `retry`; with the others it goes to the
+/// daemon's log.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ChangeOrder {
@@ -390,6 +431,10 @@ pub struct ChangeOrder {
     /// With `enroll`: a first deployment may overwrite a disk that holds data.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allow_existing_data: Option<bool>,
+    /// With `skip` (required): the key of the step that is meant. A machine that is at another step
+    /// by then refuses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
 }
@@ -412,6 +457,10 @@ pub enum ChangeKind {
     Release,
     /// Try the current step again now.
     Retry,
+    /// End the current step as skipped; the run goes on with the next one.
+    Skip,
+    /// Start nothing more of the run, follow what was launched to its end, then rest in `repair`.
+    Abort,
     /// Give the machine to people.
     Repair,
 }
@@ -482,6 +531,12 @@ pub struct Status {
     pub by_condition: BTreeMap<String, usize>,
     pub by_control: BTreeMap<String, usize>,
     pub held: usize,
+    /// Machines past the SLA of their stage.
+    pub stuck: usize,
+    /// Changes made behind Farrier's back, on all machines since their registration.
+    pub out_of_band: u64,
+    /// Failure domains that are out now.
+    pub outages: Vec<OutageView>,
     /// Actions that are not yet observed finished.
     pub open_actions: usize,
     /// Absent while actions are allowed.
@@ -494,6 +549,22 @@ pub struct Status {
     pub observe_only: bool,
     /// A change that touches more machines than this waits for a confirm.
     pub confirm_max: usize,
+}
+
+/// A failure domain whose machines stopped answering together: nothing is charged to them.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct OutageView {
+    /// Kind of failure domain: `site`, `rack`, …
+    pub per: String,
+    pub domain: String,
+    /// `bmc` or `host`: which way they went silent.
+    pub channel: String,
+    /// Machines that are silent, of those that answered before.
+    pub out: u32,
+    pub of: u32,
+    pub for_ms: u64,
+    /// The same in words, with what it points to.
+    pub text: String,
 }
 
 /// One bucket of a limit.

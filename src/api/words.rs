@@ -19,10 +19,9 @@ pub fn words(entry: &Entry) -> String {
             format!("step `{key}` skipped: {reason}")
         }
         Entry::Proven { identity } => {
-            let parts: Vec<&str> = [&identity.serial, &identity.uuid, &identity.mac]
-                .into_iter()
-                .filter_map(Option::as_deref)
-                .collect();
+            let (serial, mac) = (identity.serial.as_deref(), identity.mac.as_deref());
+            let parts: Vec<&str> =
+                [serial, identity.uuid.as_deref(), mac].into_iter().flatten().collect();
             format!("identity proven: {}", parts.join(", "))
         }
         Entry::HostKeyPinned { .. } => "SSH host key pinned".into(),
@@ -44,12 +43,29 @@ pub fn words(entry: &Entry) -> String {
             let counts = if *charged { "" } else { " (not counted)" };
             format!("attempt failed{counts}: {fault}")
         }
+        Entry::Excused { fault, why, .. } => {
+            format!("attempt failed (not counted, laid to {why}): {fault}")
+        }
+        Entry::Remedied { remedy, code, failures } => {
+            format!("tries {} after {failures} failures of `{code}`", remedy.name())
+        }
+        Entry::Cut { by } => format!("was part of an outage: {by}"),
         Entry::Lost { fault } => format!("the BMC stopped answering: {fault}"),
         Entry::Back => "the BMC answers again".into(),
         Entry::Quarantined { fault } => format!("quarantined: {fault}"),
         Entry::Waits { what } => format!("waits for {what}"),
+        Entry::Observed { power, boot, firmware } => {
+            let power = power.map(|p| format!("power {p:?}").to_lowercase());
+            let boot = boot.as_ref().map(|b| format!("boot override {b}"));
+            let firmware = (!firmware.is_empty()).then(|| firmware.join(", "));
+            let parts: Vec<String> = [power, boot, firmware].into_iter().flatten().collect();
+            format!("at rest: {}", parts.join("; "))
+        }
         Entry::OutOfBand { what } => format!("not done by Farrier: {what}"),
-        Entry::Restored { incarnation } => {
+        Entry::Presumed { action, why, .. } => {
+            format!("`{}` may have been done already: {why}", action.kind())
+        }
+        Entry::Restored { incarnation, .. } => {
             format!("the database was restored from a backup, now incarnation {incarnation}")
         }
         Entry::Noticed { what } if what.is_empty() => "the notice is gone".into(),

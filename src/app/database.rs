@@ -184,7 +184,7 @@ fn read_value(file: Option<&Path>) -> Result<Secret, String> {
     Ok(Secret::new(value))
 }
 
-fn block_on(work: impl Future<Output = ExitCode>) -> ExitCode {
+pub(super) fn block_on(work: impl Future<Output = ExitCode>) -> ExitCode {
     match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime.block_on(work),
         Err(e) => {

@@ -57,6 +57,9 @@ pub fn load(path: &Path) -> Result<config::Loaded, Problems> {
     for path in toml_files(&daemon.workflows, &mut unreadable) {
         sources.workflows.extend(read(&path, &mut unreadable));
     }
+    if let Some(path) = &daemon.remediation {
+        sources.remediation = read(path, &mut unreadable);
+    }
     // A site without firmware updates needs no catalog.
     if daemon.catalog.is_dir() {
         for vendor in folders(&daemon.catalog, &mut unreadable) {

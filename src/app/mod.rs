@@ -1,12 +1,16 @@
 //! Wiring: the only place that knows every part.
 
+pub mod backup;
 pub mod check;
 pub mod current;
 pub mod database;
 pub mod demo;
+pub mod descriptors;
 pub mod files;
 pub mod listen;
 pub mod parts;
 pub mod reload;
 pub mod serve;
 pub mod simulate;
+pub mod systemd;
+pub mod webhooks;

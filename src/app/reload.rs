@@ -1,11 +1,13 @@
 //! What a (re)loaded inventory would change, and taking it into a running engine.
 
 use super::current::Current;
-use super::{files, parts};
+use super::systemd::{self, Manager};
+use super::{files, parts, webhooks};
 use crate::boot::ImageServer;
 use crate::config;
 use crate::engine::driver::Handle;
 use crate::model::{Expected, MachineId};
+use crate::notify::Notifier;
 use crate::port::store::Store;
 use crate::port::{Inward, Secret};
 use crate::steps::site::Site;
@@ -41,17 +43,20 @@ pub fn difference(known: &BTreeMap<Arc<str>, Arc<Expected>>, file: &[Arc<Expecte
     found
 }
 
-/// Stores what is new or changed; returns the machines to tell the engine of.
+/// Stores what is new or changed among `lines`, the files' machines; returns the machines to tell
+/// the engine of.
 ///
 /// # Errors
-/// A sentence for a person; nothing was changed.
+/// A sentence for a person. The engine was told nothing; lines that the store took before it
+/// failed are taken over at the next reload or start.
 pub async fn take(
     store: &dyn Store,
     known: &BTreeMap<Arc<str>, Arc<Expected>>,
+    lines: &[Arc<Expected>],
     loaded: &config::Loaded,
     confirmed: Option<usize>,
 ) -> Result<Vec<(MachineId, Arc<Expected>)>, String> {
-    let diff = difference(known, &loaded.expected);
+    let diff = difference(known, lines);
     for name in &diff.vanished {
         tracing::warn!(machine = %name, "not in the inventory any more; Farrier leaves it as it is");
     }
@@ -70,12 +75,16 @@ pub async fn take(
     }
     let touched: BTreeSet<&Arc<str>> = diff.added.iter().chain(&diff.changed).collect();
     let fresh: Vec<Arc<Expected>> =
-        loaded.expected.iter().filter(|e| touched.contains(&e.name)).cloned().collect();
+        lines.iter().filter(|e| touched.contains(&e.name)).cloned().collect();
     if fresh.is_empty() {
         return Ok(Vec::new());
     }
-    let plain: Vec<Expected> = fresh.iter().map(|e| (**e).clone()).collect();
-    let ids = store.expect(&plain).await.map_err(|e| e.to_string())?;
+    // A part at a time: 100,000 new machines as one statement are half a gigabyte.
+    let mut ids = Vec::with_capacity(fresh.len());
+    for part in fresh.chunks(1000) {
+        let plain: Vec<Expected> = part.iter().map(|e| (**e).clone()).collect();
+        ids.extend(store.expect(&plain).await.map_err(|e| e.to_string())?);
+    }
     if ids.len() != fresh.len() {
         return Err("the store gave fewer ids than machines".into());
     }
@@ -113,6 +122,8 @@ pub struct Control {
     pub store: Arc<dyn Store>,
     pub engine: Handle,
     pub images: ImageServer,
+    pub notifier: Notifier,
+    pub manager: Manager,
     pub token: Option<Secret>,
 }
 
@@ -128,7 +139,17 @@ impl Control {
     /// # Errors
     /// The report of what is wrong; nothing was changed.
     pub async fn reload(&self, confirmed: Option<usize>) -> Result<String, String> {
-        let loaded = files::load(&self.path).map_err(|problems| problems.report)?;
+        self.manager.tell(&systemd::reloading());
+        let result = self.take_over(confirmed).await;
+        self.manager.tell("READY=1");
+        result
+    }
+
+    async fn take_over(&self, confirmed: Option<usize>) -> Result<String, String> {
+        let mut loaded = files::load(&self.path).map_err(|problems| problems.report)?;
+        // What was read is the engine's from here on: a second copy of a site's lines would be
+        // half of the daemon's memory.
+        let lines = std::mem::take(&mut loaded.expected);
         let (known, incarnation) = self
             .engine
             .ask(|director, _| {
@@ -140,10 +161,11 @@ impl Control {
             })
             .await
             .ok_or("the engine has ended")?;
-        let machines = take(&*self.store, &known, &loaded, confirmed).await?;
+        let machines = take(&*self.store, &known, &lines, &loaded, confirmed).await?;
         let count = machines.len();
         let site = site(&loaded, &incarnation, &BTreeMap::new());
         self.images.offer(parts::known(&loaded.site.catalog));
+        self.notifier.set(webhooks::hooks(&loaded.daemon.webhooks)).await;
         self.current.set(loaded);
         let ended = |_| "the engine has ended".to_string();
         self.engine.inbox.send(Inward::Site { site }).await.map_err(ended)?;
@@ -166,6 +188,14 @@ pub fn router(control: Control) -> axum::Router {
     axum::Router::new().route("/v1/reload", axum::routing::post(post)).with_state(control)
 }
 
+/// Does the request carry the token? Takes the same time for every wrong one.
+pub(super) fn is_token(headers: &axum::http::HeaderMap, token: &Secret) -> bool {
+    let said = headers.get("authorization").and_then(|v| v.to_str().ok()).unwrap_or("");
+    let said = said.strip_prefix("Bearer ").unwrap_or("");
+    let (said, token) = (said.as_bytes(), token.expose().as_bytes());
+    aws_lc_rs::constant_time::verify_slices_are_equal(said, token).is_ok()
+}
+
 async fn post(
     axum::extract::State(control): axum::extract::State<Control>,
     headers: axum::http::HeaderMap,
@@ -179,17 +209,10 @@ async fn post(
         });
         (status, [("content-type", "application/problem+json")], body.to_string()).into_response()
     };
-    if let Some(token) = &control.token {
-        let said = headers.get("authorization").and_then(|v| v.to_str().ok()).unwrap_or("");
-        let said = said.strip_prefix("Bearer ").unwrap_or("");
-        if aws_lc_rs::constant_time::verify_slices_are_equal(
-            said.as_bytes(),
-            token.expose().as_bytes(),
-        )
-        .is_err()
-        {
-            return problem(StatusCode::UNAUTHORIZED, "unauthorized", "a token is needed".into());
-        }
+    if let Some(token) = &control.token
+        && !is_token(&headers, token)
+    {
+        return problem(StatusCode::UNAUTHORIZED, "unauthorized", "a token is needed".into());
     }
     match control.reload(body.confirm).await {
         Ok(said) => axum::Json(serde_json::json!({ "result": said })).into_response(),

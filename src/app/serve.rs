@@ -6,7 +6,8 @@
 )]
 
 use super::current::Current;
-use super::{files, listen, parts, reload};
+use super::systemd::{self, Manager};
+use super::{files, listen, parts, reload, webhooks};
 use crate::api;
 use crate::decide::Rules;
 use crate::engine::Director;
@@ -15,7 +16,9 @@ use crate::engine::director::Settings;
 use crate::engine::driver::{self, Driver, Wiring};
 use crate::model::time::Span;
 use crate::model::{EngineTime, Expected};
+use crate::notify::Notifier;
 use crate::port::Secret;
+use crate::port::outbox::Outbox;
 use crate::port::store::{Loaded, Store};
 use crate::store::SqliteStore;
 use std::collections::BTreeMap;
@@ -24,6 +27,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 /// How the daemon is to run.
 #[derive(Clone, Debug)]
@@ -104,43 +109,67 @@ async fn open(database: PathBuf) -> Opened {
 fn init_log() {
     let filter = tracing_subscriber::EnvFilter::try_from_env("FARRIER_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,russh=warn"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let log = tracing_subscriber::registry().with(filter).with(api::LogTail::of_process());
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     if std::env::var_os("FARRIER_LOG_JSON").is_some() {
-        log.json().init();
+        log.with(lines.json()).init();
     } else {
-        log.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init();
+        let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
+        log.with(lines.with_ansi(ansi)).init();
     }
 }
 
 async fn run(
     ask: &Ask,
-    config: crate::config::Loaded,
+    mut config: crate::config::Loaded,
     store: SqliteStore,
     mut held: Loaded,
 ) -> Result<(), String> {
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
+    // A BMC is held by up to three connections while it is read.
+    let wanted = u64::try_from(config.expected.len()).unwrap_or(u64::MAX).saturating_mul(3);
+    if let Err(why) = super::descriptors::raise(wanted.saturating_add(1_000)) {
+        tracing::warn!("{why}");
+    }
     let daemon = config.daemon.clone();
     let api_socket = listen::bind("api", daemon.api.bind).await?;
     let tls = daemon.api.tls.as_ref().map(listen::tls_config).transpose()?;
     let token = daemon.api.token_file.as_deref().map(read_token).transpose()?;
 
+    let manager = Manager::from_env();
     let vault = Arc::new(parts::vault(&store, &daemon).await?);
+    let outbox: Arc<dyn Outbox> = Arc::new(store.clone());
+    let notifier = Notifier::new(outbox.clone(), vault.clone())?;
+    notifier.set(webhooks::hooks(&daemon.webhooks)).await;
     let database = store.clone();
     let store: Arc<dyn Store> = Arc::new(store);
 
-    let known: BTreeMap<_, _> =
-        held.expected.values().map(|e| (e.name.clone(), e.clone())).collect();
+    // A line without a row was stored just before an end: it is as good as new.
+    let has_row = |id| held.machines.binary_search_by_key(id, |m| m.id).is_ok();
+    let known: BTreeMap<_, _> = held
+        .expected
+        .iter()
+        .filter(|(id, _)| has_row(id))
+        .map(|(_, e)| (e.name.clone(), e.clone()))
+        .collect();
     let clock = Clock::resume(held.state.engine_time, held.state.wall_ms, ask.time_scale);
     unwatched(&*store, &mut held, clock.now(), ask.time_scale).await?;
     let site = reload::site(&config, &held.state.incarnation, &held.workflows);
-    let config_machines = config.expected.len();
+    let lines = std::mem::take(&mut config.expected);
+    let spread_ms = spread(lines.len());
     let current = Current::new(config);
 
     let (handle, ends) = driver::channels();
     let parts = parts::build(&current, vault, handle.inbox.clone())?;
-    let settings = Settings { observe_only: ask.observe_only, spread_ms: spread(config_machines) };
+    let incarnation = held.state.incarnation.clone();
+    let is_current = |id, run: &str| {
+        let at = held.machines.binary_search_by_key(&id, |m| m.id);
+        at.is_ok_and(|at| held.machines[at].run_name(&incarnation) == run)
+    };
+    parts.boot.close_strays(is_current).await.map_err(|f| f.to_string())?;
+    let settings = Settings { observe_only: ask.observe_only, spread_ms };
     let director = Director::new(Rules, settings, held, site, clock.now());
     let wiring = Wiring { ports: parts.ports.clone(), store: store.clone(), clock };
     let driver = Driver::new(director, wiring, &handle, ends);
@@ -150,15 +179,23 @@ async fn run(
     state.token = token;
     state.confirm_max = daemon.confirm_max_machines as usize;
     state.ending = ended.clone();
+    state.log = api::LogTail::of_process();
+    state.database = Some(daemon.database.clone());
+    state.webhooks = Some(notifier.clone());
     let control = reload::Control {
         path: ask.config.clone(),
         current: current.clone(),
         store: store.clone(),
         engine: handle.clone(),
         images: parts.images.clone(),
+        notifier: notifier.clone(),
+        manager: manager.clone(),
         token: state.token.clone(),
     };
-    let api = api::router(state).merge(reload::router(control.clone()));
+    let token = state.token.clone();
+    let api = api::router(state)
+        .merge(reload::router(control.clone()))
+        .merge(webhooks::router(notifier, token));
     let mut listeners = vec![tokio::spawn(listen::serve(api_socket, tls, api, ended.clone()))];
     if let Some(boot) = &daemon.boot {
         let socket = listen::bind("boot", boot.bind).await?;
@@ -175,10 +212,20 @@ async fn run(
         listeners.push(tokio::spawn(listen::serve(socket, None, router, ended.clone())));
     }
     tracing::info!(api = %daemon.api.bind, database = %daemon.database.display(), "farrier serves");
-    tokio::spawn(first_inventory(control.clone(), known, ask.confirm));
+    tokio::spawn(first_inventory(control.clone(), known, lines, ask.confirm));
     tokio::spawn(hangups(control));
+    tokio::spawn(webhooks::watch_stuck(handle.clone(), outbox));
+    if let Some(limit) = systemd::watchdog() {
+        let (manager, handle, store) = (manager.clone(), handle.clone(), database.clone());
+        tokio::spawn(systemd::signs_of_life(manager, limit, handle, store));
+    }
+    manager.tell("READY=1");
+    let stopping = async {
+        signalled().await;
+        manager.tell("STOPPING=1");
+    };
     let result = tokio::select! {
-        result = driver.run(signalled()) => result,
+        result = driver.run(stopping) => result,
         why = database.lost() => Err(why.to_string()),
     };
     ending.send(true).ok();
@@ -226,10 +273,11 @@ fn spread(machines: usize) -> u64 {
 async fn first_inventory(
     control: reload::Control,
     known: BTreeMap<Arc<str>, Arc<Expected>>,
+    lines: Vec<Arc<Expected>>,
     confirm: Option<usize>,
 ) {
     let config = control.current.get();
-    match reload::take(&*control.store, &known, &config, confirm).await {
+    match reload::take(&*control.store, &known, &lines, &config, confirm).await {
         Ok(machines) if machines.is_empty() => {}
         Ok(machines) => {
             let expect = crate::port::Inward::Expect { machines };

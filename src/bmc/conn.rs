@@ -11,6 +11,7 @@ use crate::port::BmcTarget;
 use backon::{ConstantBuilder, Retryable};
 use reqwest::{Method, Url};
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -38,6 +39,18 @@ pub(super) struct Conn {
 struct Known {
     root: Option<Arc<Root>>,
     links: Option<Arc<Links>>,
+    /// Collections by what names them: documents that never say anything else.
+    lists: BTreeMap<List, Arc<str>>,
+    /// Where each firmware inventory member was last read, by id. Never believed: whoever goes
+    /// there compares the id.
+    members: BTreeMap<String, String>,
+}
+
+/// A collection that a service document names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum List {
+    Firmware,
+    Tasks,
 }
 
 impl Conn {
@@ -99,6 +112,22 @@ impl Conn {
 
     pub(super) fn keep_links(&self, links: &Arc<Links>) {
         self.known().links = Some(links.clone());
+    }
+
+    pub(super) fn list(&self, of: List) -> Option<Arc<str>> {
+        self.known().lists.get(&of).cloned()
+    }
+
+    pub(super) fn keep_list(&self, of: List, link: &str) {
+        self.known().lists.insert(of, link.into());
+    }
+
+    pub(super) fn member(&self, id: &str) -> Option<String> {
+        self.known().members.get(id).cloned()
+    }
+
+    pub(super) fn keep_members(&self, members: BTreeMap<String, String>) {
+        self.known().members = members;
     }
 
     /// After a 404 or a reset nothing found before is believed (R4, R20).

@@ -1,16 +1,15 @@
 //! The BMC's firmware inventory (DSP0268 UpdateService, SoftwareInventory).
 
-use super::conn::Bmc;
+use super::conn::{Bmc, List};
 use super::{fault, json};
 use crate::model::facts::Component;
 use crate::model::{Fault, FaultClass};
 use serde_json::Value;
 
 pub(super) async fn read(bmc: &Bmc<'_>) -> Result<Vec<Component>, Fault> {
-    let inventory = inventory_link(&update_service(bmc).await?)?;
     let mut out = Vec::new();
     let mut lost = None;
-    for (path, read) in bmc.resources(&inventory).await? {
+    for (path, read) in members(bmc).await? {
         match read {
             Ok(v) => out.push(component(&path, &v)),
             Err(f) => {
@@ -19,11 +18,27 @@ pub(super) async fn read(bmc: &Bmc<'_>) -> Result<Vec<Component>, Fault> {
             }
         }
     }
+    let paths = out.iter().filter_map(|c: &Component| Some((c.id.clone(), c.uri.clone()?)));
+    bmc.conn.keep_members(paths.collect());
     // Nothing could be read at all: the fault says more than an empty list.
     match lost {
         Some(f) if out.is_empty() => Err(f),
         _ => Ok(out),
     }
+}
+
+/// The inventory's members, by the link that was found before; a link that has gone is found anew.
+async fn members(bmc: &Bmc<'_>) -> Result<Vec<(String, Result<Value, Fault>)>, Fault> {
+    if let Some(link) = bmc.conn.list(List::Firmware) {
+        match bmc.resources(&link).await {
+            Err(f) if f.class == FaultClass::Unsupported => {}
+            read => return read,
+        }
+    }
+    let link = inventory_link(&update_service(bmc).await?)?;
+    let read = bmc.resources(&link).await?;
+    bmc.conn.keep_list(List::Firmware, &link);
+    Ok(read)
 }
 
 /// The update service's document.

@@ -63,7 +63,7 @@ pub(super) fn identity(v: &Value, wanted: &Identity) -> Identity {
     });
     let named = number.as_deref().and_then(clean_serial);
     let serial = match (&wanted.serial, &named, &tag) {
-        (Some(w), Some(n), _) if w == n => number,
+        (Some(w), Some(n), _) if **w == **n => number,
         (_, _, Some(_)) => tag,
         _ => number,
     };
@@ -75,7 +75,7 @@ pub(super) fn identity(v: &Value, wanted: &Identity) -> Identity {
 /// Where nothing else tells the machine apart, the first is better than none.
 fn mac(wanted: &Identity, found: &Identity, macs: &[String]) -> Option<String> {
     match (&wanted.mac, macs) {
-        (Some(w), all) if all.contains(w) => Some(w.clone()),
+        (Some(w), all) if all.iter().any(|mac| **mac == **w) => Some(w.to_string()),
         (None, [only]) => Some(only.clone()),
         (_, [first, ..]) if found.serial.is_none() && found.uuid.is_none() => Some(first.clone()),
         _ => None,
@@ -87,7 +87,8 @@ pub(super) fn facts(v: &Value, wanted: &Identity, macs: &[String]) -> SystemFact
     let mut found = identity(v, wanted);
     found.mac = mac(wanted, &found, macs)
         // Few systems name their boot MAC themselves.
-        .or_else(|| clean_mac(&json::text(v, &["Oem", "BootMacAddress"])?));
+        .or_else(|| clean_mac(&json::text(v, &["Oem", "BootMacAddress"])?))
+        .map(Into::into);
     let (boot_target, boot_enabled) = boot(v);
     SystemFacts {
         identity: found,

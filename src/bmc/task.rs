@@ -1,40 +1,54 @@
 //! Tasks of the BMC (DSP0268 TaskService, Task; field notes R13–R16), and the handle that an
 //! update's answer leaves.
 
-use super::conn::Bmc;
+use super::conn::{Bmc, List};
 use super::http::{Answer, Body};
 use super::{fault, json};
 use crate::model::facts::{Task, TaskState};
 use crate::model::{Fault, FaultClass};
 use serde_json::Value;
 
+/// With a handle: that task, and the list only where it is gone, because then one under another
+/// name may be it. Without: the whole list.
 pub(super) async fn read(bmc: &Bmc<'_>, handle: Option<&str>) -> Result<Vec<Task>, Fault> {
-    let listed = listed(bmc).await;
-    let mut tasks = match listed {
+    let Some(handle) = handle else { return listed(bmc).await };
+    if let Some(task) = one(bmc, handle).await? {
+        return Ok(vec![task]);
+    }
+    let mut tasks = match listed(bmc).await {
         Ok(tasks) => tasks,
-        // Without a list the handle alone may still be followed.
-        Err(f) if f.class == FaultClass::Unsupported && handle.is_some() => vec![],
+        Err(f) if f.class == FaultClass::Unsupported => vec![],
         Err(f) => return Err(f),
     };
-    let Some(handle) = handle else { return Ok(tasks) };
     if let Some(known) = tasks.iter_mut().find(|t| json::uri_eq(&t.uri, handle)) {
         // Spelt as the handle was journaled, so that it is found by it.
         known.uri = handle.to_string();
-        return Ok(tasks);
-    }
-    if let Some(task) = one(bmc, handle).await? {
-        tasks.push(task);
     }
     Ok(tasks)
 }
 
 async fn listed(bmc: &Bmc<'_>) -> Result<Vec<Task>, Fault> {
-    let none = || fault::unsupported("no-task-service", "the BMC has no task service");
-    let root = bmc.root().await?;
-    let Some(service) = &root.tasks else { return Err(none()) };
-    let service = bmc.get(service).await?;
-    let Some(list) = json::link(&service, &["Tasks"]) else { return Err(none()) };
-    let read = bmc.resources(&list).await?;
+    let read = match bmc.conn.list(List::Tasks) {
+        None => None,
+        Some(list) => match bmc.resources(&list).await {
+            // It may have moved: found anew.
+            Err(f) if f.class == FaultClass::Unsupported => None,
+            read => Some(read?),
+        },
+    };
+    let read = match read {
+        Some(read) => read,
+        None => {
+            let none = || fault::unsupported("no-task-service", "the BMC has no task service");
+            let root = bmc.root().await?;
+            let Some(service) = &root.tasks else { return Err(none()) };
+            let service = bmc.get(service).await?;
+            let Some(list) = json::link(&service, &["Tasks"]) else { return Err(none()) };
+            let read = bmc.resources(&list).await?;
+            bmc.conn.keep_list(List::Tasks, &list);
+            read
+        }
+    };
     Ok(read.iter().filter_map(|(path, v)| Some(task(path, v.as_ref().ok()?))).collect())
 }
 

@@ -67,6 +67,15 @@ pub(super) async fn update(
 
 /// The firmware inventory member with this id, read now.
 async fn member(bmc: &Bmc<'_>, service: &Value, id: &str) -> Result<Component, Stop> {
+    // Where it was last: the id it shows decides.
+    if let Some(path) = bmc.conn.member(id)
+        && let Ok(v) = bmc.get(&path).await
+    {
+        let found = firmware::component(&path, &v);
+        if found.id == id {
+            return Ok(found);
+        }
+    }
     let link = firmware::inventory_link(service)?;
     let paths: Vec<String> =
         bmc.members(&link, false).await?.iter().filter_map(json::link_of).collect();

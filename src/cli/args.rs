@@ -54,6 +54,17 @@ pub enum Command {
     Sim(Sim),
     /// Check a database: does each journal fold to its row?
     Fsck(Fsck),
+    /// Copy the database, while the daemon runs; the copy is checked before it counts
+    Backup(Backup),
+    /// Put a backup in the database's place: every machine held, every open action unknown
+    Restore(Restore),
+    /// Print the unit under which systemd runs the daemon
+    SystemdUnit(SystemdUnit),
+    /// See webhooks and try one
+    Webhook {
+        #[command(subcommand)]
+        command: WebhookCommand,
+    },
     /// Keep credentials
     Secret(Secret),
     /// See and change machines
@@ -116,6 +127,12 @@ pub struct Check {
 pub struct Demo {
     #[arg(long, default_value_t = 24)]
     pub machines: u32,
+    /// `site`: answer times of real BMCs, the shipped limits, and what the run cost
+    #[arg(long, default_value = "quick", value_parser = ["quick", "site"])]
+    pub profile: String,
+    /// Draw the run: machines per stage over time
+    #[arg(long, value_name = "FILE.svg")]
+    pub plot: Option<PathBuf>,
     /// Where healthy machines should arrive
     #[arg(long, default_value = "in-service", value_parser = ["ready", "in-service"])]
     pub until: String,
@@ -124,9 +141,9 @@ pub struct Demo {
     pub exit: bool,
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
-    /// How many times faster than real time the demo's world runs
-    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=600))]
-    pub time_scale: u32,
+    /// How many times faster than real time the demo's world runs [default: 60, or 30 for `site`]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=600))]
+    pub time_scale: Option<u32>,
 }
 
 #[derive(Debug, Args)]
@@ -144,9 +161,16 @@ pub struct Sim {
     /// Only this seed
     #[arg(long, conflicts_with_all = ["seeds", "first_seed"])]
     pub seed: Option<u64>,
-    /// How much goes wrong
-    #[arg(long, default_value = "flaky", value_parser = ["calm", "flaky", "chaos"])]
+    /// What goes wrong: a profile that ships (calm, flaky, chaos, rack-loss, switch-loss,
+    /// bad-firmware, humans, old-database) or a file of yours that ends in `.toml`
+    #[arg(long, default_value = "flaky", value_name = "NAME|FILE")]
     pub profile: String,
+    /// Shrink the first seed that fails to the shortest script found, print it and write it to FILE
+    #[arg(long, value_name = "FILE")]
+    pub shrink: Option<PathBuf>,
+    /// Play a script that was shrunk; everything else comes from it
+    #[arg(long, value_name = "FILE")]
+    pub script: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -156,6 +180,53 @@ pub struct Fsck {
     pub db: Option<PathBuf>,
     #[arg(long, default_value = "farrier.toml", value_name = "FILE")]
     pub config: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct Backup {
+    /// Where the copy goes; the key of the secrets is not part of it
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Replace a file that is there
+    #[arg(long)]
+    pub replace: bool,
+    /// The database [default: the one of --config]
+    #[arg(long, value_name = "FILE")]
+    pub db: Option<PathBuf>,
+    #[arg(long, default_value = "farrier.toml", value_name = "FILE")]
+    pub config: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct Restore {
+    /// A file that `farrier backup` made
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Check the backup and say what would be done
+    #[arg(long)]
+    pub dry_run: bool,
+    /// The database [default: the one of --config]
+    #[arg(long, value_name = "FILE")]
+    pub db: Option<PathBuf>,
+    #[arg(long, default_value = "farrier.toml", value_name = "FILE")]
+    pub config: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct SystemdUnit {
+    #[arg(long, default_value = "/etc/farrier/farrier.toml", value_name = "FILE")]
+    pub config: PathBuf,
+    /// Key of the secrets, handed over as the credential `farrier-key`
+    #[arg(long, value_name = "FILE")]
+    pub key: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum WebhookCommand {
+    /// Webhooks, what they still have to be told, and how they fail
+    List,
+    /// Send a `test` event now
+    Test { name: String },
 }
 
 #[derive(Debug, Args)]
@@ -190,7 +261,7 @@ pub enum MachineCommand {
     List {
         /// Only names like this (`*` and `?`)
         glob: Option<String>,
-        /// Only these: pool, rack, stage, condition, control, desired, held
+        /// Only these: pool, rack, stage, step, condition, control, desired, held, stuck, out-of-band
         #[arg(long, value_name = "KEY=VALUE,…")]
         selector: Option<String>,
     },
@@ -207,6 +278,16 @@ pub enum MachineCommand {
         /// From the beginning
         #[arg(long, conflicts_with = "last")]
         all: bool,
+    },
+    /// Save a machine's evidence as one archive: facts, faults, journal, log
+    Evidence {
+        name: String,
+        /// Where to [default: NAME-evidence.tar.gz]; `-` is standard output
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+        /// Write over a file that is there
+        #[arg(long)]
+        force: bool,
     },
     /// Take over running machines untouched: they rest where they are found
     Adopt(Target),
@@ -233,6 +314,16 @@ pub enum MachineCommand {
     Release(Target),
     /// Try the current step again now
     Retry(Target),
+    /// End the current step as skipped; the run goes on with the next one
+    Skip {
+        #[command(flatten)]
+        target: Target,
+        /// The step that is meant [default: the one at which the machines are now]
+        #[arg(long, value_name = "KEY")]
+        step: Option<String>,
+    },
+    /// Start nothing more of the run, follow what was launched to its end, then rest in repair
+    Abort(Target),
     /// Give machines to people for repair
     Repair(Target),
 }
@@ -258,7 +349,8 @@ pub struct SetTarget {
 
 #[derive(Clone, Debug, Default, Args)]
 pub struct How {
-    /// Machines by name, pool, rack, stage, condition, control, desired, held
+    /// Machines by name, pool, rack, stage, step, condition, control, desired, held, stuck,
+    /// out-of-band
     #[arg(long, value_name = "KEY=VALUE,…")]
     pub selector: Option<String>,
     /// For the person who reads the history at 3 a.m.

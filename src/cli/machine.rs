@@ -1,7 +1,7 @@
 //! `farrier machine …`
 
 use super::args::MachineCommand;
-use super::change::{change, target};
+use super::change::{change, skip, target};
 use super::client::{Api, encode};
 use super::out::{Cell, Failure, Io, Paint};
 use crate::api::select::Selector;
@@ -9,6 +9,9 @@ use crate::api::view::{
     ChangeKind, ChangeOrder, Explanation, FactView, History, MachinePage, MachineRow, MachineView,
 };
 use crate::api::words::span;
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 
 pub(super) async fn run(
     api: &Api,
@@ -21,13 +24,16 @@ pub(super) async fn run(
         MachineCommand::Show { name } => show(api, &name, io).await,
         MachineCommand::Explain { name } => explain(api, &name, io).await,
         MachineCommand::History { name, last, all } => history(api, &name, last, all, io).await,
+        MachineCommand::Evidence { name, output, force } => {
+            evidence(api, &name, output, force, io).await
+        }
         MachineCommand::Adopt(t) => change(api, t, kind(ChangeKind::Adopt), io).await,
         MachineCommand::Enroll { target, allow_existing_data, desired } => {
             let order = ChangeOrder {
                 change: ChangeKind::Enroll,
                 desired: Some(desired),
                 allow_existing_data: Some(allow_existing_data),
-                why: None,
+                ..ChangeOrder::default()
             };
             change(api, target, order, io).await
         }
@@ -40,6 +46,8 @@ pub(super) async fn run(
         MachineCommand::Unhold(t) => change(api, t, kind(ChangeKind::Unhold), io).await,
         MachineCommand::Release(t) => change(api, t, kind(ChangeKind::Release), io).await,
         MachineCommand::Retry(t) => change(api, t, kind(ChangeKind::Retry), io).await,
+        MachineCommand::Skip { target, step } => skip(api, target, step, io).await,
+        MachineCommand::Abort(t) => change(api, t, kind(ChangeKind::Abort), io).await,
         MachineCommand::Repair(t) => change(api, t, kind(ChangeKind::Repair), io).await,
     }
 }
@@ -52,7 +60,24 @@ async fn list(
 ) -> Result<(), Failure> {
     let mut s = Selector::parse(selector.as_deref().unwrap_or("")).map_err(Failure::usage)?;
     s.name = glob.or(s.name);
-    let held = s.held.map(|h| h.to_string());
+    let machines = fetch(api, &s).await?;
+    if io.json {
+        return io.document(&MachinePage { total: machines.len(), machines, next: None });
+    }
+    if machines.is_empty() {
+        return io.line("no machine matches");
+    }
+    let rows: Vec<Vec<Cell>> = machines.iter().map(row).collect();
+    io.table(
+        &["NAME", "POOL", "RACK", "STAGE", "FOR", "CONDITION", "CONTROL", "DESIRED", "NOW"],
+        &rows,
+    )
+}
+
+/// Every machine that matches, page by page.
+pub(super) async fn fetch(api: &Api, s: &Selector) -> Result<Vec<MachineRow>, Failure> {
+    let word = |flag: Option<bool>| flag.map(|f| f.to_string());
+    let (held, stuck, out_of_band) = (word(s.held), word(s.stuck), word(s.out_of_band));
     let mut query = String::from("?limit=1000");
     for (key, value) in [
         ("name", &s.name),
@@ -62,7 +87,10 @@ async fn list(
         ("condition", &s.condition),
         ("control", &s.control),
         ("desired", &s.desired),
+        ("step", &s.step),
         ("held", &held),
+        ("stuck", &stuck),
+        ("out_of_band", &out_of_band),
     ] {
         if let Some(value) = value {
             query += &format!("&{key}={}", encode(value));
@@ -79,17 +107,7 @@ async fn list(
             break;
         }
     }
-    if io.json {
-        return io.document(&MachinePage { total: machines.len(), machines, next: None });
-    }
-    if machines.is_empty() {
-        return io.line("no machine matches");
-    }
-    let rows: Vec<Vec<Cell>> = machines.iter().map(row).collect();
-    io.table(
-        &["NAME", "POOL", "RACK", "STAGE", "FOR", "CONDITION", "CONTROL", "DESIRED", "NOW"],
-        &rows,
-    )
+    Ok(machines)
 }
 
 fn row(m: &MachineRow) -> Vec<Cell> {
@@ -130,6 +148,9 @@ fn now(m: &MachineRow) -> String {
     if let (Some(fault), "quarantined" | "backing-off" | "unreachable") = (&m.fault, &*m.condition)
     {
         return fault.message.clone();
+    }
+    if let Some(stuck) = &m.stuck {
+        return format!("stuck: {}", stuck.what);
     }
     match (&m.step, &m.waiting, &m.notice) {
         (Some(step), Some(what), _) => format!("{step}: waits for {what}"),
@@ -177,11 +198,26 @@ async fn show(api: &Api, name: &str, io: &mut Io<'_>) -> Result<(), Failure> {
         ),
         ("fault", r.fault.as_ref().map_or(String::new(), |f| f.message.clone())),
         ("notice", text(&r.notice)),
+        (
+            "stuck",
+            r.stuck
+                .as_ref()
+                .map_or(String::new(), |s| format!("for {}: {}", span(s.for_ms), s.what)),
+        ),
         ("image", text(&m.image)),
         ("serial", text(&m.identity.serial)),
         ("uuid", text(&m.identity.uuid)),
         ("mac", text(&m.identity.mac)),
     ])?;
+    if !m.out_of_band_changes.is_empty() {
+        io.line(format_args!("\nnot done by Farrier ({} in all)", r.out_of_band))?;
+        let changes = m.out_of_band_changes.iter();
+        let fields: Vec<(String, String)> =
+            changes.map(|c| (c.at.replace('T', " "), c.what.clone())).collect();
+        let fields: Vec<(&str, String)> =
+            fields.iter().map(|(at, what)| (at.as_str(), what.clone())).collect();
+        io.fields(&fields)?;
+    }
     if let Some(e) = &m.expected {
         let place = match (&r.rack, r.position) {
             (Some(rack), Some(position)) => format!("rack {rack}, position {position}"),
@@ -334,4 +370,34 @@ async fn history(
         })
         .collect();
     io.table(&["AT", "SEQ", "WHAT"], &rows)
+}
+
+/// Saves the archive; never over a file that is there, unless told to.
+async fn evidence(
+    api: &Api,
+    name: &str,
+    output: Option<PathBuf>,
+    force: bool,
+    io: &mut Io<'_>,
+) -> Result<(), Failure> {
+    let bytes = api.bytes(&format!("/v1/machines/{}/evidence", encode(name))).await?;
+    let file = output.unwrap_or_else(|| format!("{name}-evidence.tar.gz").into());
+    if file == Path::new("-") {
+        return io.bytes(&bytes);
+    }
+    let mut open = std::fs::OpenOptions::new();
+    open.write(true).mode(0o600);
+    let open = if force { open.create(true).truncate(true) } else { open.create_new(true) };
+    let written = open.open(&file).and_then(|mut f| f.write_all(&bytes));
+    written.map_err(|e| match e.kind() {
+        ErrorKind::AlreadyExists => Failure::error(format!("{} is there already", file.display()))
+            .hint("name another file with --output, or add --force"),
+        _ => Failure::error(format!("{}: {e}", file.display())),
+    })?;
+    if io.json {
+        let done = serde_json::json!({"machine": name, "file": file, "bytes": bytes.len()});
+        return io.document(&done);
+    }
+    let kib = bytes.len().div_ceil(1024);
+    io.line(format_args!("{}: {kib} KiB; begin with README.txt in it", file.display()))
 }

@@ -15,6 +15,7 @@ mod machine;
 mod out;
 mod runs;
 mod site;
+mod webhook;
 
 pub use args::{Cli, Command, Global, MachineCommand, RunCommand};
 pub use out::Io;
@@ -42,6 +43,9 @@ pub enum Local {
     DemoHook(String),
     Sim(args::Sim),
     Fsck(args::Fsck),
+    Backup(args::Backup),
+    SystemdUnit(args::SystemdUnit),
+    Restore(args::Restore),
     Secret(args::Secret),
 }
 
@@ -78,6 +82,9 @@ fn split(command: Command) -> Result<Local, Box<Command>> {
         Command::DemoHook { url } => Local::DemoHook(url),
         Command::Sim(a) => Local::Sim(a),
         Command::Fsck(a) => Local::Fsck(a),
+        Command::Backup(a) => Local::Backup(a),
+        Command::SystemdUnit(a) => Local::SystemdUnit(a),
+        Command::Restore(a) => Local::Restore(a),
         Command::Secret(a) => Local::Secret(a),
         client => return Err(Box::new(client)),
     })
@@ -94,6 +101,7 @@ pub async fn execute(command: Command, global: &Global, io: &mut Io<'_>) -> u8 {
             Command::Stop { why } => site::stop(&api, &why, io).await,
             Command::Resume { why } => site::resume(&api, &why, io).await,
             Command::Reload { confirm } => site::reload(&api, confirm, io).await,
+            Command::Webhook { command } => webhook::run(&api, command, io).await,
             Command::Status => site::status(&api, io).await,
             Command::Limits => site::limits(&api, io).await,
             Command::Events(args) => events::run(&api, &args, io).await,

@@ -6,9 +6,10 @@ use super::daemon::{self, Daemon, Listener};
 use super::diagnostic::Diagnostic;
 use super::inventory::{self, Inventory, Network, Purpose};
 use super::names::dangling;
-use super::{Source, catalog, url, workflow};
+use super::{Source, catalog, remediation, shipped, url, workflow};
 use crate::model::{Expected, Stage};
 use crate::steps::catalog::{Catalog, SetStatus};
+use crate::steps::remediation::Remediation;
 use crate::steps::site::{Profile, Site};
 use crate::steps::workflow::Workflow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,6 +23,8 @@ pub struct Sources {
     pub daemon: Source,
     pub inventory: Vec<Source>,
     pub workflows: Vec<Source>,
+    /// `remediation.toml`; none = the one that ships with Farrier.
+    pub remediation: Option<Source>,
     pub catalog: Vec<Source>,
     /// The catalog's directory, as the paths of `catalog` start with it.
     pub catalog_root: String,
@@ -77,12 +80,17 @@ pub fn load(
     let workflow_files = inventory_files.end..files.len();
     files.extend(&sources.catalog);
     let catalog_files = workflow_files.end..files.len();
+    let shipped = shipped::remediation();
+    files.push(sources.remediation.as_ref().unwrap_or(&shipped));
+    let remediation_file = catalog_files.end;
     let book = Book::new(files);
 
     let daemon = daemon::read(&book, 0);
     let mut inventory = inventory::read(&book, inventory_files);
     let workflows = workflow::read(&book, workflow_files.clone());
     let catalog = catalog::read(&book, catalog_files.clone(), &sources.catalog_root, file_exists);
+
+    let remediation = remediation::read(&book, remediation_file);
 
     let known = Known {
         book: &book,
@@ -98,7 +106,7 @@ pub fn load(
     known.check_pools(&inventory);
 
     fill_users(&mut inventory, &daemon.ssh.user);
-    let site = site(&daemon, &inventory, &workflows, catalog);
+    let site = Site { remediation, ..site(&daemon, &inventory, &workflows, catalog) };
     let found = book.finish();
     if found.iter().any(Diagnostic::is_error) {
         return Err(found);
@@ -330,5 +338,6 @@ fn site(
         catalog,
         breaker_quarantines: daemon.breaker_quarantines,
         breaker_window_ms: daemon.breaker_window.0,
+        remediation: Remediation::default(),
     }
 }

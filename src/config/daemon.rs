@@ -7,6 +7,7 @@ use super::diagnostic::Diagnostic;
 use super::names::unique;
 use super::table::{Table, Text};
 use super::url::check_url;
+pub use super::webhook::Webhook;
 use crate::model::ActionKind;
 use crate::model::time::Span;
 use std::collections::BTreeMap;
@@ -25,6 +26,8 @@ pub struct Daemon {
     pub inventory: Vec<PathBuf>,
     /// Directory whose `*.toml` are workflows.
     pub workflows: PathBuf,
+    /// What is tried before a person is called; none = what ships with Farrier.
+    pub remediation: Option<PathBuf>,
     /// Directory with `<vendor>/<family>.toml` and the images they name.
     pub catalog: PathBuf,
     /// Directory of OS images and what the boot server hands out.
@@ -45,6 +48,8 @@ pub struct Daemon {
     /// Quarantines within `breaker_window` that stop all destructive actions; 0 = off.
     pub breaker_quarantines: u32,
     pub breaker_window: Span,
+    /// Who is told of what, in file order.
+    pub webhooks: Vec<Webhook>,
     pub(super) places: Places,
 }
 
@@ -184,6 +189,8 @@ fn settings(mut top: Table<'_, '_>, base: &Path) -> Daemon {
         Some(text) => base.join(text.value),
         None => state.join("farrier.db"),
     };
+    let remediation =
+        paths.as_mut().and_then(|t| t.text("remediation")).map(|text| base.join(text.value));
     let inventory: Vec<_> = paths.as_mut().map(|t| t.texts("inventory")).unwrap_or_default();
     let mut inventory: Vec<_> = inventory.iter().map(|t| base.join(t.value)).collect();
     if inventory.is_empty() {
@@ -206,6 +213,7 @@ fn settings(mut top: Table<'_, '_>, base: &Path) -> Daemon {
         database,
         inventory,
         workflows,
+        remediation,
         catalog,
         images,
         api,
@@ -223,6 +231,7 @@ fn settings(mut top: Table<'_, '_>, base: &Path) -> Daemon {
         },
         breaker_quarantines: 0,
         breaker_window: Span(3_600_000),
+        webhooks: super::webhook::read(top.tables("webhook")),
         places,
     };
     let mut breaker = top.table("breaker");

@@ -28,6 +28,22 @@ pub const DEFAULT_LIMITS: [Limit; 6] = [
     Limit { class: LimitClass::BurnIn, per: DomainKind::Power, max: 16 },
 ];
 
+/// On large sites the site's limit on updates grows with them: one machine of so many. A whole site
+/// then takes ten rounds, and the first one shows what an image does.
+const FLASH_SHARE: usize = 10;
+
+/// [`DEFAULT_LIMITS`] for an inventory whose largest site has `machines`.
+pub fn default_limits(machines: usize) -> Vec<Limit> {
+    let share = u32::try_from(machines / FLASH_SHARE).unwrap_or(u32::MAX);
+    let mut limits = DEFAULT_LIMITS.to_vec();
+    for limit in &mut limits {
+        if limit.class == LimitClass::Flash && limit.per == DomainKind::Site {
+            limit.max = limit.max.max(share);
+        }
+    }
+    limits
+}
+
 /// What all inventory files together say.
 #[derive(Clone, Debug, Default)]
 pub struct Inventory {
@@ -143,9 +159,12 @@ pub(super) fn read(book: &Book<'_>, files: Range<usize>) -> Inventory {
             dangling(book, at, "site", &site, inv.sites.iter().map(|s| &**s));
         }
     }
-    inv.limits = unique_limits(book, limits);
     resolve_pools(book, &mut inv, pools);
     machines.resolve(book, &mut inv);
+    inv.limits = match limits.is_empty() {
+        true => default_limits(largest_site(&inv)),
+        false => unique_limits(book, limits),
+    };
     inv
 }
 
@@ -280,10 +299,15 @@ fn limit(t: &mut Table<'_, '_>) -> Option<(Limit, Place)> {
     Some((Limit { class: class?, per: per?, max: max? }, t.at))
 }
 
-fn unique_limits(book: &Book<'_>, limits: Vec<(Limit, Place)>) -> Vec<Limit> {
-    if limits.is_empty() {
-        return DEFAULT_LIMITS.to_vec();
+fn largest_site(inv: &Inventory) -> usize {
+    let mut machines: BTreeMap<&str, usize> = BTreeMap::new();
+    for site in inv.machines.iter().filter_map(|m| m.domain(DomainKind::Site)) {
+        *machines.entry(site).or_default() += 1;
     }
+    machines.into_values().max().unwrap_or(0)
+}
+
+fn unique_limits(book: &Book<'_>, limits: Vec<(Limit, Place)>) -> Vec<Limit> {
     let mut first: BTreeMap<(LimitClass, DomainKind), Place> = BTreeMap::new();
     let mut out = Vec::new();
     for (limit, at) in limits {

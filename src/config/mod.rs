@@ -6,11 +6,14 @@ pub mod catalog;
 mod check;
 pub mod daemon;
 mod diagnostic;
+pub mod fault_profile;
 pub mod inventory;
 mod names;
+pub mod remediation;
 pub mod shipped;
 mod table;
 mod url;
+pub mod webhook;
 pub mod workflow;
 
 pub use check::{Loaded, Sources, load};

@@ -25,6 +25,14 @@ pub const VIRTUAL_IMAGES: [(&str, &[u8]); 2] = [
     ),
 ];
 
+/// What is tried before a person is called.
+pub const REMEDIATION: &str = include_str!("../../remediation.toml");
+
+/// The shipped `remediation.toml` as a source.
+pub fn remediation() -> Source {
+    Source::new("remediation.toml", REMEDIATION)
+}
+
 /// The shipped workflows as sources.
 pub fn workflows() -> Vec<Source> {
     WORKFLOWS.iter().map(|(name, text)| Source::new(format!("workflows/{name}"), *text)).collect()

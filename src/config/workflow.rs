@@ -68,6 +68,7 @@ fn workflow(mut top: Table<'_, '_>, names: &mut BTreeMap<String, Place>) -> Opti
         }
         t.done();
     }
+    let sla = sla(&mut top);
     let mut keys = BTreeMap::new();
     let mut pools = Vec::new();
     let mut steps: Vec<Read> = Vec::new();
@@ -91,8 +92,21 @@ fn workflow(mut top: Table<'_, '_>, names: &mut BTreeMap<String, Place>) -> Opti
     // Stable: steps of a stage keep their order.
     steps.sort_by_key(|s| s.spec.stage);
     let steps = steps.into_iter().map(|s| s.spec).collect();
-    let workflow = Workflow { name: name?.value.into(), watch, steps };
+    let workflow = Workflow { name: name?.value.into(), watch, sla, steps };
     Some(Placed { workflow: Arc::new(workflow), pools, complete })
+}
+
+/// `[sla]`: a duration by working stage.
+fn sla(top: &mut Table<'_, '_>) -> BTreeMap<Stage, Span> {
+    let mut out = BTreeMap::new();
+    let Some(mut t) = top.table("sla") else { return out };
+    for stage in Stage::ALL.into_iter().filter(|s| !s.is_resting()) {
+        if let Some((span, _)) = t.span(stage.name()) {
+            out.insert(stage, span);
+        }
+    }
+    t.done();
+    out
 }
 
 fn step(
@@ -108,6 +122,7 @@ fn step(
     let step = params::step(t);
     let timeout = t.span("timeout");
     let stall = t.span("stall").map_or(DEFAULT_STALL, |(span, _)| span);
+    let usual = t.span("usual").map_or(Span(0), |(span, _)| span);
     let retry = retry(t);
     let unsupported = t
         .choice(
@@ -133,7 +148,17 @@ fn step(
         // The timeout is the last resort, so it comes a while after the step's own limits.
         None => Span(needs.map_or(0, |n| n.0.saturating_add(900_000)).max(DEFAULT_TIMEOUT.0)),
     };
-    Some(StepSpec { key: key.value.into(), stage, step, timeout, stall, retry, unsupported, when })
+    Some(StepSpec {
+        key: key.value.into(),
+        stage,
+        step,
+        timeout,
+        stall,
+        usual,
+        retry,
+        unsupported,
+        when,
+    })
 }
 
 /// How long the kind itself may wait, by its parameters.

@@ -1,8 +1,9 @@
 //! `explain`: the live decision in words, without commit.
 
-use super::{Decide, Input, Verdict};
+use super::{Decide, Input, Verdict, remedy};
+use crate::model::stage::is_legal;
 use crate::model::time::Span;
-use crate::model::{Condition, Control, EngineTime, Entry};
+use crate::model::{Channel, Condition, Control, EngineTime, Entry, FaultClass, Machine, Stage};
 use serde::{Deserialize, Serialize};
 
 /// Why a machine is where it is, since when, and what comes next.
@@ -50,7 +51,9 @@ pub fn explain(decider: &impl Decide, i: &Input<'_>, due: EngineTime) -> Explana
     let summary = match (&m.condition, &m.hold) {
         (Condition::Quarantined { since, fault }, _) => {
             ways_out.push(format!("farrier machine release {name} --why \"…\""));
-            ways_out.push(format!("farrier machine repair {name} --why \"…\""));
+            if is_legal(m.stage, Stage::Repair) && m.open.is_none() {
+                ways_out.push(format!("farrier machine repair {name} --why \"…\""));
+            }
             hint = fault.hint.clone();
             format!(
                 "{name} is quarantined in {} for {}: {}",
@@ -59,10 +62,16 @@ pub fn explain(decider: &impl Decide, i: &Input<'_>, due: EngineTime) -> Explana
                 fault.message
             )
         }
-        (Condition::Unreachable { since }, _) => format!(
-            "{name}'s BMC has not answered for {}; it heals itself once it answers",
-            Span(i.now.since(*since))
-        ),
+        (Condition::Unreachable { since }, _) => {
+            let away = Span(i.now.since(*since));
+            match i.outage.filter(|o| !o.is_over()) {
+                Some(outage) => format!("{name} has not answered for {away}; {outage}"),
+                None => format!(
+                    "{name}'s {} has not answered for {away}; it heals itself once it answers",
+                    if m.lost_on() == Some(Channel::Host) { "host" } else { "BMC" },
+                ),
+            }
+        }
         (_, Some(hold)) => {
             ways_out.push(format!("farrier machine unhold {name} --why \"…\""));
             format!("{name} is held by {}: {}", hold.by, hold.why)
@@ -93,6 +102,13 @@ pub fn explain(decider: &impl Decide, i: &Input<'_>, due: EngineTime) -> Explana
             ways_out.push(format!("farrier machine hold {name} --why \"…\""));
         }
     }
+    ways_out.extend(leave_behind(m));
+    if ways_out.is_empty() {
+        if m.condition != Condition::Ok {
+            ways_out.push(format!("farrier machine retry {name}"));
+        }
+        ways_out.push(format!("farrier machine hold {name} --why \"…\""));
+    }
     let look = if due == EngineTime::NEVER || due <= i.now {
         "now".to_string()
     } else {
@@ -110,6 +126,10 @@ pub fn explain(decider: &impl Decide, i: &Input<'_>, due: EngineTime) -> Explana
             format!("probe again {look}; on today's facts: {}", words.join(", "))
         }
         Verdict::Rest { .. } => format!("probe again {look}"),
+    };
+    let next = match remedy::ahead(i) {
+        Some(ahead) => format!("{next}; then {ahead}"),
+        None => next,
     };
     Explanation {
         machine: name.to_string(),
@@ -143,4 +163,23 @@ pub fn explain(decider: &impl Decide, i: &Input<'_>, due: EngineTime) -> Explana
         next,
         ways_out,
     }
+}
+
+/// Skip and abort, where the machine would take them now.
+fn leave_behind(m: &Machine) -> Vec<String> {
+    if m.run.as_ref().is_none_or(|r| r.abort.is_some()) {
+        return Vec::new();
+    }
+    let (name, mut ways) = (&m.name, Vec::new());
+    // Nobody should talk a foreign machine past the step that found it out.
+    let foreign = matches!(&m.condition, Condition::Quarantined { fault, .. }
+        if fault.class == FaultClass::Identity);
+    let free = m.open.is_none() && !foreign;
+    if let Some(step) = m.step.as_ref().filter(|s| s.skip.is_none() && free) {
+        ways.push(format!("farrier machine skip {name} --step {} --why \"…\"", step.key));
+    }
+    if is_legal(m.stage, Stage::Repair) {
+        ways.push(format!("farrier machine abort {name} --why \"…\""));
+    }
+    ways
 }

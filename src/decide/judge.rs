@@ -58,7 +58,7 @@ pub(super) fn open_action(i: &Input<'_>) -> Verdict {
     let closed = |happened, why: String| Entry::Closed { happened, why };
     let judged = judge(i, open, spec.stall.0);
     let step_age = m.step.as_ref().map_or(0, |s| i.now.since(s.since.max(i.resumed)));
-    let overdue = step_age > spec.timeout.0 && !i.stopped;
+    let overdue = step_age > spec.timeout.0 && !i.stopped && i.outage.is_none();
     // A quarantined machine's launched work is still followed to its end; nothing follows from it.
     if m.is_quarantined() {
         return match judged {
@@ -85,6 +85,7 @@ pub(super) fn open_action(i: &Input<'_>) -> Verdict {
         ),
         CantTell(why) => did_not(i, spec, open, why),
         Found(handle) => write(vec![Entry::Found { handle }], i.now),
+        Stuck(_) if i.outage.is_some() => wait(i, "the outage's effects to pass", 60_000),
         Stuck(fault) => give_up(i, fault),
         Broke(fault) => {
             fail(i, spec, vec![closed(false, fault.to_string())], fault, Failed::Attempt)
@@ -92,14 +93,16 @@ pub(super) fn open_action(i: &Input<'_>) -> Verdict {
         _ if overdue => give_up(i, timed_out(i, spec)),
         // Progress is written often enough for the stall clock, not at every percent.
         Moved(digest) if i.now.since(open.progress_at) >= spec.stall.0 / 4 => {
-            write(vec![Entry::Progressed { digest }], i.now + 15_000)
+            write(vec![Entry::Progressed { digest }], i.now + pace::launched(i, spec, open, 15_000))
         }
-        Moved(_) => wait(i, "the launched work to end", pace(15_000, i.now.since(open.at))),
-        Still(what) => wait(i, what, pace(5_000, i.now.since(open.at))),
+        Moved(_) => wait(i, "the launched work to end", pace::launched(i, spec, open, 15_000)),
+        Still(what) => wait(i, what, pace::launched(i, spec, open, 5_000)),
         Unread(_) if i.now < m.not_before => Verdict::Rest { due: m.not_before, waiting: None },
-        Unread(fault) if fault.is_no_answer() => {
-            wait(i, "an answer that tells how the action went", pace(10_000, i.now.since(open.at)))
-        }
+        Unread(fault) if fault.is_no_answer() => wait(
+            i,
+            "an answer that tells how the action went",
+            pace::waiting(10_000, i.now.since(open.at)),
+        ),
         Unread(fault) => fail(i, spec, vec![], fault, Failed::Read),
     }
 }
@@ -115,6 +118,10 @@ fn did_not(
     if matches!(open.action, Action::Power { op: PowerOp::GracefulShutdown }) {
         return write(vec![closed], i.now);
     }
+    // Nor a remedy that did not take: the step goes on as it was.
+    if i.m.is_remedied() {
+        return write(vec![closed], i.now);
+    }
     let kind = open.action.kind();
     let fault = Fault::new(
         FaultClass::Transient,
@@ -128,7 +135,9 @@ fn did_not(
 fn judge(i: &Input<'_>, open: &OpenAction, stall_ms: u64) -> Judgement {
     let class = open.action.kind().class();
     // Time in which nobody watched is no evidence, and may be a wall clock's invention.
-    let age = i.now.since(open.at.max(i.resumed));
+    // An order that was taken is judged from its answer on: one BMC in a hundred takes 20 s for that.
+    let since = if open.state == OpenState::Applied { open.progress_at } else { open.at };
+    let age = i.now.since(since.max(open.at).max(i.resumed));
     let late = age > class.deadline_ms + class.lag_ms;
     let read = |fault: Option<&Fault>| match fault {
         Some(f) => Unread(f.clone()),
@@ -356,6 +365,11 @@ fn update(
         read => {
             return match (unanswered(read), read.fault()) {
                 (Some(f), _) => Unread(f.clone()),
+                (None, Some(f))
+                    if f.class == FaultClass::Unsupported && late && i.m.restored.is_some() =>
+                {
+                    Happened("perhaps taken before the restore; the version will decide".into())
+                }
                 (None, Some(f)) if f.class == FaultClass::Unsupported && late => {
                     CantTell("the BMC has no task list and the version is the old one".into())
                 }
@@ -387,7 +401,8 @@ fn update(
         (None, Some(_)) => Still("the task to be listed again"),
         (None, None) => match fresh {
             Some(task) => Found(task.uri.clone()),
-            None if late && open.state == OpenState::Applied => {
+            // After a restore the list may have been lost with a BMC reset in between: as taken.
+            None if late && (open.state == OpenState::Applied || i.m.restored.is_some()) => {
                 Happened("taken, no task was named; the version will decide".into())
             }
             None if late => DidNot("no new task, and the version is the old one".into()),

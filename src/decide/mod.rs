@@ -4,10 +4,16 @@
 pub mod explain;
 pub mod gate;
 pub mod judge;
+mod out_of_band;
+pub mod outage;
+mod pace;
 pub mod probes;
 pub mod reach;
+mod remedy;
+pub mod restored;
 pub mod retry;
 pub mod route;
+pub mod stuck;
 pub mod watch;
 
 use crate::model::facts::Read;
@@ -18,6 +24,8 @@ use crate::model::{
 use crate::steps::site::{Profile, Site};
 use crate::steps::workflow::{StepSpec, Unsupported, Workflow};
 use crate::steps::{Look, View};
+use outage::Outage;
+use restored::Weighed;
 use retry::Failed;
 
 /// Everything a decision may read.
@@ -37,6 +45,8 @@ pub struct Input<'a> {
     pub stopped: bool,
     /// When actions were last allowed again.
     pub resumed: EngineTime,
+    /// What the machine shares with others and is out, or was until lately.
+    pub outage: Option<&'a Outage>,
 }
 
 impl std::fmt::Debug for Input<'_> {
@@ -109,6 +119,9 @@ fn decide(i: &Input<'_>) -> Verdict {
         return Verdict::Rest { due: i.now + watch::pause(i), waiting: None };
     }
     if let Some(hold) = &m.hold {
+        if let Some(verdict) = restored::while_held(i) {
+            return verdict;
+        }
         let waiting = format!("the hold of {} to end ({})", hold.by, hold.why);
         return Verdict::Rest { due: i.now + watch::pause(i), waiting: Some(waiting) };
     }
@@ -156,7 +169,8 @@ fn settle(i: &Input<'_>, outcome: Outcome) -> Vec<Entry> {
     let (Ok(()), Some(spec)) = (applied, spec) else {
         return vec![settled];
     };
-    if i.m.is_quarantined() {
+    // A remedy that did not take costs no attempt: the step is as it was.
+    if i.m.is_quarantined() || i.m.is_remedied() {
         return vec![settled];
     }
     match fail(&Input { m: &after, ..*i }, spec, vec![], fault, Failed::Attempt) {
@@ -173,7 +187,11 @@ fn look(i: &Input<'_>, spec: &StepSpec) -> Verdict {
     }
     let view = view(i, spec);
     let early = i.now < i.m.not_before;
-    match spec.step.look(&view) {
+    let looked = spec.step.look(&view);
+    if !early && let Some(verdict) = remedy::take(i, spec, &looked) {
+        return verdict;
+    }
+    match looked {
         Look::Done { evidence } => end_step(i, spec, StepEnd::Done { evidence }),
         Look::Skip { reason } => end_step(i, spec, StepEnd::Skipped { reason }),
         Look::Note(entries) => write(entries, i.now),
@@ -183,8 +201,15 @@ fn look(i: &Input<'_>, spec: &StepSpec) -> Verdict {
         {
             act(i, spec, action)
         }
-        _ if view.step_age() > spec.timeout.0 && !i.stopped => give_up(i, timed_out(i, spec)),
-        Look::Wait { what, poll_ms } => wait(i, &what, pace(poll_ms, view.step_age())),
+        _ if view.step_age() > spec.timeout.0 && !i.stopped && i.outage.is_none() => {
+            give_up(i, timed_out(i, spec))
+        }
+        Look::Wait { what, poll_ms } => {
+            // What is waited for began with the step's last action, not with the step.
+            let acts = i.m.step.as_ref().map_or(&[][..], |s| &s.acts);
+            let age = acts.last().map_or(u64::MAX, |a| i.now.since(a.closed));
+            wait(i, &what, pace::waiting(poll_ms, age.min(view.step_age())))
+        }
         Look::Fail(fault) => fail(i, spec, vec![], fault, Failed::Attempt),
         Look::Unread(fault) => fail(i, spec, vec![], fault, Failed::Read),
         Look::Act(action) => act(i, spec, action),
@@ -209,13 +234,38 @@ fn abort(i: &Input<'_>) -> Verdict {
     write(route::abort(i), i.now)
 }
 
+/// Who waits for room is woken when there is some; this is for a wake-up that was missed. Thousands
+/// may wait for hours, and each look reads the BMC.
+const ROOM_MS: u64 = 900_000;
+
+/// Refusals in a row of what an action needs to know, until the step's timeout counts for it.
+const GATE_REFUSALS: u32 = 8;
+
 /// An action is wanted: every machine-wide reason against it, then the intent.
 fn act(i: &Input<'_>, spec: &StepSpec, action: Action) -> Verdict {
-    if let Some(fault) = gate::refuse(i, &action) {
+    let (action, presumed) = match restored::weigh(i, &action) {
+        Weighed::AsWanted => (action, None),
+        Weighed::Presume(instead, why) => (instead, Some(why)),
+        Weighed::Wait(what) => return wait(i, &what, 30_000),
+        Weighed::Unread(fault) => return fail(i, spec, vec![], fault, Failed::Read),
+        Weighed::InDoubt(fault) => return give_up(i, fault),
+    };
+    if presumed.is_none()
+        && let Some(fault) = gate::refuse(i, &action)
+    {
+        // Waiting for room is nobody's delay; a word that never comes has the step's time.
+        let same = i.m.last_fault.as_ref().filter(|n| n.fault.code == fault.code);
+        let often = same.is_some_and(|n| n.count >= GATE_REFUSALS);
+        if often && view(i, spec).step_age() > spec.timeout.0 && !i.stopped && i.outage.is_none() {
+            return give_up(i, timed_out(i, spec));
+        }
         return fail(i, spec, vec![], fault, Failed::Read);
     }
     if i.stopped {
         return wait(i, "actions to be resumed (stopped)", 30_000);
+    }
+    if let Some(outage) = i.outage.filter(|o| !o.is_over()) {
+        return wait(i, &format!("{} to be whole again", outage.domain()), 30_000);
     }
     let class = action.kind().class();
     let step = i.m.step.as_ref();
@@ -224,10 +274,13 @@ fn act(i: &Input<'_>, spec: &StepSpec, action: Action) -> Verdict {
         class.limit.filter(|c| step.is_none_or(|s| s.holds != Some(*c))).into_iter().chain(holds)
     {
         if let Some(full) = i.room.full(i.m.id, wanted) {
-            return wait(i, &format!("room under the limit {full}"), 30_000);
+            return wait(i, &format!("room under the limit {full}"), ROOM_MS);
         }
     }
     let (expect, baseline) = gate::expectation(i, &action);
+    if let Some(why) = presumed {
+        return write(vec![Entry::Presumed { action, baseline, holds, why }], i.now);
+    }
     Verdict::Act { entries: vec![Entry::Intent { action, expect, baseline, holds }] }
 }
 
@@ -246,9 +299,16 @@ fn fail(
         let reason = fault.to_string();
         return end_step(i, spec, StepEnd::Skipped { reason });
     }
-    match retry::after(i.m, spec.retry, &fault, failed, i.now) {
+    let next = retry::after(i.m, spec.retry, i.site.remediation.relogin, &fault, failed, i.now);
+    let held_against = !matches!(next, retry::Next::Again { charged: false, .. });
+    if held_against && let Some(why) = outage::excuse(i.outage, i.m, &fault) {
+        let not_before = i.now + retry::again(i.m, spec.retry, &fault, i.now);
+        before.push(Entry::Excused { fault, not_before, why });
+        return write(before, not_before);
+    }
+    match next {
         retry::Next::GiveUp => {
-            before.push(Entry::Quarantined { fault });
+            before.push(Entry::Quarantined { fault: remedy::with_tried(i, fault) });
             write(before, i.now + watch::pause(i))
         }
         retry::Next::Again { not_before, charged } => {
@@ -259,7 +319,7 @@ fn fail(
 }
 
 fn give_up(i: &Input<'_>, fault: Fault) -> Verdict {
-    write(vec![Entry::Quarantined { fault }], i.now + watch::pause(i))
+    write(vec![Entry::Quarantined { fault: remedy::with_tried(i, fault) }], i.now + watch::pause(i))
 }
 
 fn end_step(i: &Input<'_>, spec: &StepSpec, end: StepEnd) -> Verdict {
@@ -314,11 +374,6 @@ fn timed_out(i: &Input<'_>, spec: &StepSpec) -> Fault {
         fault = fault.evidence(format!("last fault: {}", note.fault));
     }
     fault
-}
-
-/// Polls get rarer the longer a step runs: 1/16 of its age, between the asked pace and 2 minutes.
-fn pace(poll_ms: u64, age_ms: u64) -> u64 {
-    (age_ms / 16).clamp(poll_ms, poll_ms.max(120_000))
 }
 
 /// The part of a report that failed because nothing came back.

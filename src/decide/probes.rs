@@ -1,7 +1,9 @@
 //! Which parts to read before the next decision: no more than it needs.
 
 use crate::model::facts::ProbeSet;
-use crate::model::{ActionKind, Control, EngineTime, Machine, Stage};
+use crate::model::{
+    ActionKind, Channel, Condition, Control, EngineTime, FaultClass, Machine, Stage,
+};
 use crate::steps::Step;
 use crate::steps::site::Profile;
 use crate::steps::workflow::Workflow;
@@ -12,8 +14,13 @@ const FIRMWARE_EVERY: u64 = 12;
 /// The parts to read for `m` now.
 pub fn wanted(m: &Machine, profile: &Profile, workflow: &Workflow, now: EngineTime) -> ProbeSet {
     let mut set = ProbeSet::SYSTEM;
-    if m.is_unreachable() || m.is_quarantined() && m.open.is_none() {
+    // Where the host's network is out, its end shows on the host alone.
+    let away = m.is_unreachable() && m.lost_on() != Some(Channel::Host);
+    if away || m.is_quarantined() && m.open.is_none() {
         return set;
+    }
+    if m.restored.is_some() {
+        set = set.with(super::restored::reads(m, profile));
     }
     if let Some(open) = &m.open {
         set = set.with(for_action(open.action.kind()));
@@ -21,7 +28,12 @@ pub fn wanted(m: &Machine, profile: &Profile, workflow: &Workflow, now: EngineTi
         m.step.as_ref().and_then(|s| workflow.steps.get(usize::from(s.index)))
     {
         set = set.with(spec.step.needs(m));
-        if profile.cluster.is_some() && disrupts(&spec.step) {
+        let failing = fails(m);
+        if failing {
+            // A remedy may follow: what it must know.
+            set = set.with(ProbeSet::TASKS);
+        }
+        if profile.cluster.is_some() && (failing || disrupts(&spec.step)) {
             set = set.with(ProbeSet::CLUSTER);
         }
     }
@@ -34,6 +46,18 @@ pub fn wanted(m: &Machine, profile: &Profile, workflow: &Workflow, now: EngineTi
         }
         _ => set,
     }
+}
+
+/// Does the machine back off for something that a remedy may mend?
+fn fails(m: &Machine) -> bool {
+    m.condition == Condition::BackingOff
+        && m.last_fault.as_ref().is_some_and(|n| {
+            matches!(n.fault.channel, Channel::Bmc | Channel::Host)
+                && matches!(
+                    n.fault.class,
+                    FaultClass::Transient | FaultClass::Throttled | FaultClass::OutcomeUnknown
+                )
+        })
 }
 
 /// May this step ask for something that interrupts workloads?

@@ -1,6 +1,7 @@
 //! The one retry policy: pure, durable, replayable. Edges retry nothing but an idempotent GET.
 
 use crate::model::{EngineTime, Fault, FaultClass, Machine, MachineId};
+use crate::steps::remediation::Relogin;
 use crate::steps::workflow::Retry;
 
 /// What comes after a failed attempt.
@@ -9,11 +10,6 @@ pub enum Next {
     Again { not_before: EngineTime, charged: bool },
     GiveUp,
 }
-
-/// Shortest pause after refused credentials: longer than the lock-out windows of BMCs that forgive
-/// (30 s to 5 min in captured trees); two tries stay below every captured threshold (3 and more).
-const AUTH_PAUSE_MS: u64 = 360_000;
-const AUTH_ATTEMPTS: u16 = 2;
 
 /// What failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,7 +21,14 @@ pub enum Failed {
 }
 
 /// Judges by class, and by whether anything was attempted.
-pub fn after(m: &Machine, policy: Retry, fault: &Fault, failed: Failed, now: EngineTime) -> Next {
+pub fn after(
+    m: &Machine,
+    policy: Retry,
+    relogin: Relogin,
+    fault: &Fault,
+    failed: Failed,
+    now: EngineTime,
+) -> Next {
     let attempt = m.step.as_ref().map_or(0, |s| s.attempt);
     let same = m.last_fault.as_ref().filter(|n| n.fault.code == fault.code).map_or(0, |n| n.count);
     let uncharged = |pause: u64| Next::Again { not_before: now + pause, charged: false };
@@ -50,10 +53,10 @@ pub fn after(m: &Machine, policy: Retry, fault: &Fault, failed: Failed, now: Eng
             }
         }
         FaultClass::Auth => {
-            if attempt + 1 >= AUTH_ATTEMPTS {
+            if attempt >= relogin.limit {
                 return Next::GiveUp;
             }
-            Next::Again { not_before: now + AUTH_PAUSE_MS, charged: true }
+            Next::Again { not_before: now + relogin.pause.0, charged: true }
         }
         FaultClass::Unsupported
         | FaultClass::Precondition
@@ -61,6 +64,12 @@ pub fn after(m: &Machine, policy: Retry, fault: &Fault, failed: Failed, now: Eng
         | FaultClass::Identity
         | FaultClass::Bug => Next::GiveUp,
     }
+}
+
+/// Milliseconds until an attempt that is held against nobody is made again.
+pub fn again(m: &Machine, policy: Retry, fault: &Fault, now: EngineTime) -> u64 {
+    let same = m.last_fault.as_ref().filter(|n| n.fault.code == fault.code).map_or(0, |n| n.count);
+    pause(policy, same, m.id, now)
 }
 
 /// Exponential, capped, with ±25 % jitter from a hash of machine and time.
@@ -102,8 +111,10 @@ mod tests {
     fn credentials_are_tried_twice_at_most() {
         let mut m = Machine::blank(MachineId(1));
         let policy = Retry::default();
-        let first = after(&m, policy, &fault(FaultClass::Auth), Failed::Read, EngineTime(0));
-        assert_eq!(first, Next::Again { not_before: EngineTime(AUTH_PAUSE_MS), charged: true });
+        let relogin = Relogin::default();
+        let first =
+            after(&m, policy, relogin, &fault(FaultClass::Auth), Failed::Read, EngineTime(0));
+        assert_eq!(first, Next::Again { not_before: EngineTime(relogin.pause.0), charged: true });
         m.step = Some(Box::new(crate::model::machine::Cursor {
             index: 0,
             key: "k".into(),
@@ -112,9 +123,10 @@ mod tests {
             acts: vec![],
             holds: None,
             skip: None,
+            cut: false,
         }));
         assert_eq!(
-            after(&m, policy, &fault(FaultClass::Auth), Failed::Read, EngineTime(0)),
+            after(&m, policy, relogin, &fault(FaultClass::Auth), Failed::Read, EngineTime(0)),
             Next::GiveUp
         );
     }
@@ -124,7 +136,7 @@ mod tests {
         let m = Machine::blank(MachineId(1));
         let f = fault(FaultClass::Throttled).retry_after(1_200_000);
         let Next::Again { not_before, charged } =
-            after(&m, Retry::default(), &f, Failed::Attempt, EngineTime(5))
+            after(&m, Retry::default(), Relogin::default(), &f, Failed::Attempt, EngineTime(5))
         else {
             panic!("gave up");
         };

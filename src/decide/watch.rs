@@ -1,6 +1,6 @@
 //! At rest: health, drift, and the standing check that this still is the machine it was.
 
-use super::{Input, Verdict, give_up, retry, write};
+use super::{Input, Verdict, give_up, out_of_band, retry, write};
 use crate::model::facts::Power;
 use crate::model::identity::Match;
 use crate::model::{Entry, Stage};
@@ -31,12 +31,13 @@ pub(super) fn identity(i: &Input<'_>) -> Option<Verdict> {
 /// Nothing is wanted: note drift, look again later.
 pub(super) fn at_rest(i: &Input<'_>) -> Verdict {
     let due = i.now + pause(i);
+    let mut entries = out_of_band::seen(i);
     if let Some(notice) = notice(i)
         && i.m.notice.as_deref().unwrap_or("") != notice
     {
-        return write(vec![Entry::Noticed { what: notice }], due);
+        entries.push(Entry::Noticed { what: notice });
     }
-    Verdict::Rest { due, waiting: None }
+    if entries.is_empty() { Verdict::Rest { due, waiting: None } } else { write(entries, due) }
 }
 
 /// Drift in words, empty when there is none; `None` when this probe can't tell.
@@ -45,6 +46,9 @@ fn notice(i: &Input<'_>) -> Option<String> {
     let mut found = Vec::new();
     if i.m.stage == Stage::InService && system.power == Power::Off {
         found.push("power is off; in service it should be on".to_string());
+    }
+    if i.m.stage == Stage::Retired && system.power == Power::On {
+        found.push("power is on; retired it should be off".to_string());
     }
     if let Some(health) = system.health.as_deref()
         && !health.eq_ignore_ascii_case("ok")

@@ -3,9 +3,13 @@
 
 use super::event::{Command, Event};
 use super::headroom::{Headroom, bit};
+use super::outages::Outages;
 use crate::decide::explain::{Explanation, explain};
-use crate::decide::{Decide, Input, Rules, Verdict, probes, retry};
-use crate::model::facts::ProbeSet;
+use crate::decide::outage::Outage;
+use crate::decide::stuck::{self, Stuck};
+use crate::decide::{Decide, Input, Room, Rules, Verdict, probes, reach, retry};
+use crate::model::action::Touch;
+use crate::model::facts::{Power, ProbeSet};
 use crate::model::{
     Action, ActionKind, Change, Channel, EngineTime, Entry, Expected, Fault, FaultClass, Machine,
     MachineId, Outcome, Report, fold,
@@ -14,6 +18,8 @@ use crate::port::store::{CommitItem, Committed, Loaded, SiteState, Stopped, Stor
 use crate::steps::site::{Profile, Site};
 use crate::steps::workflow::Workflow;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::num::NonZeroU64;
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 /// How this process runs the engine.
@@ -46,36 +52,91 @@ struct Slot {
     row: Machine,
     expected: Option<Arc<Expected>>,
     due: EngineTime,
-    probing: Option<u64>,
-    /// The row's seq when the probe was sent: what it reads was asked for by that row.
-    asked_at: u64,
-    acting: Option<u64>,
-    commit: Option<Box<Pending>>,
-    /// What came while a commit was under way.
-    #[allow(clippy::box_collection, reason = "nearly always empty: one word in every slot")]
-    backlog: Option<Box<Vec<Event>>>,
+    probed_at: EngineTime,
+    /// Read and written as if it stood here; apart, because nearly all machines are at rest.
+    busy: Option<Box<Busy>>,
     /// Limit classes counted in the headroom: the row's, and those of the row to be.
     held: u8,
-    queued: Option<Box<(u16, Arc<str>)>>,
+    /// Who does not answer: bits of [`silence`].
+    silent: u8,
+}
+
+/// What is under way with a machine.
+#[derive(Debug)]
+struct Busy {
+    probing: Option<NonZeroU64>,
+    /// The row's seq when the probe was sent: what it reads was asked for by that row.
+    asked_at: u64,
+    acting: Option<NonZeroU64>,
+    commit: Option<Box<Pending>>,
+    /// What came while a commit was under way.
+    backlog: VecDeque<Event>,
+    queued: Option<(u16, Arc<str>)>,
     /// Last report of a machine on its way: for `explain`. Resting machines keep none.
     last: Option<Box<Report>>,
-    probed_at: EngineTime,
 }
+
+/// What [`Slot::silent`] says.
+mod silence {
+    pub(super) const BMC: u8 = 1;
+    /// Its host answered since its power was changed last.
+    pub(super) const HOST_KNOWN: u8 = 2;
+    pub(super) const HOST: u8 = 4;
+}
+
+impl Busy {
+    const NOTHING: Busy = Busy {
+        probing: None,
+        asked_at: 0,
+        acting: None,
+        commit: None,
+        backlog: VecDeque::new(),
+        queued: None,
+        last: None,
+    };
+
+    fn is_nothing(&self) -> bool {
+        self.probing.is_none()
+            && self.acting.is_none()
+            && self.commit.is_none()
+            && self.backlog.is_empty()
+            && self.queued.is_none()
+            && self.last.is_none()
+    }
+}
+
+impl Deref for Slot {
+    type Target = Busy;
+    fn deref(&self) -> &Busy {
+        static NOTHING: Busy = Busy::NOTHING;
+        self.busy.as_deref().unwrap_or(&NOTHING)
+    }
+}
+
+impl DerefMut for Slot {
+    fn deref_mut(&mut self) -> &mut Busy {
+        self.busy.get_or_insert_with(|| Box::new(Busy::NOTHING))
+    }
+}
+
+/// 100,000 machines are resident: 1,000 bytes each, strings and all.
+const _: () = assert!(size_of::<Option<Slot>>() <= 312 && size_of::<Expected>() <= 216);
 
 impl Slot {
     /// Keeps an event until the commit that is under way is answered.
     fn later(&mut self, event: Event) {
-        self.backlog.get_or_insert_default().push(event);
+        self.backlog.push_back(event);
     }
 
     /// The oldest event that was kept.
     fn kept(&mut self) -> Option<Event> {
-        let backlog = self.backlog.as_mut()?;
-        let event = backlog.remove(0);
-        if backlog.is_empty() {
-            self.backlog = None;
+        self.backlog.pop_front()
+    }
+
+    fn tidy(&mut self) {
+        if self.busy.as_ref().is_some_and(|b| b.is_nothing()) {
+            self.busy = None;
         }
-        Some(event)
     }
 }
 
@@ -89,10 +150,13 @@ pub struct Director<D: Decide = Rules> {
     slots: Vec<Option<Slot>>,
     due: BTreeSet<(EngineTime, MachineId)>,
     headroom: Headroom,
+    outages: Outages,
     token: u64,
     /// A stop that is not durable yet counts at once; its resumption counts when durable.
     stopping: VecDeque<(Option<Stopped>, u64)>,
     quarantines: VecDeque<EngineTime>,
+    /// The breaker's stop could not be made durable: said again after the next commit that is.
+    unsaid: Option<Stopped>,
     /// Why the last commit failed: no new actions until one succeeds.
     trouble: Option<String>,
 }
@@ -112,6 +176,7 @@ impl<D: Decide> Director<D> {
         now: EngineTime,
     ) -> Self {
         let headroom = Headroom::new(site.limits.clone());
+        let outages = Outages::new(site.remediation.outage);
         let slots = loaded.machines.last().map_or(0, |m| m.id.0 as usize + 1);
         let mut director = Self {
             decider,
@@ -121,9 +186,11 @@ impl<D: Decide> Director<D> {
             slots: Vec::with_capacity(slots),
             due: BTreeSet::new(),
             headroom,
+            outages,
             token: 0,
             stopping: VecDeque::new(),
             quarantines: VecDeque::new(),
+            unsaid: None,
             trouble: None,
         };
         for row in loaded.machines {
@@ -134,6 +201,7 @@ impl<D: Decide> Director<D> {
         }
         // At once: one by one in order leaves the set's nodes half empty.
         director.due = director.slots.iter().flatten().map(|s| (s.due, s.row.id)).collect();
+        director.recall_outages();
         director
     }
 
@@ -156,15 +224,10 @@ impl<D: Decide> Director<D> {
             row,
             expected,
             due,
-            probing: None,
-            asked_at: 0,
-            acting: None,
-            commit: None,
-            backlog: None,
-            held,
-            queued: None,
-            last: None,
             probed_at: EngineTime::ZERO,
+            busy: None,
+            held,
+            silent: 0,
         });
     }
 
@@ -207,6 +270,27 @@ impl<D: Decide> Director<D> {
         self.slot(id).map(|s| (s.probed_at, s.due))
     }
 
+    /// Is the machine past its stage's SLA? For people only.
+    pub fn overdue(&self, id: MachineId, now: EngineTime) -> bool {
+        let Some(slot) = self.slot(id) else { return false };
+        let Some((_, _, workflow)) = self.context(slot) else { return false };
+        stuck::overdue_at(&slot.row, workflow).is_some_and(|at| now >= at)
+    }
+
+    /// The same in words; `None` when it is not.
+    pub fn stuck(&self, id: MachineId, now: EngineTime) -> Option<Stuck> {
+        let slot = self.slot(id)?;
+        let (_, _, workflow) = self.context(slot)?;
+        stuck::stuck(&slot.row, workflow, now)
+    }
+
+    /// Quarantines that the circuit breaker counts now, and how many trip it (0 = off).
+    pub fn breaker(&self, now: EngineTime) -> (usize, u32) {
+        let window = self.site.breaker_window_ms;
+        let counted = self.quarantines.iter().filter(|t| now.since(**t) <= window).count();
+        (counted, self.site.breaker_quarantines)
+    }
+
     /// Actions that were started and not answered yet: a graceful stop waits for these.
     pub fn acting(&self) -> usize {
         self.slots.iter().flatten().filter(|s| s.acting.is_some()).count()
@@ -234,18 +318,7 @@ impl<D: Decide> Director<D> {
         let report = slot.last.as_deref().or(stored).unwrap_or(&empty);
         let (expected, profile, workflow) = self.context(slot)?;
         let room = self.headroom.view(expected);
-        let input = Input {
-            m: &slot.row,
-            expected,
-            profile,
-            site: &self.site,
-            workflow,
-            report,
-            now,
-            room: &room,
-            stopped: self.no_actions(),
-            resumed: self.state.resumed_at,
-        };
+        let input = self.input(slot, (expected, profile, workflow), report, &room, now);
         Some(explain(&self.decider, &input, slot.due))
     }
 
@@ -261,6 +334,7 @@ impl<D: Decide> Director<D> {
         self.settings.observe_only
             || self.trouble.is_some()
             || self.state.stopped.is_some()
+            || self.unsaid.is_some()
             || self.stopping.iter().any(|(s, _)| s.is_some())
     }
 
@@ -270,6 +344,35 @@ impl<D: Decide> Director<D> {
         let hash = slot.row.run.as_ref().map_or(&profile.workflow, |r| &r.workflow);
         let workflow = self.site.workflows.get(hash)?;
         Some((expected, profile, workflow))
+    }
+
+    /// Everything that a decision about this machine reads.
+    fn input<'a>(
+        &'a self,
+        slot: &'a Slot,
+        (expected, profile, workflow): (&'a Expected, &'a Profile, &'a Workflow),
+        report: &'a Report,
+        room: &'a dyn Room,
+        now: EngineTime,
+    ) -> Input<'a> {
+        Input {
+            m: &slot.row,
+            expected,
+            profile,
+            site: &self.site,
+            workflow,
+            report,
+            now,
+            room,
+            stopped: self.no_actions(),
+            resumed: self.state.resumed_at,
+            outage: self.outages.of(slot.row.id, expected, slot.row.lost_at(), now),
+        }
+    }
+
+    /// What machines share and is out now, or was until lately: for the API and metrics.
+    pub fn outages(&self) -> impl Iterator<Item = &Outage> {
+        self.outages.iter()
     }
 
     fn set_due(&mut self, id: MachineId, due: EngineTime) {
@@ -286,15 +389,31 @@ impl<D: Decide> Director<D> {
 
     /// One event in, commands out.
     pub fn on(&mut self, now: EngineTime, event: Event, out: &mut Vec<Command>) {
+        let whose = match &event {
+            Event::Probed { machine, .. }
+            | Event::Acted { machine, .. }
+            | Event::Committed { machine, .. }
+            | Event::Change { machine, .. } => Some(*machine),
+            _ => None,
+        };
+        self.hear(now, event, out);
+        if let Some(slot) = whose.and_then(|id| self.slot_mut(id)) {
+            slot.tidy();
+        }
+    }
+
+    fn hear(&mut self, now: EngineTime, event: Event, out: &mut Vec<Command>) {
         match event {
             Event::Tick => self.tick(now, out),
             Event::Probed { machine, token, report } => {
                 let Some(slot) = self.slot_mut(machine) else { return };
-                if slot.probing != Some(token) {
+                if slot.probing != NonZeroU64::new(token) {
                     return;
                 }
                 slot.probing = None;
                 slot.probed_at = report.at;
+                self.count_silence(machine, &report, now);
+                let Some(slot) = self.slot_mut(machine) else { return };
                 if slot.commit.is_some() {
                     // Looked at again after the commit: the row is about to change.
                     slot.later(Event::Poke { machine });
@@ -312,13 +431,13 @@ impl<D: Decide> Director<D> {
             }
             Event::Acted { machine, seq, outcome } => {
                 let Some(slot) = self.slot_mut(machine) else { return };
-                if slot.acting != Some(seq) {
+                if slot.acting != NonZeroU64::new(seq) {
                     return;
                 }
                 slot.acting = None;
                 if slot.commit.is_some() {
                     slot.later(Event::Acted { machine, seq, outcome });
-                    slot.acting = Some(seq);
+                    slot.acting = NonZeroU64::new(seq);
                     return;
                 }
                 self.acted(machine, outcome, now, out);
@@ -344,7 +463,14 @@ impl<D: Decide> Director<D> {
                         }
                         Ok(0)
                     }
-                    Err(e) => Err(store_fault(&e)),
+                    Err(e) => {
+                        // A person hears of it and says it again; the breaker does so itself, and
+                        // until then its stop counts as said.
+                        if ticket == 0 && stopped.is_some() {
+                            self.unsaid = stopped;
+                        }
+                        Err(store_fault(&e))
+                    }
                 };
                 out.push(Command::Ack { ticket, result });
             }
@@ -353,7 +479,7 @@ impl<D: Decide> Director<D> {
                     self.expect(id, expected, now, out);
                 }
             }
-            Event::Site { site } => self.reload(site),
+            Event::Site { site } => self.reload(site, now),
             Event::Poke { machine } => {
                 if let Some(slot) = self.slot(machine)
                     && slot.commit.is_none()
@@ -367,6 +493,7 @@ impl<D: Decide> Director<D> {
     }
 
     fn tick(&mut self, now: EngineTime, out: &mut Vec<Command>) {
+        self.outages.prune(now);
         while let Some((at, id)) = self.due.first().copied() {
             if at > now {
                 break;
@@ -398,12 +525,10 @@ impl<D: Decide> Director<D> {
         let set = probes::wanted(&slot.row, profile, workflow, now);
         let job = if set.has(ProbeSet::JOB) { job_name(&slot.row) } else { None };
         let handle = slot.row.open.as_ref().and_then(|o| o.handle.clone());
-        let run = (set.has(ProbeSet::BOOT) || set.has(ProbeSet::HOST)).then(|| {
-            let run = slot.row.run.as_ref().map_or(0, |r| r.id);
-            format!("{}-{id}-{run}", self.site.incarnation)
-        });
+        let run = (set.has(ProbeSet::BOOT) || set.has(ProbeSet::HOST))
+            .then(|| slot.row.run_name(&self.site.incarnation));
         if let Some(slot) = self.slot_mut(id) {
-            slot.probing = Some(token);
+            slot.probing = NonZeroU64::new(token);
             slot.asked_at = slot.row.seq;
         }
         out.push(Command::Probe { machine: id, token, set, job, handle, run });
@@ -426,20 +551,9 @@ impl<D: Decide> Director<D> {
             return;
         };
         let view = self.headroom.view(expected);
-        let verdict = self.decider.decide(&Input {
-            m: &slot.row,
-            expected,
-            profile,
-            site: &self.site,
-            workflow,
-            report: &report,
-            now,
-            room: &view,
-            stopped: self.no_actions(),
-            resumed: self.state.resumed_at,
-        });
+        let context = (expected, profile, workflow);
+        let verdict = self.decider.decide(&self.input(slot, context, &report, &view, now));
         let hit = view.into_hit();
-        self.queue(id, hit, now);
         match verdict {
             Verdict::Rest { due, .. } => {
                 self.keep(id, report);
@@ -451,6 +565,107 @@ impl<D: Decide> Director<D> {
             Verdict::Act { entries } => {
                 self.commit(id, entries, Then::Act, vec![], Some(report), now, out);
             }
+        }
+        // Last: room that was just taken is not offered to the next in the queue.
+        self.queue(id, hit, now);
+    }
+
+    /// Who answered: counted by domain, so that machines which fall silent together are seen to.
+    fn count_silence(&mut self, id: MachineId, report: &Report, now: EngineTime) {
+        let Some(slot) = self.slots.get_mut(id.0 as usize).and_then(Option::as_mut) else {
+            return;
+        };
+        let Some(expected) = slot.expected.clone() else { return };
+        let heard = reach::heard(&slot.row, report, now);
+        let mut channels = Vec::new();
+        if let Some(answers) = heard.bmc
+            && answers == (slot.silent & silence::BMC != 0)
+            // Only one that ever answered can stop.
+            && (answers || !slot.row.identity.is_unknown())
+        {
+            slot.silent ^= silence::BMC;
+            channels.push((Channel::Bmc, answers));
+        }
+        let known = slot.silent & silence::HOST_KNOWN != 0;
+        match heard.host {
+            Some(true) if !known => {
+                slot.silent |= silence::HOST_KNOWN;
+                self.outages.host_known(&expected, true);
+            }
+            Some(answers) if known && answers == (slot.silent & silence::HOST != 0) => {
+                slot.silent ^= silence::HOST;
+                channels.push((Channel::Host, answers));
+            }
+            // Nobody asks it any more, or its power was turned off by others.
+            None if known
+                && (slot.row.run.is_none()
+                    || heard.bmc == Some(true)
+                        && report.system.seen().is_some_and(|s| s.power != Power::On)) =>
+            {
+                self.forget_host(id);
+            }
+            _ => {}
+        }
+        for (channel, answers) in channels {
+            if answers {
+                self.outages.answers(channel, id, &expected);
+            } else {
+                self.outages.stopped(channel, id, &expected, now);
+            }
+            self.judge_domains(channel, &expected, now);
+        }
+    }
+
+    fn judge_domains(&mut self, channel: Channel, expected: &Expected, now: EngineTime) {
+        if self.outages.wants_census(channel, expected, now) {
+            let answered = |s: &&Slot| !s.row.identity.is_unknown();
+            let all = self.slots.iter().flatten().filter(answered);
+            let placed = all.filter_map(|s| Some((s.row.id, s.expected.as_deref()?)));
+            self.outages.take_census(placed);
+        }
+        let (ask, spread) = self.outages.judge(channel, expected, now);
+        for id in ask {
+            let at = now + retry::jitter(id, now) % spread.max(1);
+            let idle = self.slot(id).is_some_and(|s| {
+                s.commit.is_none() && s.probing.is_none() && s.acting.is_none() && s.due > at
+            });
+            if idle {
+                self.set_due(id, at);
+            }
+        }
+    }
+
+    /// The host's silence tells nothing any more: its power changes.
+    fn forget_host(&mut self, id: MachineId) {
+        let Some(slot) = self.slots.get_mut(id.0 as usize).and_then(Option::as_mut) else {
+            return;
+        };
+        let was = slot.silent;
+        slot.silent &= silence::BMC;
+        if was & silence::HOST_KNOWN != 0
+            && let Some(expected) = slot.expected.clone()
+        {
+            self.outages.host_known(&expected, false);
+            self.outages.answers(Channel::Host, id, &expected);
+        }
+    }
+
+    /// After a start: the rows say who was unreachable, and since when.
+    fn recall_outages(&mut self) {
+        let mut lost: Vec<(EngineTime, MachineId)> =
+            self.machines().filter_map(|m| Some((m.lost_at()?, m.id))).collect();
+        lost.sort_unstable();
+        for (at, id) in lost {
+            let Some(slot) = self.slots.get_mut(id.0 as usize).and_then(Option::as_mut) else {
+                continue;
+            };
+            let Some(expected) = slot.expected.clone() else { continue };
+            if slot.row.lost_on() == Some(Channel::Host) || slot.row.identity.is_unknown() {
+                continue;
+            }
+            slot.silent |= silence::BMC;
+            self.outages.stopped(Channel::Bmc, id, &expected, at);
+            self.judge_domains(Channel::Bmc, &expected, at);
         }
     }
 
@@ -465,16 +680,30 @@ impl<D: Decide> Director<D> {
         let Some(slot) = self.slots.get_mut(id.0 as usize).and_then(Option::as_mut) else {
             return;
         };
-        if slot.queued.as_deref() == hit.as_ref() {
+        if slot.queued == hit {
             return;
         }
-        if let Some(old) = slot.queued.take() {
-            self.headroom.dequeue(&old, id);
-        }
+        let next = match slot.queued.take() {
+            Some(old) => self.headroom.dequeue(&old, id),
+            None => Vec::new(),
+        };
         if let Some(new) = &hit {
             self.headroom.enqueue(new, id, now);
         }
-        slot.queued = hit.map(Box::new);
+        slot.queued = hit;
+        self.wake(next, now);
+    }
+
+    /// Who waited for room is looked at now, unless something of it is under way.
+    fn wake(&mut self, machines: Vec<MachineId>, now: EngineTime) {
+        for woken in machines {
+            let idle = self.slot(woken).is_some_and(|s| {
+                s.commit.is_none() && s.probing.is_none() && s.acting.is_none() && s.due > now
+            });
+            if idle {
+                self.set_due(woken, now);
+            }
+        }
     }
 
     fn acted(&mut self, id: MachineId, outcome: Outcome, now: EngineTime, out: &mut Vec<Command>) {
@@ -485,21 +714,9 @@ impl<D: Decide> Director<D> {
         let entries = match self.context(slot) {
             Some((expected, profile, workflow)) => {
                 let view = self.headroom.view(expected);
-                self.decider.settle(
-                    &Input {
-                        m: &slot.row,
-                        expected,
-                        profile,
-                        site: &self.site,
-                        workflow,
-                        report: &Report::default(),
-                        now,
-                        room: &view,
-                        stopped: self.no_actions(),
-                        resumed: self.state.resumed_at,
-                    },
-                    outcome,
-                )
+                let (context, report) = ((expected, profile, workflow), Report::default());
+                let input = self.input(slot, context, &report, &view, now);
+                self.decider.settle(&input, outcome)
             }
             None => vec![Entry::Settled { outcome }],
         };
@@ -615,12 +832,20 @@ impl<D: Decide> Director<D> {
         slot.row = item.row;
         slot.last = if slot.row.run.is_some() { item.facts.or(slot.last.take()) } else { None };
         let seq = slot.row.seq;
+        let lost = slot.row.lost_at();
+        let excused =
+            slot.expected.clone().is_some_and(|e| self.outages.of(id, &e, lost, now).is_some());
         self.trouble = None;
+        if let Some(stopped) = self.unsaid.take() {
+            self.stopping.push_back((Some(stopped.clone()), 0));
+            out.push(Command::CommitStop { stopped: Some(stopped) });
+        }
         for ticket in tickets {
             out.push(Command::Ack { ticket, result: Ok(seq) });
         }
         self.release(id, now);
-        if quarantined {
+        // What a domain that is out does to its machines says nothing of our own work.
+        if quarantined && !excused {
             self.brake(now, out);
         }
         match then {
@@ -635,8 +860,7 @@ impl<D: Decide> Director<D> {
         let no_actions = self.no_actions();
         let Some(slot) = self.slot_mut(id) else { return };
         let Some(open) = &slot.row.open else { return };
-        let newer =
-            slot.backlog.iter().flat_map(|b| b.iter()).any(|e| matches!(e, Event::Change { .. }));
+        let newer = slot.backlog.iter().any(|e| matches!(e, Event::Change { .. }));
         if newer || no_actions {
             let why = if newer { "a newer change came first" } else { "actions are stopped" };
             let entries = vec![Entry::Settled { outcome: Outcome::Withdrawn { why: why.into() } }];
@@ -644,7 +868,10 @@ impl<D: Decide> Director<D> {
             return;
         }
         let (seq, action, expect) = (open.seq, open.action.clone(), open.expect.clone());
-        slot.acting = Some(seq);
+        slot.acting = NonZeroU64::new(seq);
+        if action.kind().class().touches.contains(&Touch::Power) {
+            self.forget_host(id);
+        }
         out.push(Command::Act { machine: id, seq, action, expect });
     }
 
@@ -659,14 +886,8 @@ impl<D: Decide> Director<D> {
             return;
         }
         if let Some(expected) = slot.expected.clone() {
-            for woken in self.headroom.change(&expected, before, after) {
-                let idle = self.slot(woken).is_some_and(|s| {
-                    s.commit.is_none() && s.probing.is_none() && s.acting.is_none() && s.due > now
-                });
-                if idle {
-                    self.set_due(woken, now);
-                }
-            }
+            let woken = self.headroom.change(&expected, before, after);
+            self.wake(woken, now);
         }
     }
 
@@ -730,10 +951,17 @@ impl<D: Decide> Director<D> {
     ) {
         if let Some(slot) = self.slots.get_mut(id.0 as usize).and_then(Option::as_mut) {
             let held = slot.held;
-            if let Some(old) = slot.expected.replace(expected.clone()) {
-                self.headroom.change(&old, held, 0);
+            let old = slot.expected.replace(expected.clone());
+            if let Some(old) = &old
+                && old.domains != expected.domains
+            {
+                // Counted where it is now, from its next report on.
+                let silent = std::mem::take(&mut slot.silent);
+                self.outages.moved(id, old, silent & silence::HOST_KNOWN != 0);
             }
+            let woken = old.map(|old| self.headroom.change(&old, held, 0)).unwrap_or_default();
             self.headroom.change(&expected, 0, held);
+            self.wake(woken, now);
             return;
         }
         let name = expected.name.clone();
@@ -743,7 +971,7 @@ impl<D: Decide> Director<D> {
         self.commit(id, vec![Entry::Registered { name }], Then::Look(due), vec![], None, now, out);
     }
 
-    fn reload(&mut self, site: Arc<Site>) {
+    fn reload(&mut self, site: Arc<Site>, now: EngineTime) {
         // Workflows that runs are pinned to stay known.
         let mut site = Arc::unwrap_or_clone(site);
         for slot in self.slots.iter().flatten() {
@@ -758,13 +986,21 @@ impl<D: Decide> Director<D> {
             site.incarnation = self.site.incarnation.clone();
         }
         self.headroom = Headroom::new(site.limits.clone());
+        self.outages.set_rule(site.remediation.outage);
         self.site = Arc::new(site);
+        // Who waits for room may have some under the new limits.
+        let mut waiting = Vec::new();
         for slot in self.slots.iter_mut().flatten() {
-            slot.queued = None;
+            if slot.queued.is_some() {
+                slot.queued = None;
+                slot.tidy();
+                waiting.push(slot.row.id);
+            }
             if let Some(expected) = &slot.expected {
                 self.headroom.change(expected, 0, slot.held);
             }
         }
+        self.wake(waiting, now);
     }
 
     /// Too many quarantines in a window stop all actions: the fault is then likely ours or the

@@ -75,11 +75,14 @@ impl Headroom {
         }
     }
 
-    /// The machine no longer waits for `bucket`.
-    pub fn dequeue(&mut self, bucket: &Bucket, machine: MachineId) {
-        if let Some(level) = self.levels.get_mut(bucket) {
-            level.queue.retain(|(_, id)| *id != machine);
-        }
+    /// The machine no longer waits for `bucket`. Returns the machines that have room there now: one
+    /// that was woken and turned to another bucket must not leave its place empty.
+    pub fn dequeue(&mut self, bucket: &Bucket, machine: MachineId) -> Vec<MachineId> {
+        let max = self.limits.get(usize::from(bucket.0)).map_or(0, |l| l.max);
+        let Some(level) = self.levels.get_mut(bucket) else { return Vec::new() };
+        level.queue.retain(|(_, id)| *id != machine);
+        let free = max.saturating_sub(level.taken) as usize;
+        level.queue.iter().take(free).map(|(_, id)| *id).collect()
     }
 
     /// This headroom as one machine's decision sees it.
@@ -187,7 +190,9 @@ mod tests {
         assert_eq!(h.change(&a, flash, 0), [MachineId(2)], "the waiter is woken");
         assert!(h.view(&a).full(MachineId(4), LimitClass::Flash).is_some(), "no passing");
         assert!(h.view(&a).full(MachineId(2), LimitClass::Flash).is_none());
-        h.dequeue(&bucket, MachineId(2));
+        h.enqueue(&bucket, MachineId(5), EngineTime(7));
+        assert_eq!(h.dequeue(&bucket, MachineId(2)), [MachineId(5)], "the next one is woken");
+        h.dequeue(&bucket, MachineId(5));
         assert!(h.view(&a).full(MachineId(4), LimitClass::Flash).is_none());
         assert!(h.view(&a).full(MachineId(4), LimitClass::Power).is_none(), "no limit, no bucket");
     }

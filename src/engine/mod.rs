@@ -5,6 +5,8 @@ pub mod director;
 pub mod driver;
 pub mod event;
 pub mod headroom;
+pub mod meter;
+pub mod outages;
 pub mod perform;
 
 pub use director::Director;

@@ -9,6 +9,7 @@ use crate::port::{BmcTarget, HostTarget, Node, Ports, UpdateOrder, WindowOrder};
 use crate::steps::site::Profile;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// A machine as the ports need it.
 #[derive(Clone, Debug)]
@@ -19,6 +20,8 @@ pub struct Context {
     pub host_key: Option<Arc<str>>,
     pub expected: Arc<Expected>,
     pub profile: Arc<Profile>,
+    /// Its BMC answered when it was last asked.
+    pub answers: bool,
 }
 
 impl Context {
@@ -51,10 +54,12 @@ impl Context {
     }
 }
 
-/// Longest time for all parts of one probe on one channel: a hung BMC costs this and no more.
+/// Longest time for all parts of one probe on one channel together: a hung BMC costs this and no
+/// more, however much was to be read from it.
 const PROBE_DEADLINE: Duration = Duration::from_secs(90);
 
-/// Reads the wanted parts; channels side by side, parts of one channel one after the other.
+/// Reads the wanted parts; channels side by side, parts of one channel one after the other, each
+/// channel within [`PROBE_DEADLINE`].
 pub async fn read(
     c: &Context,
     set: ProbeSet,
@@ -62,54 +67,33 @@ pub async fn read(
     handle: Option<&str>,
     run: Option<&str>,
 ) -> Report {
-    let bmc = async {
-        let target = c.bmc();
-        let bmc = &c.ports.bmc;
-        let mut part = Report::default();
-        if set.has(ProbeSet::SYSTEM) {
-            part.system = within(Channel::Bmc, bmc.system(&target)).await;
-            // A dead BMC is asked once, not four times.
-            if part.system.fault().is_some_and(Fault::is_no_answer) {
-                let fault = part.system.fault().cloned();
-                let same = |asked: ProbeSet| set.has(asked).then(|| fault.clone()).flatten();
-                part.inventory = same(ProbeSet::INVENTORY).map_or(Read::NotAsked, Read::Failed);
-                part.firmware = same(ProbeSet::FIRMWARE).map_or(Read::NotAsked, Read::Failed);
-                part.tasks = same(ProbeSet::TASKS).map_or(Read::NotAsked, Read::Failed);
-                return part;
-            }
-        }
-        if set.has(ProbeSet::INVENTORY) {
-            part.inventory = within(Channel::Bmc, bmc.inventory(&target)).await;
-        }
-        if set.has(ProbeSet::FIRMWARE) {
-            part.firmware = within(Channel::Bmc, bmc.firmware(&target)).await;
-        }
-        if set.has(ProbeSet::TASKS) {
-            part.tasks = within(Channel::Bmc, bmc.tasks(&target, handle)).await;
-        }
-        part
-    };
+    let until = deadline();
+    let bmc = read_bmc(c, set, handle, until);
     let host = async {
         let target = c.host();
         let facts = match set.has(ProbeSet::HOST) {
-            true => within(Channel::Host, c.ports.shell.facts(&target)).await,
+            true => within(until, Channel::Host, c.ports.shell.facts(&target)).await,
             false => Read::NotAsked,
         };
         let job = match (set.has(ProbeSet::JOB), job) {
-            (true, Some(name)) => within(Channel::Host, c.ports.shell.job(&target, name)).await,
+            (true, Some(name)) => {
+                within(until, Channel::Host, c.ports.shell.job(&target, name)).await
+            }
             _ => Read::NotAsked,
         };
         (facts, job)
     };
     let cluster = async {
         match (set.has(ProbeSet::CLUSTER), c.node()) {
-            (true, Some(node)) => within(Channel::Cluster, c.ports.cluster.membership(&node)).await,
+            (true, Some(node)) => {
+                within(until, Channel::Cluster, c.ports.cluster.membership(&node)).await
+            }
             _ => Read::NotAsked,
         }
     };
     let boot = async {
         match (set.has(ProbeSet::BOOT), run) {
-            (true, Some(run)) => within(Channel::Boot, c.ports.boot.window(run)).await,
+            (true, Some(run)) => within(until, Channel::Boot, c.ports.boot.window(run)).await,
             _ => Read::NotAsked,
         }
     };
@@ -117,12 +101,87 @@ pub async fn read(
     Report { host: facts, job, cluster, boot, ..bmc }
 }
 
-async fn within<T>(channel: Channel, part: impl Future<Output = Result<T, Fault>>) -> Read<T> {
-    match tokio::time::timeout(PROBE_DEADLINE, part).await {
+/// The BMC's parts, side by side as far as the BMC's own gate lets them. One that may be dead is
+/// asked for its system first: a dead one is asked once, not four times.
+async fn read_bmc(c: &Context, set: ProbeSet, handle: Option<&str>, until: Instant) -> Report {
+    let target = c.bmc();
+    let bmc = &c.ports.bmc;
+    let system = async {
+        match set.has(ProbeSet::SYSTEM) {
+            true => within(until, Channel::Bmc, bmc.system(&target)).await,
+            false => Read::NotAsked,
+        }
+    };
+    let inventory = async {
+        match set.has(ProbeSet::INVENTORY) {
+            true => within(until, Channel::Bmc, bmc.inventory(&target)).await,
+            false => Read::NotAsked,
+        }
+    };
+    let tasks = async {
+        match set.has(ProbeSet::TASKS) {
+            true => within(until, Channel::Bmc, bmc.tasks(&target, handle)).await,
+            false => Read::NotAsked,
+        }
+    };
+    let firmware = async {
+        match set.has(ProbeSet::FIRMWARE) {
+            true => within(until, Channel::Bmc, bmc.firmware(&target)).await,
+            false => Read::NotAsked,
+        }
+    };
+    let updates = async {
+        let Some(handle) = handle else { return tokio::join!(tasks, firmware) };
+        // As long as its task tells how an update stands, nobody asks for versions.
+        let tasks = tasks.await;
+        let told = tasks.seen().is_some_and(|all| all.iter().any(|t| t.uri == handle));
+        (tasks, if told { Read::NotAsked } else { firmware.await })
+    };
+    let parts = async { tokio::join!(inventory, updates) };
+    let (system, parts) = if c.answers {
+        let (system, parts) = tokio::join!(system, parts);
+        (system, Some(parts))
+    } else {
+        let system = system.await;
+        let dead = system.fault().is_some_and(Fault::is_no_answer);
+        (system, if dead { None } else { Some(parts.await) })
+    };
+    if let (Some(fault), None) = (system.fault().filter(|f| f.is_no_answer()), &parts) {
+        return silent(set, fault);
+    }
+    let (inventory, (tasks, firmware)) = parts.unwrap_or_default();
+    Report { system, inventory, firmware, tasks, ..Report::default() }
+}
+
+/// Every part of a BMC that does not answer.
+fn silent(set: ProbeSet, fault: &Fault) -> Report {
+    fn part<T>(asked: bool, fault: &Fault) -> Read<T> {
+        if asked { Read::Failed(fault.clone()) } else { Read::NotAsked }
+    }
+    Report {
+        system: part(set.has(ProbeSet::SYSTEM), fault),
+        inventory: part(set.has(ProbeSet::INVENTORY), fault),
+        firmware: part(set.has(ProbeSet::FIRMWARE), fault),
+        tasks: part(set.has(ProbeSet::TASKS), fault),
+        ..Report::default()
+    }
+}
+
+#[allow(clippy::disallowed_methods, reason = "the probe's deadline")]
+fn deadline() -> Instant {
+    Instant::now() + PROBE_DEADLINE
+}
+
+async fn within<T>(
+    until: Instant,
+    channel: Channel,
+    part: impl Future<Output = Result<T, Fault>>,
+) -> Read<T> {
+    match tokio::time::timeout_at(until, part).await {
         Ok(result) => result.into(),
         Err(_) => Read::Failed(Fault::no_answer(
             channel,
-            format!("no answer within {} s", PROBE_DEADLINE.as_secs()),
+            format!("the probe was not answered within {} s", PROBE_DEADLINE.as_secs()),
         )),
     }
 }
@@ -172,7 +231,7 @@ async fn act(c: &Context, action: &Action, expect: &Expect) -> Outcome {
                 name: c.expected.name.clone(),
                 run: run.clone(),
                 image: image.clone(),
-                mac: c.identity.mac.clone(),
+                mac: c.identity.mac.as_deref().map(str::to_string),
                 allow_existing_data: *allow_existing_data,
             };
             ports.boot.open(&order).await

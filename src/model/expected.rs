@@ -2,8 +2,10 @@
 //! is an expectation; the database is the truth (design law 11).
 
 use super::identity::Identity;
+use super::text::Text;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::ops::Deref;
 use std::sync::Arc;
 
 /// A kind of failure domain. Domains overlap; limits and waves spread over them.
@@ -61,7 +63,7 @@ pub struct Domain {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BmcEndpoint {
     /// `https://10.0.0.5` (or `http://…` in labs).
-    pub url: String,
+    pub url: Text,
     /// Name of the credential in the secrets table or of a `[[credential]]` reference.
     pub credential: Arc<str>,
     /// `ca`, `off`, or `sha256:<hex of the DER certificate>`.
@@ -72,11 +74,44 @@ pub struct BmcEndpoint {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostEndpoint {
     /// `address` or `address:port`.
-    pub address: String,
+    pub address: Text,
     pub user: Arc<str>,
     /// Known host key in OpenSSH form, when the inventory states one. Never accepted blindly.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub host_key: Option<String>,
+    pub host_key: Option<Box<str>>,
+}
+
+/// A machine's labels. Most machines have none: then it is one word.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "BTreeMap<String, String>", into = "BTreeMap<String, String>")]
+pub struct Labels(#[allow(clippy::box_collection, reason = "see above")] Option<Box<Map>>);
+
+type Map = BTreeMap<String, String>;
+
+impl Labels {
+    fn is_none(&self) -> bool {
+        self.0.is_none()
+    }
+}
+
+impl Deref for Labels {
+    type Target = Map;
+    fn deref(&self) -> &Map {
+        static NONE: Map = Map::new();
+        self.0.as_deref().unwrap_or(&NONE)
+    }
+}
+
+impl From<Map> for Labels {
+    fn from(labels: Map) -> Self {
+        Self((!labels.is_empty()).then(|| Box::new(labels)))
+    }
+}
+
+impl From<Labels> for Map {
+    fn from(labels: Labels) -> Map {
+        labels.0.map_or_else(Map::new, |l| *l)
+    }
 }
 
 /// One machine of the inventory file.
@@ -91,8 +126,8 @@ pub struct Expected {
     pub profile: Arc<str>,
     /// All failure domains, sorted.
     pub domains: Arc<[Domain]>,
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub labels: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "Labels::is_none")]
+    pub labels: Labels,
     pub bmc: BmcEndpoint,
     pub host: HostEndpoint,
 }

@@ -205,6 +205,17 @@ pub struct HostFacts {
     /// `Some(true)`: a disk has a partition table or file system that no run of ours wrote.
     pub holds_data: Option<bool>,
     pub gpus: Vec<Part>,
+    /// Jobs of ours whose directories are on the host.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub jobs: Vec<JobNote>,
+}
+
+/// A job directory on a host.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobNote {
+    pub name: String,
+    /// Started under this boot and without a result so far.
+    pub running: bool,
 }
 
 /// A named job on a host.

@@ -1,14 +1,16 @@
 //! `fold(journal) == row`: the only code that changes a [`Machine`]. An entry that does not fit
 //! the row is an error, never a guess.
 
-use super::action::{Outcome, Redo};
+use super::action::{Action, Expect, Outcome, Redo};
 use super::change::Change;
 use super::fault::Fault;
 use super::journal::{Entry, StepEnd};
 use super::machine::{
     Act, Condition, Control, Cursor, Deployed, FaultNote, Hold, Machine, MachineId, OpenAction,
-    OpenState, Run,
+    OpenState, Restored, Run,
 };
+use super::observed::Observed;
+use super::remedy::{REMEDIES_KEPT, Remedied};
 use super::stage::{Stage, is_legal};
 use super::time::EngineTime;
 use std::sync::Arc;
@@ -47,12 +49,15 @@ pub fn apply(m: &mut Machine, entry: &Entry, at: EngineTime) -> Result<(), Illeg
             if let Some(run) = &m.run {
                 return Err(refuse(format!("run {} has not ended", run.id)));
             }
+            // From here on it is Farrier who changes things.
+            m.observed = Observed::default();
             m.run = Some(Box::new(Run {
                 id: seq,
                 workflow: workflow.clone(),
                 reason: reason.clone(),
                 since: at,
                 abort: None,
+                incarnation: None,
             }));
         }
         Entry::RunEnded { .. } => {
@@ -73,6 +78,10 @@ pub fn apply(m: &mut Machine, entry: &Entry, at: EngineTime) -> Result<(), Illeg
             m.stage_since = at;
             m.step = None;
             m.waiting = None;
+            if *stage == Stage::Ready {
+                // Firmware, image and burn-in were all observed on the way here.
+                m.restored = None;
+            }
         }
         Entry::StepBegan { index, key } => {
             if m.run.is_none() {
@@ -86,6 +95,7 @@ pub fn apply(m: &mut Machine, entry: &Entry, at: EngineTime) -> Result<(), Illeg
                 acts: Vec::new(),
                 holds: None,
                 skip: None,
+                cut: false,
             }));
             m.waiting = None;
         }
@@ -108,7 +118,7 @@ pub fn apply(m: &mut Machine, entry: &Entry, at: EngineTime) -> Result<(), Illeg
             }
         }
         Entry::Proven { identity } => m.identity = Arc::new(identity.or(&m.identity)),
-        Entry::HostKeyPinned { host_key } => m.host_key = Some(host_key.clone()),
+        Entry::HostKeyPinned { host_key } => m.host_key = Some((**host_key).into()),
         Entry::Deployed { image, run } => {
             m.deployed = Some(Deployed { image: image.as_str().into(), run: run.as_str().into() });
         }
@@ -128,6 +138,9 @@ pub fn apply(m: &mut Machine, entry: &Entry, at: EngineTime) -> Result<(), Illeg
             }
             step.holds = step.holds.or(*holds);
             m.waiting = None;
+            if matches!(action, Action::BmcReset | Action::Power { .. }) {
+                m.last_reset = at;
+            }
             settle_down(m);
             m.open = Some(Box::new(OpenAction {
                 seq,
@@ -186,20 +199,40 @@ pub fn apply(m: &mut Machine, entry: &Entry, at: EngineTime) -> Result<(), Illeg
             }
         }
         Entry::Faulted { fault, charged, not_before } => {
-            let count = match &m.last_fault {
-                Some(note) if note.fault.code == fault.code => note.count + 1,
-                _ => 1,
-            };
-            m.last_fault = Some(Box::new(FaultNote { fault: fault.clone(), at, count }));
-            m.not_before = *not_before;
-            if !m.is_quarantined() {
-                m.condition = Condition::BackingOff;
-            }
+            back_off(m, fault, *not_before, at);
             if *charged && let Some(step) = &mut m.step {
                 step.attempt = step.attempt.saturating_add(1);
+                step.cut = false;
                 if m.open.is_none() {
                     forget(&mut step.acts, fault);
                 }
+            }
+        }
+        Entry::Excused { fault, not_before, .. } => {
+            back_off(m, fault, *not_before, at);
+            if let Some(step) = &mut m.step {
+                step.cut = false;
+                if m.open.is_none() {
+                    forget(&mut step.acts, fault);
+                    // What was cut is done anew, with its whole time.
+                    step.since = at;
+                }
+            }
+        }
+        Entry::Remedied { remedy, code, .. } => {
+            if m.open.is_some() {
+                return Err(refuse("an action is open".into()));
+            }
+            let taken = m.remedies.get_or_insert_default();
+            if taken.len() == REMEDIES_KEPT {
+                taken.remove(0);
+            }
+            let code = code.as_str().into();
+            taken.push(Remedied { remedy: *remedy, at, seq, code });
+        }
+        Entry::Cut { .. } => {
+            if let Some(step) = &mut m.step {
+                step.cut = true;
             }
         }
         Entry::Lost { fault } => {
@@ -219,6 +252,10 @@ pub fn apply(m: &mut Machine, entry: &Entry, at: EngineTime) -> Result<(), Illeg
             };
             if let Some(step) = &mut m.step {
                 step.since = step.since + gap;
+                // Deadlines that count from an act's end (a callback, a version) stand still too.
+                for act in &mut step.acts {
+                    act.closed = act.closed + gap;
+                }
             }
             if let Some(open) = &mut m.open {
                 open.progress_at = at;
@@ -245,11 +282,21 @@ pub fn apply(m: &mut Machine, entry: &Entry, at: EngineTime) -> Result<(), Illeg
             m.waiting = Some(what.as_str().into());
             settle_down(m);
         }
+        Entry::Observed { power, boot, firmware } => {
+            m.observed = m.observed.with(*power, boot.as_deref(), firmware);
+        }
         Entry::OutOfBand { .. } => m.out_of_band = m.out_of_band.saturating_add(1),
-        Entry::Restored { incarnation } => {
+        Entry::Restored { incarnation, was } => {
+            m.observed = Observed::default();
             if let Some(open) = &mut m.open {
                 open.state = OpenState::Unknown;
             }
+            if let Some(run) = &mut m.run
+                && !was.is_empty()
+            {
+                run.incarnation.get_or_insert_with(|| was.clone());
+            }
+            m.restored = Some(Box::new(Restored { at, seq, presumed: Vec::new() }));
             // A hold of a person's stays theirs.
             m.hold.get_or_insert_with(|| {
                 Box::new(Hold {
@@ -259,12 +306,53 @@ pub fn apply(m: &mut Machine, entry: &Entry, at: EngineTime) -> Result<(), Illeg
                 })
             });
         }
+        Entry::Presumed { action, baseline, holds, .. } => {
+            if m.open.is_some() || m.is_quarantined() || m.hold.is_some() {
+                return Err(refuse(
+                    "an action is open, or the machine is quarantined or held".into(),
+                ));
+            }
+            let Some(restored) = &mut m.restored else {
+                return Err(refuse("the machine was not restored".into()));
+            };
+            let Some(step) = &mut m.step else {
+                return Err(refuse("there is no step".into()));
+            };
+            restored.presumed.push(Restored::key(action));
+            step.holds = step.holds.or(*holds);
+            m.waiting = None;
+            settle_down(m);
+            m.open = Some(Box::new(OpenAction {
+                seq,
+                action: action.clone(),
+                expect: Expect { identity: (*m.identity).clone(), ..Expect::default() },
+                baseline: baseline.clone(),
+                at,
+                state: OpenState::Applied,
+                handle: None,
+                progress: 0,
+                progress_at: at,
+            }));
+        }
         Entry::Noticed { what } => {
             m.notice = (!what.is_empty()).then(|| what.as_str().into());
         }
     }
     m.seq = seq;
     Ok(())
+}
+
+/// No attempt before `not_before`, because of this.
+fn back_off(m: &mut Machine, fault: &Fault, not_before: EngineTime, at: EngineTime) {
+    let count = match &m.last_fault {
+        Some(note) if note.fault.code == fault.code => note.count + 1,
+        _ => 1,
+    };
+    m.last_fault = Some(Box::new(FaultNote { fault: fault.clone(), at, count }));
+    m.not_before = not_before;
+    if !m.is_quarantined() {
+        m.condition = Condition::BackingOff;
+    }
 }
 
 /// The machine moves again after a failed attempt.
@@ -330,6 +418,7 @@ fn change_row(m: &mut Machine, change: &Change, by: &str, at: EngineTime) -> Res
             }
             m.condition = Condition::Ok;
             // A person has looked: what nobody could tell counts as not done from here on.
+            m.restored = None;
             if m.open.as_ref().is_some_and(|o| o.state == OpenState::Unknown) {
                 close(m, false, at);
             }

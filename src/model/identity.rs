@@ -1,16 +1,22 @@
 //! Who a machine is: serial + system UUID + boot MAC. An address is only where it was last found.
 
+use super::text::Text;
 use serde::{Deserialize, Serialize};
+
+/// Room for the 36 characters of a UUID.
+pub type UuidText = Text<38>;
 
 /// Known identity. `None` = not known (null while powered off, or a placeholder), never "differs".
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub serial: Option<String>,
+    pub serial: Option<Text>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub uuid: Option<String>,
+    /// 8-4-4-4-12, lower case.
+    pub uuid: Option<UuidText>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub mac: Option<String>,
+    /// `aa:bb:cc:dd:ee:ff`.
+    pub mac: Option<Text>,
 }
 
 /// How two identities compare.
@@ -28,9 +34,9 @@ impl Identity {
     /// Takes raw values as a BMC, DMI or a person gives them; placeholders become unknown.
     pub fn new(serial: Option<&str>, uuid: Option<&str>, mac: Option<&str>) -> Self {
         Self {
-            serial: serial.and_then(clean_serial),
-            uuid: uuid.and_then(clean_uuid),
-            mac: mac.and_then(clean_mac),
+            serial: serial.and_then(clean_serial).map(Text::from),
+            uuid: uuid.and_then(clean_uuid).map(Text::from),
+            mac: mac.and_then(clean_mac).map(Text::from),
         }
     }
 
@@ -44,7 +50,11 @@ impl Identity {
         let mut same = false;
         if let (Some(a), Some(b)) = (&self.uuid, &found.uuid) {
             if !uuid_eq(a, b) {
-                return Match::Differs { part: "uuid", expected: a.clone(), found: b.clone() };
+                return Match::Differs {
+                    part: "uuid",
+                    expected: a.to_string(),
+                    found: b.to_string(),
+                };
             }
             same = true;
         }
@@ -53,7 +63,7 @@ impl Identity {
         {
             if let (Some(a), Some(b)) = (a, b) {
                 if a != b {
-                    return Match::Differs { part, expected: a.clone(), found: b.clone() };
+                    return Match::Differs { part, expected: a.to_string(), found: b.to_string() };
                 }
                 same = true;
             }

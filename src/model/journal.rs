@@ -2,9 +2,11 @@
 
 use super::action::{Action, Baseline, Expect, Outcome};
 use super::change::Change;
+use super::facts::Power;
 use super::fault::Fault;
 use super::identity::Identity;
 use super::limit::LimitClass;
+use super::remedy::Remedy;
 use super::stage::Stage;
 use super::time::EngineTime;
 use serde::{Deserialize, Serialize};
@@ -103,7 +105,26 @@ pub enum Entry {
         charged: bool,
         not_before: EngineTime,
     },
-    /// The BMC stopped answering.
+    /// An attempt failed, and an outage of something the machine shares did it: not charged, and the
+    /// attempt starts afresh.
+    Excused {
+        fault: Fault,
+        not_before: EngineTime,
+        /// The outage, in words.
+        why: String,
+    },
+    /// Trying again did not mend it: a rung of the fault's ladder is taken. Its intent follows.
+    Remedied {
+        remedy: Remedy,
+        /// The fault's code.
+        code: String,
+        failures: u32,
+    },
+    /// The machine was part of an outage: what was under way may have been cut.
+    Cut {
+        by: String,
+    },
+    /// The BMC stopped answering; the host, when its network went and the BMC's stayed.
     Lost {
         fault: Fault,
     },
@@ -115,6 +136,16 @@ pub enum Entry {
     Waits {
         what: String,
     },
+    /// What a machine at rest shows of the things that only Farrier should change: the mark that
+    /// later probes are compared with. `firmware`: `id version` each; empty = not read this time.
+    Observed {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        power: Option<Power>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        boot: Option<String>,
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        firmware: Vec<String>,
+    },
     /// Something changed that Farrier did not do: power, firmware, boot order. Report-only.
     OutOfBand {
         what: String,
@@ -124,6 +155,19 @@ pub enum Entry {
     Restored {
         /// The incarnation from here on.
         incarnation: Arc<str>,
+        /// The one before: runs under way keep the names they gave under it.
+        #[serde(default)]
+        was: Arc<str>,
+    },
+    /// After a restore: this may have been done in the time that was lost. It is taken as launched,
+    /// never sent by this database, and facts decide.
+    Presumed {
+        action: Action,
+        baseline: Baseline,
+        /// Headroom to hold until the step ends.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        holds: Option<LimitClass>,
+        why: String,
     },
     /// Drift or a change made behind Farrier's back: what, report-only. Empty = gone again.
     Noticed {
@@ -151,12 +195,17 @@ impl Entry {
             Entry::Progressed { .. } => "progressed",
             Entry::Closed { .. } => "closed",
             Entry::Faulted { .. } => "faulted",
+            Entry::Excused { .. } => "excused",
+            Entry::Remedied { .. } => "remedied",
+            Entry::Cut { .. } => "cut",
             Entry::Lost { .. } => "lost",
             Entry::Back => "back",
             Entry::Quarantined { .. } => "quarantined",
             Entry::Waits { .. } => "waits",
+            Entry::Observed { .. } => "observed",
             Entry::OutOfBand { .. } => "out-of-band",
             Entry::Restored { .. } => "restored",
+            Entry::Presumed { .. } => "presumed",
             Entry::Noticed { .. } => "noticed",
         }
     }

@@ -3,10 +3,13 @@
 
 use super::action::{Action, ActionKind, Baseline, Expect};
 use super::change::Desired;
-use super::fault::Fault;
+use super::fault::{Channel, Fault};
 use super::identity::Identity;
 use super::limit::LimitClass;
+use super::observed::Observed;
+use super::remedy::Remedied;
 use super::stage::Stage;
+use super::text::Text;
 use super::time::EngineTime;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -94,6 +97,10 @@ pub struct Run {
     /// Why a person aborted it; nothing new is started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub abort: Option<Arc<str>>,
+    /// The incarnation it began under, where the database was restored since: its names in the
+    /// outside world hold that one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub incarnation: Option<Arc<str>>,
 }
 
 /// Where a run stands inside its stage.
@@ -113,6 +120,10 @@ pub struct Cursor {
     /// Why a person skips it: it ends as soon as no action is open.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub skip: Option<Box<str>>,
+    /// An outage of something the machine shares passed over this attempt: what it may have cut is
+    /// not held against the machine.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub cut: bool,
 }
 
 /// One closed action of the current attempt.
@@ -165,7 +176,7 @@ pub struct OpenAction {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Deployed {
     pub image: Arc<str>,
-    pub run: Box<str>,
+    pub run: Text,
 }
 
 /// A fault with when it was last seen and how often in a row.
@@ -174,6 +185,31 @@ pub struct FaultNote {
     pub fault: Fault,
     pub at: EngineTime,
     pub count: u32,
+}
+
+/// What a restore left to be weighed: the world may be ahead of the row.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Restored {
+    pub at: EngineTime,
+    /// Seq of the `restored` entry. A name of ours with this number or a higher one, given under an
+    /// earlier incarnation, comes from the time that was lost.
+    pub seq: u64,
+    /// What was presumed since, each once.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub presumed: Vec<Box<str>>,
+}
+
+impl Restored {
+    /// Under which words a presumed action is remembered.
+    pub fn key(action: &Action) -> Box<str> {
+        format!("{} {}", action.kind(), action.about()).into()
+    }
+
+    /// Was this presumed since the restore?
+    pub fn has_presumed(&self, action: &Action) -> bool {
+        let key = Self::key(action);
+        self.presumed.contains(&key)
+    }
 }
 
 /// The hot row.
@@ -202,14 +238,28 @@ pub struct Machine {
     pub waiting: Option<Box<str>>,
     /// Drift or an out-of-band change last noticed at rest; report-only.
     pub notice: Option<Box<str>>,
+    /// The mark that the next probe at rest is compared with; empty while a run is under way.
+    #[serde(default)]
+    pub observed: Observed,
+    /// When Farrier last reset it or changed its power; zero = never.
+    #[serde(default)]
+    pub last_reset: EngineTime,
+    /// Remedies taken lately, oldest first.
+    #[allow(clippy::box_collection, reason = "nearly always empty: one word in every row")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remedies: Option<Box<Vec<Remedied>>>,
     /// Changes made behind Farrier's back, counted since registration.
     #[serde(default)]
     pub out_of_band: u16,
     /// Proven identity; one with the inventory's where that says the same.
     pub identity: Arc<Identity>,
     /// Pinned SSH host key.
-    pub host_key: Option<Arc<str>>,
+    pub host_key: Option<Box<str>>,
     pub deployed: Option<Deployed>,
+    /// Since a restore, until everything on the way to `ready` was observed anew or a person has
+    /// looked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restored: Option<Box<Restored>>,
 }
 
 impl Machine {
@@ -233,11 +283,23 @@ impl Machine {
             not_before: EngineTime::ZERO,
             waiting: None,
             notice: None,
+            observed: Observed::default(),
+            last_reset: EngineTime::ZERO,
+            remedies: None,
             out_of_band: 0,
             identity: Arc::default(),
             host_key: None,
             deployed: None,
+            restored: None,
         }
+    }
+
+    /// Name of the current run in the outside world (boot window, image mark). `incarnation`: the
+    /// database's. Unique over restores, and the same before and after one.
+    pub fn run_name(&self, incarnation: &str) -> String {
+        let run = self.run.as_deref();
+        let born = run.and_then(|r| r.incarnation.as_deref()).unwrap_or(incarnation);
+        format!("{born}-{}-{}", self.id, run.map_or(0, |r| r.id))
     }
 
     pub fn is_quarantined(&self) -> bool {
@@ -254,6 +316,25 @@ impl Machine {
         let from_step =
             self.step.as_ref().and_then(|s| s.holds).filter(|c| Some(*c) != from_action);
         from_action.into_iter().chain(from_step)
+    }
+
+    /// Is the open action a remedy, and not the step's own?
+    pub fn is_remedied(&self) -> bool {
+        let last = self.remedies.as_ref().and_then(|r| r.last());
+        last.zip(self.open.as_ref()).is_some_and(|(remedy, open)| remedy.seq + 1 == open.seq)
+    }
+
+    /// The way on which an unreachable machine is.
+    pub fn lost_on(&self) -> Option<Channel> {
+        self.last_fault.as_ref().filter(|_| self.is_unreachable()).map(|n| n.fault.channel)
+    }
+
+    /// Since when it counts as unreachable.
+    pub fn lost_at(&self) -> Option<EngineTime> {
+        match self.condition {
+            Condition::Unreachable { since } => Some(since),
+            _ => None,
+        }
     }
 
     /// The last act of `kind` in the current attempt.

@@ -10,14 +10,17 @@ pub mod identity;
 pub mod journal;
 pub mod limit;
 pub mod machine;
+pub mod observed;
+pub mod remedy;
 pub mod stage;
+pub mod text;
 pub mod time;
 
 pub use action::{
     Action, ActionKind, BootTarget, Expect, HookVerb, JobScript, Outcome, PowerOp, Redo,
 };
 pub use change::{Change, Desired};
-pub use expected::{BmcEndpoint, Domain, DomainKind, Expected, HostEndpoint};
+pub use expected::{BmcEndpoint, Domain, DomainKind, Expected, HostEndpoint, Labels};
 pub use facts::{Read, Report};
 pub use fault::{Channel, Fault, FaultClass};
 pub use identity::Identity;
@@ -25,4 +28,5 @@ pub use journal::{Entry, StepEnd};
 pub use limit::{Limit, LimitClass};
 pub use machine::{Condition, Control, Machine, MachineId, OpenAction, OpenState};
 pub use stage::Stage;
+pub use text::Text;
 pub use time::EngineTime;

@@ -39,7 +39,7 @@ impl Sub<u64> for EngineTime {
 }
 
 /// A duration in milliseconds, printed as people write it: `90s`, `15m`, `2h05m`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Default, Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span(pub u64);
 
 impl fmt::Display for Span {

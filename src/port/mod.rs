@@ -2,6 +2,7 @@
 //! the driver use them. Time comes in events: there is no clock port.
 
 pub mod command;
+pub mod outbox;
 pub mod store;
 
 use crate::model::action::{BootTarget, HookVerb, JobScript, PowerOp};
@@ -50,7 +51,7 @@ pub trait BmcRead: Send + Sync {
     async fn system(&self, bmc: &BmcTarget) -> Result<SystemFacts, Fault>;
     async fn inventory(&self, bmc: &BmcTarget) -> Result<InventoryFacts, Fault>;
     async fn firmware(&self, bmc: &BmcTarget) -> Result<Vec<Component>, Fault>;
-    /// Open and recent tasks, plus the one at `handle` where the list leaves it out.
+    /// Open and recent tasks. With a handle: that one alone, or, where it is gone, all others.
     async fn tasks(&self, bmc: &BmcTarget, handle: Option<&str>) -> Result<Vec<Task>, Fault>;
 }
 

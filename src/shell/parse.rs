@@ -1,6 +1,6 @@
 //! What the scripts print, read leniently: hosts add banners and cut lines.
 
-use crate::model::facts::{HostFacts, JobFacts, JobState, Part};
+use crate::model::facts::{HostFacts, JobFacts, JobNote, JobState, Part};
 use crate::model::{Channel, Fault, FaultClass, Identity};
 use std::collections::BTreeMap;
 
@@ -26,10 +26,10 @@ fn unreadable(what: &str, stdout: &str, stderr: &str) -> Fault {
     .evidence(excerpt(&format!("{stdout}\n{stderr}")))
 }
 
-/// Output of facts.sh: `key=value` lines, `gpu=id\tmodel\tserial`, closed by `end=facts`.
+/// Output of facts.sh: `key=value` lines, `gpu=id\tmodel\tserial`, `job=name\topen|ended`, closed by `end=facts`.
 pub fn facts(stdout: &str, stderr: &str) -> Result<HostFacts, Fault> {
     let mut all = BTreeMap::new();
-    let mut gpus = Vec::new();
+    let (mut gpus, mut jobs) = (Vec::new(), Vec::new());
     for line in stdout.lines() {
         let Some((key, value)) = line.split_once('=') else { continue };
         if key == "gpu" {
@@ -49,6 +49,9 @@ pub fn facts(stdout: &str, stderr: &str) -> Result<HostFacts, Fault> {
                 serial,
                 capacity: None,
             });
+        } else if key == "job" {
+            let (name, state) = value.split_once('\t').unwrap_or((value, ""));
+            jobs.push(JobNote { name: name.trim().to_string(), running: state.trim() == "open" });
         } else {
             all.insert(key, value.to_string());
         }
@@ -67,6 +70,7 @@ pub fn facts(stdout: &str, stderr: &str) -> Result<HostFacts, Fault> {
         image_run: text(all.get("image_run")),
         holds_data: raw("holds_data").and_then(|v| v.trim().parse().ok()),
         gpus,
+        jobs,
     })
 }
 
@@ -148,8 +152,10 @@ mod tests {
         let fault = facts("uuid=x\nboot_id=b", "").unwrap_err();
         assert_eq!(fault.code, "unreadable-answer");
         let f =
-            facts("Welcome!\nboot_id=b\nholds_data=true\ngpu=GPU-1\tH200\tN/A\nend=facts\n", "")
+            facts("Welcome!\nboot_id=b\nholds_data=true\ngpu=GPU-1\tH200\tN/A\njob=smoke-a-m1-7\topen\njob=x\nend=facts\n", "")
                 .unwrap();
+        let jobs: Vec<_> = f.jobs.iter().map(|j| (&*j.name, j.running)).collect();
+        assert_eq!(jobs, [("smoke-a-m1-7", true), ("x", false)]);
         assert_eq!((f.boot_id.as_deref(), f.holds_data), (Some("b"), Some(true)));
         assert_eq!((f.gpus[0].model.as_deref(), f.gpus[0].serial.as_deref()), (Some("H200"), None));
         assert!(f.identity.is_unknown());

@@ -37,6 +37,7 @@ pub fn site() -> Site {
     let workflow = gpu_node().unwrap_or_else(|| Workflow {
         name: "none".into(),
         watch: WATCH_MIN,
+        sla: Default::default(),
         steps: Vec::new(),
     });
     let hash = workflow.hash();
@@ -64,6 +65,7 @@ pub fn site() -> Site {
         catalog: catalog(),
         breaker_quarantines: 0,
         breaker_window_ms: 0,
+        remediation: config::remediation::shipped(),
     }
 }
 
@@ -85,7 +87,7 @@ pub fn expected(id: MachineId, identity: Identity, host_key: Option<String>) -> 
         .into(),
         labels: Default::default(),
         bmc: Default::default(),
-        host: HostEndpoint { host_key, ..HostEndpoint::default() },
+        host: HostEndpoint { host_key: host_key.map(Into::into), ..HostEndpoint::default() },
     }
 }
 

@@ -12,6 +12,7 @@ pub mod leave;
 pub mod power;
 pub mod provision;
 pub mod release_bmc;
+pub mod remediation;
 pub mod sanitize;
 pub mod site;
 pub mod version;
@@ -131,8 +132,7 @@ pub struct View<'a> {
 impl View<'_> {
     /// Name of this machine's current run in the outside world: unique over restores.
     pub fn run_name(&self) -> String {
-        let run = self.m.run.as_ref().map_or(0, |r| r.id);
-        format!("{}-{}-{run}", self.site.incarnation, self.m.id)
+        self.m.run_name(&self.site.incarnation)
     }
 
     /// A name for a job about to be started: unique per intent.

@@ -2,6 +2,7 @@
 //! Built from files by `config`; swapped whole on reload.
 
 use super::catalog::Catalog;
+use super::remediation::Remediation;
 use super::workflow::Workflow;
 use crate::model::Limit;
 use std::collections::BTreeMap;
@@ -36,4 +37,5 @@ pub struct Site {
     /// Quarantines within `breaker_window_ms` that stop all destructive actions; 0 = off.
     pub breaker_quarantines: u32,
     pub breaker_window_ms: u64,
+    pub remediation: Remediation,
 }

@@ -60,9 +60,16 @@ pub struct StepSpec {
     pub timeout: Span,
     /// Longest time without progress of launched work.
     pub stall: Span,
+    /// How long the work it launches usually takes: the first look comes then. 0 = not said.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub usual: Span,
     pub retry: Retry,
     pub unsupported: Unsupported,
     pub when: When,
+}
+
+fn is_zero(span: &Span) -> bool {
+    span.0 == 0
 }
 
 /// A parsed workflow. `steps` are grouped by stage, in file order inside a stage.
@@ -71,6 +78,10 @@ pub struct Workflow {
     pub name: Arc<str>,
     /// Seconds between health probes at rest.
     pub watch: Span,
+    /// Longest time in a stage until people are called; nothing else follows from it. A stage that
+    /// is not named gets the sum of its steps' timeouts.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub sla: BTreeMap<Stage, Span>,
     pub steps: Vec<StepSpec>,
 }
 
@@ -78,6 +89,14 @@ impl Workflow {
     /// The steps of a stage with their positions in [`Workflow::steps`].
     pub fn of_stage(&self, stage: Stage) -> impl Iterator<Item = (usize, &StepSpec)> {
         self.steps.iter().enumerate().filter(move |(_, s)| s.stage == stage)
+    }
+
+    /// The SLA of a stage; `None` where nothing is done.
+    pub fn sla(&self, stage: Stage) -> Option<Span> {
+        self.sla.get(&stage).copied().or_else(|| {
+            let timeouts = self.of_stage(stage).map(|(_, s)| s.timeout.0);
+            timeouts.reduce(u64::saturating_add).map(Span)
+        })
     }
 
     /// First 16 hex digits of the SHA-256 of the normalized workflow: its name in runs.

@@ -24,6 +24,15 @@ pub(super) struct Prepared {
     row: String,
     /// Elements of the facts' array, joined by commas.
     facts: String,
+    /// Elements of the outbox's array; nearly always empty.
+    outbox: String,
+}
+
+impl Prepared {
+    /// Will it add to the outbox?
+    pub(super) fn tells(&self) -> bool {
+        !self.outbox.is_empty()
+    }
 }
 
 /// In a journal element's run field: the run that the row had before this commit.
@@ -69,9 +78,13 @@ fn pieces(item: &CommitItem) -> Result<Prepared, serde_json::Error> {
     if let Some(report) = &item.facts {
         facts::elements(&mut facts, item.machine, report)?;
     }
+    let mut outbox = String::new();
+    for told in crate::port::outbox::of_item(item) {
+        super::outbox::element(&mut outbox, &told)?;
+    }
     let entries = item.entries.len() as u64;
     let (machine, after_seq) = (item.machine, item.after_seq);
-    Ok(Prepared { machine, after_seq, keys, journal, entries, row, facts })
+    Ok(Prepared { machine, after_seq, keys, journal, entries, row, facts, outbox })
 }
 
 fn ends_run(entry: &Entry) -> bool {
@@ -121,7 +134,7 @@ macro_rules! check_sql {
                 (SELECT seq FROM shard WHERE id = 0 AND epoch = ?3)"
     };
 }
-const CHECK: &str = check_sql!();
+pub(super) const CHECK: &str = check_sql!();
 const BEGIN_AND_CHECK: &str = concat!("BEGIN IMMEDIATE; ", check_sql!());
 
 /// In order: last seq before, epoch, wall clock, entry version, journal; rows; facts; keys; last
@@ -207,7 +220,7 @@ fn distinct(items: &[Prepared]) -> usize {
     items.iter().position(|i| !seen.insert(i.machine)).unwrap_or(items.len())
 }
 
-async fn write_group(
+pub(super) async fn write_group(
     conn: &mut SqliteConnection,
     check: &'static str,
     epoch: i64,
@@ -268,6 +281,10 @@ async fn write_group(
             .execute(&mut *conn)
             .await
             .map_err(failed)?;
+    }
+    if won().any(Prepared::tells) {
+        let told = array(won().map(|p| &*p.outbox));
+        super::outbox::add(conn, told, wall_ms).await.map_err(failed)?;
     }
     Ok((0..group.len()).map(|i| lost.remove(&i).unwrap_or(Committed::Durable)).collect())
 }

@@ -1,11 +1,10 @@
-//! What must hold in a database, and copies of it. Works beside a running daemon: it reads one
+//! What must hold in a database. Works beside a running daemon: it reads one
 //! consistent moment and writes nothing.
 
 use super::audit::{self, Watch};
 use super::commit::columns;
-use super::error::{opening, reading};
+use super::error::reading;
 use super::key::Key;
-use super::migrate::copy_to;
 use super::open::inspect;
 use super::read::{entry, machine, machine_id};
 use super::secrets::open_all;
@@ -76,23 +75,6 @@ pub async fn fsck_with(path: &Path, known: &Known) -> Result<FsckReport, StoreEr
             Ok(report)
         }
     }
-}
-
-/// A consistent copy of the database at `path`, also while a daemon writes it. `to` must not
-/// exist.
-pub async fn backup(path: &Path, to: &Path) -> Result<(), StoreError> {
-    if to.exists() {
-        return Err(StoreError::Unusable(format!(
-            "`{}` is there already; it was left as it is",
-            to.display()
-        )));
-    }
-    let mut conn = inspect(path).await?;
-    let copied = copy_to(&mut conn, to).await;
-    conn.close().await.map_err(|e| opening(path, &e))?;
-    copied.map_err(|why| {
-        StoreError::Unusable(format!("`{}` could not be copied: {why}", path.display()))
-    })
 }
 
 async fn look(
@@ -297,7 +279,7 @@ async fn fold_one(
         if run.map(uint) != m.run.as_ref().map(|r| r.id).or(before) {
             report.find(format!("{}: entry {seq} stands under the wrong run", row.name));
         }
-        if let Entry::Intent { action, .. } = entry {
+        if let Entry::Intent { action, .. } | Entry::Presumed { action, .. } = entry {
             intent = Some((uint(seq), action));
         }
     }

@@ -9,7 +9,7 @@ use std::fs::File;
 use std::path::Path;
 
 /// In order; one that has shipped is never changed.
-pub(super) const MIGRATIONS: &[&str] = &[include_str!("schema.sql")];
+pub(super) const MIGRATIONS: &[&str] = &[include_str!("schema.sql"), include_str!("schema-2.sql")];
 
 /// `FARR`: tells our databases from other programs' (`PRAGMA application_id`).
 const APPLICATION_ID: i64 = 0x4641_5252;
@@ -74,6 +74,17 @@ pub(super) async fn migrate(
         })?;
         tracing::info!(copy = %copy.display(), "kept a copy of the database before migrating it");
     }
+    make(conn, path, migrations).await
+}
+
+/// Makes what is missing, without a copy.
+pub(super) async fn make(
+    conn: &mut SqliteConnection,
+    path: &Path,
+    migrations: &[&'static str],
+) -> Result<(), StoreError> {
+    let Version { made } = inspect(conn, path, migrations.len()).await?;
+    let done = usize::try_from(made).unwrap_or(0);
     for (i, sql) in migrations.iter().enumerate().skip(done) {
         let format = i + 1;
         let script = format!(
@@ -104,31 +115,47 @@ pub(super) async fn migrate(
 }
 
 /// A consistent copy of the whole database, whole or not at all; readable by the owner only.
-pub(super) async fn copy_to(conn: &mut SqliteConnection, to: &Path) -> Result<(), String> {
-    use std::os::unix::fs::PermissionsExt;
+async fn copy_to(conn: &mut SqliteConnection, to: &Path) -> Result<(), String> {
     let part = beside(to, ".part");
-    match std::fs::remove_file(&part) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-            return Err(format!("`{}`: {e}", part.display()));
-        }
-        _ => {}
-    }
-    let name = part.to_str().ok_or_else(|| format!("`{}` is not UTF-8", part.display()))?;
-    let copied = sqlx::query("VACUUM INTO ?").bind(name).execute(&mut *conn).await;
-    let finished = copied.map_err(|e| e.to_string()).and_then(|_| {
-        std::fs::set_permissions(&part, std::fs::Permissions::from_mode(0o600))
-            .and_then(|()| File::open(&part)?.sync_all())
-            .and_then(|()| std::fs::rename(&part, to))
-            .and_then(|()| match to.parent() {
-                Some(dir) if !dir.as_os_str().is_empty() => File::open(dir)?.sync_all(),
-                _ => File::open(".")?.sync_all(),
-            })
-            .map_err(|e| format!("`{}`: {e}", to.display()))
-    });
+    let finished = match copy_part(conn, &part).await {
+        Ok(()) => put_in_place(&part, to),
+        Err(why) => Err(why),
+    };
     if finished.is_err() {
         std::fs::remove_file(&part).ok();
     }
     finished
+}
+
+/// The copy under a name that does not count yet, durable; what was left at that name is replaced.
+pub(super) async fn copy_part(conn: &mut SqliteConnection, part: &Path) -> Result<(), String> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let at_part = |e: std::io::Error| format!("`{}`: {e}", part.display());
+    match std::fs::remove_file(part) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(at_part(e)),
+        _ => {}
+    }
+    let name = part.to_str().ok_or_else(|| format!("`{}` is not UTF-8", part.display()))?;
+    // SQLite fills an empty file; made here, it is nobody else's to read from the first byte on.
+    File::options().write(true).create_new(true).mode(0o600).open(part).map_err(at_part)?;
+    let copied = sqlx::query("VACUUM INTO ?").bind(name).execute(&mut *conn).await;
+    let durable = copied
+        .map_err(|e| e.to_string())
+        .and_then(|_| File::open(part).and_then(|f| f.sync_all()).map_err(at_part));
+    if durable.is_err() {
+        std::fs::remove_file(part).ok();
+    }
+    durable
+}
+
+/// Gives a durable file its name, durably.
+pub(super) fn put_in_place(part: &Path, to: &Path) -> Result<(), String> {
+    std::fs::rename(part, to)
+        .and_then(|()| match to.parent() {
+            Some(dir) if !dir.as_os_str().is_empty() => File::open(dir)?.sync_all(),
+            _ => File::open(".")?.sync_all(),
+        })
+        .map_err(|e| format!("`{}`: {e}", to.display()))
 }
 
 #[cfg(test)]

@@ -6,9 +6,11 @@
 //! | `lock`, `place` | one daemon per database; is the file still where it was opened? |
 //! | `writer` | the one task that writes; callers send orders and await answers |
 //! | `commit` | a batch as one transaction, one statement per table |
-//! | `read` | what the engine and the API read |
+//! | `load`, `read` | what the engine loads at its start; what the API reads |
 //! | `secrets`, [`key`], [`vault`] | the encrypted table, its key, credentials for the edges |
-//! | [`fsck`], `audit` | what must hold in a database, and what in its history; copies |
+//! | [`fsck`], `audit` | what must hold in a database, and what in its history |
+//! | `outbox` | events for webhooks, durable with what causes them |
+//! | [`backup`] | copies, and their way back |
 //!
 //! Architecture invariant: an order to the writer is data, so nobody can run code (foreign I/O
 //! least of all) inside a transaction, and a caller that goes away cancels nothing.
@@ -19,14 +21,17 @@
 )]
 
 mod audit;
+pub mod backup;
 mod commit;
 mod error;
 mod facts;
 pub mod fsck;
 pub mod key;
+mod load;
 mod lock;
 mod migrate;
 mod open;
+mod outbox;
 mod place;
 mod read;
 mod secrets;
@@ -41,6 +46,7 @@ use crate::model::{EngineTime, Expected, MachineId, Report};
 use crate::port::store::{CommitItem, Committed, HistoryLine, Loaded, Stopped, Store, StoreError};
 use async_trait::async_trait;
 use sqlx::SqlitePool;
+use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot, watch};
 use writer::Order;
 
@@ -49,6 +55,8 @@ use writer::Order;
 pub struct SqliteStore {
     orders: mpsc::Sender<Order>,
     readers: SqlitePool,
+    /// Changes when the outbox has a new line.
+    news: Arc<watch::Sender<u64>>,
     lost: watch::Receiver<Option<StoreError>>,
 }
 
@@ -76,6 +84,14 @@ impl SqliteStore {
         }
     }
 
+    /// Answers once the writer has done what it was given before.
+    ///
+    /// # Errors
+    /// The writer has ended.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        self.order(|reply| Order::Ping { reply }).await
+    }
+
     /// Sends an order and awaits its answer. The order is carried out even when the caller is
     /// dropped meanwhile.
     async fn order<T>(
@@ -92,7 +108,7 @@ impl SqliteStore {
 #[async_trait]
 impl Store for SqliteStore {
     async fn load(&self) -> Result<Loaded, StoreError> {
-        read::load(&self.readers).await
+        load::load(&self.readers).await
     }
 
     async fn commit(
@@ -127,9 +143,11 @@ impl Store for SqliteStore {
         stopped: Option<&Stopped>,
         now: EngineTime,
     ) -> Result<(), StoreError> {
+        let wall_ms = wall_ms();
+        let told = outbox::array(&crate::port::outbox::of_stop(stopped))?;
         let stopped =
             stopped.map(serde_json::to_string).transpose().map_err(|e| error::encode(&e))?;
-        self.order(|reply| Order::SetStopped { stopped, now, reply }).await
+        self.order(|reply| Order::SetStopped { stopped, told, now, wall_ms, reply }).await
     }
 
     async fn facts(&self, machine: MachineId) -> Result<Option<Report>, StoreError> {
@@ -144,6 +162,12 @@ impl Store for SqliteStore {
     ) -> Result<Vec<HistoryLine>, StoreError> {
         read::history(&self.readers, machine, after_seq, limit).await
     }
+}
+
+fn wall_ms() -> u64 {
+    std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))
 }
 
 /// A number as SQLite holds it: 64 bits with a sign.

@@ -13,6 +13,7 @@ use std::fs::{File, OpenOptions};
 use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
@@ -34,7 +35,7 @@ impl Default for Settings {
 }
 
 /// First bytes of every SQLite database, <https://www.sqlite.org/fileformat.html> §1.3.
-const MAGIC: &[u8; 16] = b"SQLite format 3\0";
+pub(super) const MAGIC: &[u8; 16] = b"SQLite format 3\0";
 
 impl SqliteStore {
     /// Opens or creates the database at `path` as its only writer. Files made beside it:
@@ -48,9 +49,10 @@ impl SqliteStore {
         let writer = prepare(conn, lock, path).await?;
         let readers = read_pool(path, settings)?;
         let (orders, inbox) = mpsc::channel(64);
+        let news = Arc::new(watch::Sender::new(0));
         let (gone, lost) = watch::channel(None);
-        tokio::spawn(writer::run(writer, inbox, gone));
-        Ok(Self { orders, readers, lost })
+        tokio::spawn(writer::run(writer, inbox, news.clone(), gone));
+        Ok(Self { orders, readers, news, lost })
     }
 }
 
@@ -103,7 +105,7 @@ fn look(path: &Path) -> Result<File, StoreError> {
     Ok(file)
 }
 
-fn options(path: &Path, settings: Settings) -> SqliteConnectOptions {
+pub(super) fn options(path: &Path, settings: Settings) -> SqliteConnectOptions {
     SqliteConnectOptions::new()
         .filename(path)
         .foreign_keys(true)
@@ -164,7 +166,7 @@ async fn prepare(
 }
 
 /// Eight hex digits that tell this database from every other, and from itself after a restore.
-fn incarnation() -> Result<String, StoreError> {
+pub(super) fn incarnation() -> Result<String, StoreError> {
     let mut bytes = [0; 4];
     aws_lc_rs::rand::fill(&mut bytes)
         .map_err(|_| StoreError::Unusable("the system gives no random numbers".into()))?;

@@ -4,10 +4,11 @@ use super::commit::{self, Prepared, roll_back};
 use super::error::{During, classify};
 use super::lock::Lock;
 use super::place::Place;
-use super::{int, uint};
+use super::{int, outbox, uint};
 use crate::model::{EngineTime, MachineId};
 use crate::port::store::{Committed, StoreError};
 use sqlx::{Connection, SqliteConnection};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -34,7 +35,33 @@ pub(super) enum Order {
     },
     SetStopped {
         stopped: Option<String>,
+        /// The event that it makes, for the outbox.
+        told: String,
         now: EngineTime,
+        wall_ms: u64,
+        reply: Reply<()>,
+    },
+    /// Where a webhook stands; one that is new is written down as standing at the end.
+    HookStand {
+        hook: String,
+        reply: Reply<u64>,
+    },
+    HookDelivered {
+        hook: String,
+        number: u64,
+        reply: Reply<()>,
+    },
+    /// An event that no entry causes; `told` as for the outbox.
+    Tell {
+        event: &'static str,
+        machine: MachineId,
+        since: EngineTime,
+        told: String,
+        wall_ms: u64,
+        reply: Reply<()>,
+    },
+    /// Does nothing: its answer shows that the writer is at work.
+    Ping {
         reply: Reply<()>,
     },
     SetSecret {
@@ -63,8 +90,12 @@ impl Order {
             Order::Expect { reply, .. } => drop(reply.send(Err(why))),
             Order::KeepWorkflow { reply, .. }
             | Order::SetStopped { reply, .. }
+            | Order::HookDelivered { reply, .. }
+            | Order::Tell { reply, .. }
+            | Order::Ping { reply }
             | Order::SetSecret { reply, .. } => drop(reply.send(Err(why))),
             Order::RemoveSecret { reply, .. } => drop(reply.send(Err(why))),
+            Order::HookStand { reply, .. } => drop(reply.send(Err(why))),
             Order::Close { .. } => {}
         }
     }
@@ -82,10 +113,12 @@ pub(super) struct Writer {
     pub(super) lock: Lock,
 }
 
-/// `gone` hears why when the file is no longer there, also while there is nothing to write.
+/// `news` changes when the outbox has a new line; `gone` hears why when the file is no longer there,
+/// also while there is nothing to write.
 pub(super) async fn run(
     mut writer: Writer,
     mut orders: mpsc::Receiver<Order>,
+    news: Arc<watch::Sender<u64>>,
     gone: watch::Sender<Option<StoreError>>,
 ) {
     let mut closing = None;
@@ -100,7 +133,7 @@ pub(super) async fn run(
                 closing = Some(reply);
                 break;
             }
-            (Ok(Some(order)), Ok(())) => writer.carry_out(order).await,
+            (Ok(Some(order)), Ok(())) => writer.carry_out(order, &news).await,
             (Ok(Some(order)), Err(why)) => order.refuse(why),
             (Ok(None), _) => break,
             (Err(_), _) => {}
@@ -117,15 +150,19 @@ pub(super) async fn run(
 }
 
 impl Writer {
-    async fn carry_out(&mut self, order: Order) {
+    async fn carry_out(&mut self, order: Order, news: &watch::Sender<u64>) {
         let conn = &mut self.conn;
         // A caller that is gone needs no answer; what it asked for is done all the same.
         match order {
             Order::Commit { items, now, wall_ms, reply } => {
-                let each = commit::commit(conn, self.epoch, &items, now, wall_ms).await;
+                let done = commit::commit(conn, self.epoch, &items, now, wall_ms).await;
                 // Written into a file that went away meanwhile is not written.
-                let each = each.and_then(|each| self.place.check().map(|()| each));
-                reply.send(each).ok();
+                let done = done.and_then(|done| self.place.check().map(|()| done));
+                let tells = done.is_ok() && items.iter().any(Prepared::tells);
+                reply.send(done).ok();
+                if tells {
+                    news.send_modify(|n| *n += 1);
+                }
             }
             Order::Expect { json, reply } => {
                 reply.send(expect(conn, &json).await).ok();
@@ -134,11 +171,36 @@ impl Writer {
                 let sql = "INSERT INTO workflow (hash, json) VALUES (?, ?) ON CONFLICT DO NOTHING";
                 reply.send(once(conn, sqlx::query(sql).bind(hash).bind(json)).await.map(drop)).ok();
             }
-            Order::SetStopped { stopped, now, reply } => {
-                let sql = "UPDATE site_state SET stopped = ?1, engine_time = max(engine_time, ?2),
-                           resumed_at = iif(?1 IS NULL, ?2, resumed_at) WHERE id = 1";
-                let query = sqlx::query(sql).bind(stopped).bind(int(now.0));
+            Order::SetStopped { stopped, told, now, wall_ms, reply } => {
+                let done = stop(conn, stopped, told, now, wall_ms).await;
+                if done.is_ok() {
+                    news.send_modify(|n| *n += 1);
+                }
+                reply.send(done).ok();
+            }
+            Order::HookStand { hook, reply } => {
+                let sql = "INSERT INTO webhook (name, delivered)
+                           SELECT ?, coalesce(max(number), 0) FROM outbox WHERE true
+                           ON CONFLICT (name) DO UPDATE SET delivered = delivered
+                           RETURNING delivered";
+                let stands = sqlx::query_as(sql).bind(hook).fetch_one(&mut *conn).await;
+                let stands = stands.map(|(n,): (i64,)| uint(n));
+                reply.send(stands.map_err(|e| classify(&e, During::Commit))).ok();
+            }
+            Order::HookDelivered { hook, number, reply } => {
+                let sql = "UPDATE webhook SET delivered = max(delivered, ?) WHERE name = ?";
+                let query = sqlx::query(sql).bind(int(number)).bind(hook);
                 reply.send(once(conn, query).await.map(drop)).ok();
+            }
+            Order::Tell { event, machine, since, told, wall_ms, reply } => {
+                let done = tell(conn, event, machine, since, told, wall_ms).await;
+                if done.as_ref().is_ok_and(|fresh| *fresh) {
+                    news.send_modify(|n| *n += 1);
+                }
+                reply.send(done.map(drop)).ok();
+            }
+            Order::Ping { reply } => {
+                reply.send(Ok(())).ok();
             }
             Order::SetSecret { name, user, sealed, set_ms, reply } => {
                 let sql = "INSERT INTO secret (name, user, sealed, set_ms) VALUES (?, ?, ?, ?)
@@ -181,6 +243,55 @@ async fn finish<T>(conn: &mut SqliteConnection, value: T) -> Result<T, StoreErro
         Err(e) => {
             roll_back(conn).await;
             Err(classify(&e, During::Commit))
+        }
+    }
+}
+
+/// Stops or resumes. A resumption of what is not stopped is nobody's news.
+async fn stop(
+    conn: &mut SqliteConnection,
+    stopped: Option<String>,
+    told: String,
+    now: EngineTime,
+    wall_ms: u64,
+) -> Result<(), StoreError> {
+    begin(conn).await?;
+    let written = async {
+        let (before,): (bool,) = sqlx::query_as("SELECT stopped IS NOT NULL FROM site_state")
+            .fetch_one(&mut *conn)
+            .await?;
+        let news = before || stopped.is_some();
+        let sql = "UPDATE site_state SET stopped = ?1, engine_time = max(engine_time, ?2),
+                   resumed_at = iif(?1 IS NULL, ?2, resumed_at) WHERE id = 1";
+        sqlx::query(sql).bind(stopped).bind(int(now.0)).execute(&mut *conn).await?;
+        if news {
+            outbox::add(conn, told, wall_ms).await?;
+        }
+        Ok(())
+    };
+    match written.await {
+        Ok(()) => finish(conn, ()).await,
+        Err(e) => {
+            roll_back(conn).await;
+            Err(classify(&e, During::Transaction))
+        }
+    }
+}
+
+async fn tell(
+    conn: &mut SqliteConnection,
+    event: &str,
+    machine: MachineId,
+    since: EngineTime,
+    told: String,
+    wall_ms: u64,
+) -> Result<bool, StoreError> {
+    begin(conn).await?;
+    match outbox::tell(conn, event, machine, since, told, wall_ms).await {
+        Ok(fresh) => finish(conn, fresh).await,
+        Err(e) => {
+            roll_back(conn).await;
+            Err(classify(&e, During::Transaction))
         }
     }
 }

@@ -174,7 +174,7 @@ impl Sshd {
             machine: MachineId::default(),
             name: "gpu-42".into(),
             endpoint: HostEndpoint {
-                address: address.to_string(),
+                address: address.to_string().into(),
                 user: "".into(),
                 host_key: None,
             },

@@ -1,5 +1,6 @@
 //! The child: `farrier serve` as an operator would start it.
 
+use super::measure::{self, Usage};
 use super::{DemoError, fleet, io};
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -74,6 +75,11 @@ impl Daemon {
             }
             Err(error) => Some(DemoError::Io { what: "the daemon's process".into(), error }),
         }
+    }
+
+    /// What it has cost until now.
+    pub fn usage(&self) -> Option<Usage> {
+        measure::usage(self.child.id()?)
     }
 
     /// Ends with the daemon.

@@ -9,22 +9,32 @@
 //! | [`site`] | the world, and the configuration that describes it |
 //! | [`daemon`] | the child: start, health, graceful stop, kill |
 //! | [`fleet`] | what the daemon's API says of the machines, and whether all have arrived |
+//! | `hook` | the daemon's cluster hook: passes an order on to the world |
 //! | `progress` | bars on a terminal, lines elsewhere |
+//! | [`measure`], [`bound`], `table` | what the run cost, how fast it could have been at best, both side by side |
+//! | [`plot`] | the run as a picture |
 #![allow(
     clippy::disallowed_methods,
     clippy::disallowed_types,
     reason = "generates files, starts a process, looks at a clock"
 )]
 
+pub mod bound;
 pub mod daemon;
 pub mod fleet;
+mod hook;
+pub mod measure;
+pub mod plot;
 mod progress;
 pub mod site;
+mod table;
 
-pub use site::{Options, Site, Trouble};
+pub use hook::hook;
+pub use site::{Options, Profile, Site, Trouble};
 
 use daemon::Daemon;
 use fleet::{Api, Fleet};
+use plot::Course;
 use progress::Progress;
 use std::io::Write;
 use std::path::PathBuf;
@@ -70,39 +80,12 @@ pub fn demo(options: &Options) -> ExitCode {
     }
 }
 
-/// The daemon's cluster hook: passes the order on standard input to the world's admin door at
-/// `url` and prints the answer. Exit 0: it answered.
-pub fn hook(url: &str) -> ExitCode {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let answer = runtime.map_err(|e| e.to_string()).and_then(|r| r.block_on(pass_on(url)));
-    match answer {
-        Ok(answer) => {
-            println!("{answer}");
-            ExitCode::SUCCESS
-        }
-        Err(why) => {
-            eprintln!("error: the demo's cluster does not answer: {why}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-async fn pass_on(url: &str) -> Result<String, String> {
-    let order = std::io::read_to_string(std::io::stdin()).map_err(|e| e.to_string())?;
-    let http = fleet::client().map_err(|e| e.to_string())?;
-    let answer = http
-        .post(url)
-        .header("content-type", "application/json")
-        .body(order)
-        .send()
-        .await
-        .and_then(reqwest::Response::error_for_status)
-        .map_err(|e| e.to_string())?;
-    answer.text().await.map_err(|e| e.to_string())
-}
-
 async fn run(options: &Options) -> Result<bool, DemoError> {
     let exe = std::env::current_exe().map_err(io("this program's own file"))?;
+    // A virtual machine and its daemon hold a few connections each; the child inherits the limit.
+    if let Err(why) = super::descriptors::raise(1_000 + 4 * u64::from(options.machines)) {
+        eprintln!("warning: {why}");
+    }
     let started = Instant::now();
     let site = Site::build(options, &exe).await?;
     eprintln!(
@@ -111,6 +94,13 @@ async fn run(options: &Options) -> Result<bool, DemoError> {
         site.trouble.len(),
         options.time_scale
     );
+    if options.profile == Profile::Site {
+        eprintln!(
+            "BMCs answer as slowly as real ones do; POST, flashing, installation and burn-in take \
+             1/{} of their time; hosts answer scripts over SSH without running them",
+            options.time_scale
+        );
+    }
     let mut daemon = Daemon::start(&exe, &site.config, options.time_scale, &site.log)?;
     let outcome = tokio::select! {
         outcome = drive(options, &site, &mut daemon, started) => outcome,
@@ -170,12 +160,16 @@ async fn drive(
     daemon.healthy(&site.api_url, Duration::from_secs(30)).await?;
     eprintln!("web page: {}   daemon's log: {}", site.api_url, site.log.display());
     let api = Api::new(&site.api_url)?;
+    let enrolled = Instant::now();
     api.enroll_all(options.machines, &options.until).await?;
     site.begin_troubles();
     let progress = Progress::new(options.machines);
     let deadline = started + options.deadline;
+    let mut course = Course::new(options.machines);
+    // Thousands of rows are not asked for several times a second.
+    let pause = if options.machines > 200 { 1_000 } else { 250 };
     let fleet = loop {
-        tokio::time::sleep(Duration::from_millis(250)).await;
+        tokio::time::sleep(Duration::from_millis(pause)).await;
         if let Some(error) = daemon.check() {
             return Err(error);
         }
@@ -186,12 +180,22 @@ async fn drive(
             Err(error) => return Err(error),
         };
         progress.show(&fleet, started.elapsed());
+        course.note(enrolled.elapsed(), &fleet);
         if fleet.rests(&options.until, &site.trouble) || Instant::now() >= deadline {
             break fleet;
         }
     };
+    let makespan = enrolled.elapsed();
     progress.end();
-    report(options, site, &api, &fleet, started).await.map(Some)
+    if let Some(file) = &options.plot {
+        std::fs::write(file, course.svg()).map_err(io(file.display().to_string()))?;
+        eprintln!("the run as a picture: {}", file.display());
+    }
+    let cost = match options.profile {
+        Profile::Site => table::Cost::of(options, site, daemon, makespan),
+        Profile::Quick => None,
+    };
+    report(options, site, &api, &fleet, started, cost).await.map(Some)
 }
 
 /// Explains what stands out, and sums up.
@@ -201,6 +205,7 @@ async fn report(
     api: &Api,
     fleet: &Fleet,
     started: Instant,
+    cost: Option<table::Cost>,
 ) -> Result<Verdict, DemoError> {
     let arrived = fleet.rests(&options.until, &site.trouble);
     let mut out = std::io::stdout();
@@ -228,13 +233,17 @@ async fn report(
         say(&format!("\n$ farrier --api {} machine explain {}", site.api_url, row.name));
         say(&api.explain(&row.name).await?);
     }
+    if let Some(cost) = &cost {
+        say(&format!("\n{cost}"));
+    }
     let tenths = started.elapsed().as_millis() / 100;
     let seconds = u32::try_from(tenths).map(f64::from).unwrap_or(f64::MAX) / 10.0;
     let line = format!(
-        "{{\"machines\":{},\"in_service\":{},\"quarantined\":{},\"seconds\":{seconds:.1}}}",
+        "{{\"machines\":{},\"in_service\":{},\"quarantined\":{},\"seconds\":{seconds:.1}{}}}",
         options.machines,
         fleet.at("in-service"),
         fleet.quarantined(),
+        cost.map(|c| c.json()).unwrap_or_default(),
     );
     Ok(Verdict { arrived, line })
 }

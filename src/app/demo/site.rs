@@ -2,13 +2,14 @@
 //! written for it, with all it names: inventory, workflows, catalog, passwords, SSH key.
 
 use super::{DemoError, io, log_file};
+use crate::config::inventory::default_limits;
 use crate::config::shipped;
-use crate::model::{Identity, MachineId};
+use crate::model::{DomainKind, Identity, Limit, LimitClass, MachineId};
 use crate::sim::durations::Durations;
 use crate::sim::faults::Dice;
 use crate::sim::physics::{Quirks, Sickness};
 use crate::sim::rng::mix;
-use crate::sim::serve::{self, Berth, Serving};
+use crate::sim::serve::{self, Berth, Hosts, Latency, Serving};
 use russh::keys::PrivateKey;
 use russh::keys::ssh_key::LineEnding;
 use russh::keys::ssh_key::private::{Ed25519Keypair, KeypairData};
@@ -21,10 +22,72 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tempfile::TempDir;
 
+/// Machines in a rack of the demo's inventory.
+pub(super) const RACK: usize = 8;
+
+/// What kind of demo it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Profile {
+    /// A small fleet that a person watches: quick answers, every fifth machine sick, limits of its
+    /// own, programs on its hosts.
+    #[default]
+    Quick,
+    /// A site: answer times of the field, unscaled; about 1 % sick; the limits that ship; hosts
+    /// that answer scripts without running them.
+    Site,
+}
+
+impl Profile {
+    /// `None`: no such profile.
+    pub fn from_name(name: &str) -> Option<Profile> {
+        match name {
+            "quick" => Some(Profile::Quick),
+            "site" => Some(Profile::Site),
+            _ => None,
+        }
+    }
+
+    /// How many times faster than real time physics and engine run, where nobody says otherwise.
+    pub fn time_scale(self) -> u32 {
+        match self {
+            Profile::Quick => Options::TIME_SCALE,
+            Profile::Site => 30,
+        }
+    }
+
+    /// One machine of so many has one kind of trouble.
+    fn trouble_block(self) -> u32 {
+        match self {
+            Profile::Quick => 24,
+            // Four kinds for good: 0.8 % (field notes §6: 0.5–2 %).
+            Profile::Site => 480,
+        }
+    }
+
+    /// The limits in force, as the daemon will have them.
+    pub fn limits(self, machines: u32) -> Vec<Limit> {
+        let own = |class, per, max| Limit { class, per, max };
+        match self {
+            Profile::Quick => vec![
+                own(LimitClass::Power, DomainKind::Rack, 8),
+                own(LimitClass::Flash, DomainKind::Rack, 6),
+                own(LimitClass::Flash, DomainKind::Site, 64),
+                own(LimitClass::Provision, DomainKind::Rack, 8),
+                own(LimitClass::Drain, DomainKind::Pool, 4),
+                own(LimitClass::BurnIn, DomainKind::Power, 8),
+            ],
+            Profile::Site => default_limits(usize::try_from(machines).unwrap_or(usize::MAX)),
+        }
+    }
+}
+
 /// What a demo is asked for.
 #[derive(Clone, Debug)]
 pub struct Options {
     pub machines: u32,
+    pub profile: Profile,
+    /// Where to draw the run as an SVG picture.
+    pub plot: Option<PathBuf>,
     /// `in-service` or `ready`.
     pub until: String,
     /// End once all have arrived.
@@ -49,12 +112,24 @@ impl Options {
     pub fn new(machines: u32) -> Self {
         Self {
             machines,
+            profile: Profile::Quick,
+            plot: None,
             until: "in-service".into(),
             exit: false,
             seed: 1,
             time_scale: Self::TIME_SCALE,
             deadline: Duration::from_secs(300 + u64::from(machines)),
         }
+    }
+
+    /// A site of so many.
+    pub fn site(machines: u32) -> Self {
+        let profile = Profile::Site;
+        Self { profile, time_scale: profile.time_scale(), ..Self::new(machines) }
+    }
+
+    fn trouble(&self, n: u32) -> Option<Trouble> {
+        Trouble::of(n, self.machines, self.profile.trouble_block())
     }
 }
 
@@ -97,10 +172,10 @@ impl Trouble {
         self != Trouble::BmcOutage
     }
 
-    /// The trouble of machine `n` (from 0) of `of`: one of each kind in every 24 machines.
-    fn of(n: u32, of: u32) -> Option<Trouble> {
-        let block = n / 24 * 24;
-        let size = (of - block).min(24);
+    /// The trouble of machine `n` (from 0) of `of`: one of each kind in every `every` machines.
+    fn of(n: u32, of: u32, every: u32) -> Option<Trouble> {
+        let block = n / every * every;
+        let size = (of - block).min(every);
         let kinds = u32::try_from(Self::ALL.len()).unwrap_or(1);
         if size <= kinds {
             return None;
@@ -162,9 +237,8 @@ impl Site {
             .tempdir()
             .map_err(io("a temporary directory"))?;
         let key = key()?;
-        let trouble: BTreeMap<String, Trouble> = (0..options.machines)
-            .filter_map(|n| Some((name(n), Trouble::of(n, options.machines)?)))
-            .collect();
+        let trouble: BTreeMap<String, Trouble> =
+            (0..options.machines).filter_map(|n| Some((name(n), options.trouble(n)?))).collect();
         let machines = (0..options.machines).map(|n| {
             let trouble = trouble.get(&name(n)).copied();
             // The inventory says `n`; who was delivered instead is far outside it.
@@ -190,7 +264,14 @@ impl Site {
             seed: options.seed,
             scale: options.time_scale,
             durations: Durations::default(),
-            latency_ms: (1, 8),
+            latency: match options.profile {
+                Profile::Quick => Latency::Even(1, 8),
+                Profile::Site => Latency::Field,
+            },
+            hosts: match options.profile {
+                Profile::Quick => Hosts::Programs,
+                Profile::Site => Hosts::Scripted,
+            },
             authorized_key: key
                 .public_key()
                 .to_openssh()
@@ -310,14 +391,12 @@ impl Site {
              firmware_set = \"2026.11\"\nimage = \"{IMAGE}\"\ngpus = 8\ncluster = \"virtual\"\n\n\
              [[pool]]\nname = \"train\"\nprofile = \"virtual-gpu\"\n"
         );
-        for (class, per, max) in [
-            ("power", "rack", 8),
-            ("flash", "rack", 6),
-            ("flash", "site", 64),
-            ("provision", "rack", 8),
-            ("drain", "pool", 4),
-            ("burn-in", "power", 8),
-        ] {
+        // A site has the limits that ship, and no line of its own.
+        let own = options.profile == Profile::Quick;
+        for Limit { class, per, max } in
+            options.profile.limits(options.machines).into_iter().filter(|_| own)
+        {
+            let per = per.name();
             let _ =
                 write!(text, "\n[[limit]]\nclass = \"{class}\"\nper = \"{per}\"\nmax = {max}\n");
         }
@@ -398,13 +477,15 @@ mod tests {
     #[test]
     fn every_24_machines_have_one_of_each_trouble() {
         for of in [24, 48, 30, 7, 6] {
-            let all: Vec<Trouble> = (0..of).filter_map(|n| Trouble::of(n, of)).collect();
+            let all: Vec<Trouble> = (0..of).filter_map(|n| Trouble::of(n, of, 24)).collect();
             for kind in Trouble::ALL {
                 let wanted = usize::try_from(of.div_ceil(24)).unwrap_or(0);
                 assert_eq!(all.iter().filter(|t| **t == kind).count(), wanted, "{of} {kind:?}");
             }
         }
-        assert!((0..5).all(|n| Trouble::of(n, 5).is_none()), "too few to be sick");
+        assert!((0..5).all(|n| Trouble::of(n, 5, 24).is_none()), "too few to be sick");
+        let site = Options::site(4_500);
+        assert_eq!((0..4_500).filter(|n| site.trouble(*n).is_some()).count(), 50);
     }
 
     #[tokio::test]

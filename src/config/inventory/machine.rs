@@ -145,9 +145,9 @@ impl Machines {
             },
         );
         let identity = Identity {
-            serial: part(t, "serial", &mut at.serial, clean_serial),
-            uuid: part(t, "uuid", &mut at.uuid, clean_uuid),
-            mac: part(t, "mac", &mut at.mac, clean_mac),
+            serial: part(t, "serial", &mut at.serial, clean_serial).map(Into::into),
+            uuid: part(t, "uuid", &mut at.uuid, clean_uuid).map(Into::into),
+            mac: part(t, "mac", &mut at.mac, clean_mac).map(Into::into),
         };
         if identity.is_unknown() && ["serial", "uuid", "mac"].iter().all(|k| t.lacks(k)) {
             count(&mut self.unproven, t.at);
@@ -179,7 +179,7 @@ impl Machines {
             pool,
             profile: Arc::from(""),
             domains: Arc::default(),
-            labels,
+            labels: labels.into(),
             bmc,
             host,
         };
@@ -239,7 +239,7 @@ fn bmc(mut t: Table<'_, '_>, at: &mut Places) -> (BmcEndpoint, bool, bool) {
     if let Some(url) = t.need_text("url") {
         at.url = url.at;
         match check_url(url.value) {
-            Ok(()) => out.url = url.value.trim_end_matches('/').to_string(),
+            Ok(()) => out.url = url.value.trim_end_matches('/').into(),
             Err(why) => t.error(url.at, why).hint("write one like `https://10.0.0.5`"),
         }
     }
@@ -322,9 +322,9 @@ fn host(t: &mut Table<'_, '_>, name: &str) -> HostEndpoint {
     }
     let out = HostEndpoint {
         // A machine without an address is looked up by its name.
-        address: address.map_or(name, |a| a.value).to_string(),
+        address: address.map_or(name, |a| a.value).into(),
         user: user.map(|u| u.value.into()).unwrap_or_default(),
-        host_key: key.map(|k| k.value.trim().to_string()),
+        host_key: key.map(|k| k.value.trim().into()),
     };
     if let Some(h) = host {
         h.done();

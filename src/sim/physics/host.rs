@@ -200,6 +200,7 @@ impl VirtualMachine {
             JobScript::Wipe => (What::WipeStarted, self.durations.wipe.pick(&mut self.rng)),
         };
         self.effect(at, what, by);
+        self.spent.burns_in();
         let sick = script == JobScript::Smoke
             && (self.sick == Some(Sickness::Gpu) || self.dice.throw(FaultKind::JobSickGpu, at));
         let id = self.next_job;
@@ -226,6 +227,11 @@ impl VirtualMachine {
     pub fn running_wipes(&self) -> usize {
         let wipes = |j: &&HostJob| j.script == JobScript::Wipe && j.state == HostJobState::Running;
         self.jobs.iter().filter(wipes).count()
+    }
+
+    /// Jobs of any kind that run at this moment.
+    pub fn running_jobs(&self) -> usize {
+        self.jobs.iter().filter(|j| j.state == HostJobState::Running).count()
     }
 
     pub(super) fn job_ends(&mut self, at: EngineTime, id: u32) {

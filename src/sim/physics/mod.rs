@@ -15,6 +15,7 @@ mod host;
 mod node;
 mod people;
 mod probe;
+mod spent;
 #[cfg(test)]
 mod tests;
 mod wire;
@@ -23,6 +24,7 @@ pub use bmc::{BmcTask, BootMode, BootOverride, Flaw, Slot};
 pub use host::{HostJob, HostState, Installed, JobEnd};
 pub use node::Node;
 pub use probe::{Ask, CANARY};
+pub use spent::Spent;
 
 use super::durations::Durations;
 use super::faults::Dice;
@@ -132,6 +134,8 @@ impl Due {
 pub struct VirtualMachine {
     pub id: MachineId,
     pub name: Arc<str>,
+    /// As the BMC spells it: rules and firmware families may ask for it.
+    pub model: &'static str,
     /// Who was delivered under this name.
     pub delivered: Identity,
     /// Who stands behind the BMC's address now.
@@ -148,6 +152,12 @@ pub struct VirtualMachine {
     pub firmware: Vec<Slot>,
     pub tasks: Vec<BmcTask>,
     pub bmc_up: bool,
+    /// The rack has power. Without it not even the BMC lives.
+    pub mains: bool,
+    /// An image killed the BMC: it answers again when somebody has put another board in.
+    pub bricked: bool,
+    /// Stays off when the mains come back (the usual policy is the last state).
+    pub stays_off: bool,
     pub host: HostState,
     pub boots: u32,
     pub installed: Option<Installed>,
@@ -162,6 +172,8 @@ pub struct VirtualMachine {
     pub callbacks: u32,
     pub truth: Truth,
     pub dice: Dice,
+    /// What its own durations came to.
+    pub spent: Spent,
     durations: Arc<Durations>,
     rng: Rng,
     next_task: u32,
@@ -174,6 +186,8 @@ pub struct VirtualMachine {
     pending: Vec<(EngineTime, Due)>,
     /// When another machine or host last came behind this name: a call sent before may meet it.
     pub crossed_at: EngineTime,
+    /// Had power when the mains went away.
+    on_before: bool,
     /// Updated by `advance`; no call may go back in time.
     now: EngineTime,
 }
@@ -184,6 +198,7 @@ impl VirtualMachine {
         Self {
             id: build.id,
             name: build.name,
+            model: "Virtual GPU node",
             delivered: build.identity.clone(),
             identity: build.identity,
             other_host: None,
@@ -196,6 +211,9 @@ impl VirtualMachine {
             firmware: Slot::factory(),
             tasks: Vec::new(),
             bmc_up: build.sick != Some(Sickness::DeadBmc),
+            mains: true,
+            bricked: false,
+            stays_off: false,
             host: HostState::Down,
             boots: 0,
             installed: None,
@@ -207,6 +225,7 @@ impl VirtualMachine {
             callbacks: 0,
             truth: Truth::default(),
             dice,
+            spent: Spent::default(),
             durations: build.durations,
             rng,
             next_task: 1,
@@ -215,6 +234,7 @@ impl VirtualMachine {
             away: None,
             pending: Vec::new(),
             crossed_at: EngineTime::ZERO,
+            on_before: false,
             now: EngineTime::ZERO,
         }
     }
@@ -237,6 +257,7 @@ impl VirtualMachine {
     }
 
     fn fire(&mut self, at: EngineTime, due: Due) {
+        self.spent.end(at, &due);
         match due {
             Due::PowerUp => self.power_up(at),
             Due::PowerDown(by) => self.power_down(at, by),
@@ -245,7 +266,7 @@ impl VirtualMachine {
             Due::SeedFetch => self.seed_fetch(at),
             Due::InstallDone => self.install_done(at),
             Due::DiskUp => self.disk_up(at),
-            Due::BmcUp => self.bmc_up = self.sick != Some(Sickness::DeadBmc),
+            Due::BmcUp => self.bmc_up = self.bmc_lives(),
             Due::TaskEnds(id) => self.task_ends(at, id),
             Due::TaskVanishes(id, taken) => self.task_vanishes(at, id, taken),
             Due::JobEnds(id) => self.job_ends(at, id),
@@ -259,6 +280,7 @@ impl VirtualMachine {
     }
 
     fn after(&mut self, at: EngineTime, due: Due) {
+        self.spent.begin(self.now, &due);
         let i = self.pending.partition_point(|(t, _)| *t > at);
         self.pending.insert(i, (at, due));
     }
@@ -274,6 +296,11 @@ impl VirtualMachine {
     /// Is an update running, as far as the BMC itself knows?
     pub fn is_flashing(&self) -> bool {
         self.tasks.iter().any(BmcTask::is_running)
+    }
+
+    /// Can the BMC run at all?
+    pub(super) fn bmc_lives(&self) -> bool {
+        self.mains && !self.bricked && self.sick != Some(Sickness::DeadBmc)
     }
 
     /// Is the host writing an image now?
@@ -295,8 +322,11 @@ impl VirtualMachine {
         let on_host = matches!(what, What::WipeStarted | What::SmokeStarted);
         let right_machine =
             self.identity == self.delivered && (!on_host || self.other_host.is_none());
+        let told = || self.tasks.iter().filter(|t| t.is_told_running());
+        let by_hand = told().all(|t| t.by == Cause::Human);
         let scene = Scene {
             right_machine,
+            by_hand_since: told().map(|t| t.started).max().filter(|_| by_hand),
             workloads: self.node.workloads(at),
             closed: !self.node.member || self.node.cordoned,
             flashing: self.tasks.iter().any(BmcTask::is_told_running),

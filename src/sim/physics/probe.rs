@@ -2,8 +2,8 @@
 
 use super::{HostState, PowerState, VirtualMachine};
 use crate::model::facts::{
-    Component, HostFacts, InventoryFacts, JobFacts, JobState, Membership, Nic, Part, Power,
-    ProbeSet, SystemFacts, Task, TaskState, WindowFacts,
+    Component, HostFacts, InventoryFacts, JobFacts, JobNote, JobState, Membership, Nic, Part,
+    Power, ProbeSet, SystemFacts, Task, TaskState, WindowFacts,
 };
 use crate::model::{Channel, EngineTime, Fault, FaultClass, Identity, Read, Report};
 use std::sync::Arc;
@@ -100,7 +100,7 @@ impl VirtualMachine {
         SystemFacts {
             identity: self.shown_identity(),
             manufacturer: Some("Farrier".into()),
-            model: Some("Virtual GPU node".into()),
+            model: Some(self.model.into()),
             power: self.shown_power(),
             health: Some("OK".into()),
             boot_target: Some(self.boot.target_word().into()),
@@ -130,7 +130,7 @@ impl VirtualMachine {
                 .collect(),
             nics: vec![Nic {
                 id: "NIC1".into(),
-                mac: self.identity.mac.clone(),
+                mac: self.identity.mac.as_deref().map(str::to_string),
                 link_up: Some(true),
             }],
             gpus: self.gpu_parts(),
@@ -211,7 +211,16 @@ impl VirtualMachine {
             image_run: self.installed.as_ref().and_then(|i| i.run.as_deref()).map(String::from),
             holds_data: Some(self.foreign_data),
             gpus: self.gpu_parts(),
+            jobs: self.job_notes(),
         }
+    }
+
+    fn job_notes(&self) -> Vec<JobNote> {
+        let note = |j: &super::host::HostJob| JobNote {
+            name: j.name.to_string(),
+            running: j.state == super::host::HostJobState::Running,
+        };
+        self.jobs.iter().map(note).collect()
     }
 
     pub fn job_facts(&self, now: EngineTime, name: &str) -> JobFacts {

@@ -3,11 +3,10 @@
 //! calls are real and come from the host's own address.
 
 use super::seat::{Counters, Happening, Seat};
-use super::{World, WorldError, host, sandbox};
+use super::{Hosts, World, call, host, sandbox};
 use crate::sim::physics::HostState;
 use serde::Deserialize;
 use serde_json::json;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -16,23 +15,7 @@ use tokio::sync::mpsc;
 /// a few minutes, and a daemon that restarts is back sooner.
 const PATIENCE: Duration = Duration::from_secs(20);
 const PAUSE: Duration = Duration::from_millis(300);
-
-/// A client whose calls come from the machine's own address. Everything here is plain HTTP, so no
-/// certificates are loaded.
-pub(super) fn client(seat: &Seat) -> Result<reqwest::Client, WorldError> {
-    let tls = rustls::ClientConfig::builder()
-        .with_root_certificates(rustls::RootCertStore::empty())
-        .with_no_client_auth();
-    let client = reqwest::Client::builder()
-        .tls_backend_preconfigured(tls)
-        .local_address(IpAddr::from(seat.address))
-        .no_proxy()
-        .http1_only()
-        .pool_max_idle_per_host(0)
-        .timeout(Duration::from_secs(10))
-        .build()?;
-    Ok(client)
-}
+const DOCUMENT_MAX: usize = 256 * 1024;
 
 /// What the seed says (boot HTTP contract).
 #[derive(Clone, Debug, Deserialize)]
@@ -50,19 +33,22 @@ pub(super) async fn live(
     world: Arc<World>,
     seat: Arc<Seat>,
     mut inbox: mpsc::UnboundedReceiver<Happening>,
-    client: reqwest::Client,
 ) {
+    // A host that runs no programs has no files either.
+    let files = world.hosts == Hosts::Programs;
     let mut seed: Option<Seed> = None;
     while let Some(happening) = inbox.recv().await {
         let done = match happening {
             Happening::Cut => {
-                sandbox::kill_all(&seat.root).await;
+                if files {
+                    sandbox::kill_all(&seat.root).await;
+                }
                 Ok(())
             }
             Happening::NetBoot { boot } => {
-                seed = net_boot(&world, &seat, &client, boot).await;
+                seed = net_boot(&world, &seat, boot).await;
                 match &seed {
-                    Some(_) if seat.with(world.now(), |b| b.vm.is_installing()) => {
+                    Some(_) if files && seat.with(world.now(), |b| b.vm.is_installing()) => {
                         seat.with(world.now(), |b| b.told_jobs.clear());
                         sandbox::erase(&seat.root).await
                     }
@@ -71,12 +57,15 @@ pub(super) async fn live(
             }
             Happening::Installed { ok: true } => match &seed {
                 Some(seed) => {
-                    let done = sandbox::install(&seat.root, &seed.image, &seed.run).await;
+                    let done = match files {
+                        true => sandbox::install(&seat.root, &seed.image, &seed.run).await,
+                        false => Ok(()),
+                    };
                     let key = seat.with(world.now(), |b| host::public_host_key(&b.vm));
                     let body = json!({
                         "token": seed.token, "ok": true, "host_key": key, "message": null,
                     });
-                    drop(tokio::spawn(call_back(seat.clone(), client.clone(), seed.clone(), body)));
+                    drop(tokio::spawn(call_back(seat.clone(), seed.clone(), body)));
                     done
                 }
                 None => Ok(()),
@@ -88,12 +77,15 @@ pub(super) async fn live(
                     let body = json!({
                         "token": seed.token, "ok": false, "host_key": null, "message": why,
                     });
-                    drop(tokio::spawn(call_back(seat.clone(), client.clone(), seed.clone(), body)));
+                    drop(tokio::spawn(call_back(seat.clone(), seed.clone(), body)));
                 }
                 Ok(())
             }
             Happening::Up { boot } => {
-                let done = sandbox::boot(&seat, boot).await;
+                let done = match files {
+                    true => sandbox::boot(&seat, boot).await,
+                    false => Ok(()),
+                };
                 seat.host_ready(world.now(), boot);
                 done
             }
@@ -105,13 +97,13 @@ pub(super) async fn live(
 }
 
 /// Asks for the script, then for the seed; tells the physics what came of it.
-async fn net_boot(world: &World, seat: &Seat, client: &reqwest::Client, boot: u32) -> Option<Seed> {
+async fn net_boot(world: &World, seat: &Seat, boot: u32) -> Option<Seed> {
     let mac = seat.with(world.now(), |b| b.vm.identity.mac.clone()).unwrap_or_default();
     let base = world.boot_url().map(|url| format!("{url}/boot/{mac}"));
     let still =
         || seat.with(world.now(), |b| b.vm.boots == boot && b.vm.host == HostState::NetBoot);
     let script = match &base {
-        Some(base) => fetch(seat, client, &format!("{base}/ipxe"), still).await,
+        Some(base) => fetch(seat, &format!("{base}/ipxe"), still).await,
         None => None,
     };
     let chained = script.as_deref().is_some_and(|s| s.starts_with("#!ipxe"));
@@ -120,7 +112,7 @@ async fn net_boot(world: &World, seat: &Seat, client: &reqwest::Client, boot: u3
     }
     seat.with(world.now(), |b| b.vm.script_answered(world.now(), chained));
     let base = base.filter(|_| chained)?;
-    let text = fetch(seat, client, &format!("{base}/seed.json"), still).await;
+    let text = fetch(seat, &format!("{base}/seed.json"), still).await;
     let seed: Option<Seed> = text.and_then(|t| serde_json::from_str(&t).ok());
     if !still() {
         return None;
@@ -131,22 +123,17 @@ async fn net_boot(world: &World, seat: &Seat, client: &reqwest::Client, boot: u3
 }
 
 /// One document; asks again while nobody answers and the boot goes on.
-async fn fetch(
-    seat: &Seat,
-    client: &reqwest::Client,
-    url: &str,
-    still: impl Fn() -> bool,
-) -> Option<String> {
+async fn fetch(seat: &Seat, url: &str, still: impl Fn() -> bool) -> Option<String> {
     let asking = async {
         while still() {
             Counters::count(&seat.counters.boot_fetches);
-            match client.get(url).send().await {
-                Ok(answer) if answer.status().is_success() => match answer.text().await {
-                    Ok(text) => return Some(text),
-                    Err(error) => tracing::debug!(%error, "half a boot file"),
-                },
-                Ok(answer) if !answer.status().is_server_error() => return None,
-                _ => {}
+            match call::get(seat.address, url, DOCUMENT_MAX).await {
+                Ok(answer) if answer.ok() => {
+                    return Some(String::from_utf8_lossy(&answer.body).into_owned());
+                }
+                Ok(answer) if answer.status < 500 => return None,
+                Ok(_) => {}
+                Err(error) => tracing::debug!(%error, url, "no boot file"),
             }
             tokio::time::sleep(PAUSE).await;
         }
@@ -156,12 +143,13 @@ async fn fetch(
 }
 
 /// Calls back until somebody answers: an installer's last act.
-async fn call_back(seat: Arc<Seat>, client: reqwest::Client, seed: Seed, body: serde_json::Value) {
+async fn call_back(seat: Arc<Seat>, seed: Seed, body: serde_json::Value) {
+    let body = body.to_string();
     let calling = async {
         loop {
             Counters::count(&seat.counters.callbacks);
-            match client.post(&seed.callback).json(&body).send().await {
-                Ok(answer) if !answer.status().is_server_error() => return,
+            match call::post(seat.address, &seed.callback, &body).await {
+                Ok(answer) if answer.status < 500 => return,
                 _ => tokio::time::sleep(PAUSE).await,
             }
         }

@@ -3,7 +3,7 @@
 //! without a word.
 
 use super::seat::{Counters, Seat};
-use super::{World, sandbox, wire};
+use super::{Hosts, World, sandbox, scripted, wire};
 use crate::model::{Action, JobScript};
 use crate::sim::physics::{HostState, VirtualMachine};
 use crate::sim::rng::mix;
@@ -117,8 +117,14 @@ impl server::Handler for Guest {
         // Not here: while a handler runs, the session reads nothing.
         let (world, seat, handle) = (self.world.clone(), self.seat.clone(), session.handle());
         tokio::spawn(async move {
-            let status = run(&seat, &command, stdin, id, &handle).await;
-            watch_jobs(&world, &seat).await;
+            let status = match world.hosts {
+                Hosts::Programs => {
+                    let status = run(&seat, &command, stdin, id, &handle).await;
+                    watch_jobs(&world, &seat).await;
+                    status
+                }
+                Hosts::Scripted => recite(&world, &seat, stdin, id, &handle).await,
+            };
             // A client that has gone needs no answer.
             let _ = handle.exit_status_request(id, status).await;
             let _ = handle.eof(id).await;
@@ -217,6 +223,24 @@ async fn run(
     };
     tokio::join!(out, err);
     child.wait().await.ok().and_then(|s| s.code()).map_or(255, i32::unsigned_abs)
+}
+
+/// Reads the text to its end and answers without running anything.
+async fn recite(
+    world: &World,
+    seat: &Seat,
+    mut stdin: mpsc::UnboundedReceiver<Vec<u8>>,
+    id: ChannelId,
+    handle: &Handle,
+) -> u32 {
+    let mut text = Vec::new();
+    while let Some(bytes) = stdin.recv().await {
+        text.extend(bytes);
+    }
+    let (out, status) = scripted::answer(world, seat, &String::from_utf8_lossy(&text));
+    // A client that has gone needs no answer.
+    let _ = handle.data(id, out.into_bytes()).await;
+    status
 }
 
 async fn pump<R, F, E>(from: &mut R, mut send: impl FnMut(Vec<u8>) -> F)

@@ -7,7 +7,8 @@
 //! | [`seat`] | one machine: physics under a lock, BMC sessions, what its host is due to do |
 //! | `wire` | listeners that tell machines apart by the address they were called at |
 //! | [`redfish`] | the BMC: login and writes; `tree`: its resources; `update`: SimpleUpdate |
-//! | [`host`] | the host's SSH server; `sandbox`: its file system, boots and processes |
+//! | `latency` | how long a BMC takes for what |
+//! | [`host`] | the host's SSH server; `sandbox`: its file system, boots and processes; `scripted`: hosts without either |
 //! | [`actor`] | the host's own calls: boot script, seed, installation, callback |
 //! | [`admin`] | the world's own door: truth log, counters, cluster hook |
 //!
@@ -21,14 +22,18 @@
 
 pub mod actor;
 pub mod admin;
+mod call;
 pub mod host;
+mod latency;
 pub mod redfish;
 mod sandbox;
+mod scripted;
 pub mod seat;
 mod tree;
 mod update;
 mod wire;
 
+pub use latency::Latency;
 pub use seat::{Berth, Counters, Seat};
 
 use super::durations::Durations;
@@ -52,8 +57,8 @@ pub struct Settings {
     pub scale: u32,
     /// Physical durations in world time; [`Durations::wired`] is applied here.
     pub durations: Durations,
-    /// Real milliseconds that a BMC takes to answer, from and to.
-    pub latency_ms: (u64, u64),
+    pub latency: Latency,
+    pub hosts: Hosts,
     /// The one public key that the hosts let in, OpenSSH form.
     pub authorized_key: String,
     /// 0: any free one.
@@ -63,6 +68,15 @@ pub struct Settings {
     pub machines: Vec<Berth>,
 }
 
+/// What stands behind the hosts' SSH.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hosts {
+    /// Real programs in a sandbox each.
+    Programs,
+    /// Answers from the physics; for sites of thousands.
+    Scripted,
+}
+
 /// All machines and their common clock.
 #[derive(Debug)]
 pub struct World {
@@ -70,7 +84,8 @@ pub struct World {
     by_address: BTreeMap<Ipv4Addr, usize>,
     started: Instant,
     scale: u32,
-    latency_ms: (u64, u64),
+    latency: Latency,
+    pub(crate) hosts: Hosts,
     authorized: russh::keys::PublicKey,
     seed: u64,
     draws: AtomicU64,
@@ -84,8 +99,6 @@ pub enum WorldError {
     Io { what: String, error: std::io::Error },
     #[error("the public key that hosts are to let in can't be read: {0}")]
     Key(String),
-    #[error("an HTTP client for the virtual hosts can't be made: {0}")]
-    Client(#[from] reqwest::Error),
 }
 
 fn io(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> WorldError {
@@ -143,12 +156,10 @@ impl World {
         mix(self.seed ^ mix(self.draws.fetch_add(1, Ordering::Relaxed)))
     }
 
-    async fn latency(&self) {
-        let (from, to) = self.latency_ms;
-        let ms = from + self.draw() % (to.saturating_sub(from) + 1);
-        if ms > 0 {
-            tokio::time::sleep(Duration::from_millis(ms)).await;
-        }
+    /// How long `seat` takes for its `n`-th request.
+    fn latency(&self, seat: &Seat, asked: latency::Asked, n: u64) -> Duration {
+        let stream = u64::from(u32::from(seat.address)) << 32 | n & 0xffff_ffff;
+        self.latency.pick(asked, &mut Rng::stream(self.seed ^ 0x1a7e, stream))
     }
 }
 
@@ -172,6 +183,9 @@ impl Serving {
     /// Ends everything, the programs in the sandboxes included.
     pub async fn stop(mut self) {
         self.tasks.shutdown().await;
+        if self.world.hosts == Hosts::Scripted {
+            return;
+        }
         for seat in &self.world.seats {
             sandbox::kill_all(&seat.root).await;
         }
@@ -183,19 +197,31 @@ pub async fn serve(settings: Settings) -> Result<Serving, WorldError> {
     // Another part of the process may have installed it; the first one stays.
     drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
     let durations = Arc::new(settings.durations);
-    let wired = Arc::new(durations.wired());
+    let programs = settings.hosts == Hosts::Programs;
+    let wired = match settings.hosts {
+        Hosts::Programs => durations.wired(),
+        // Without programs the physics ends the jobs.
+        Hosts::Scripted => {
+            Durations { burn_in: durations.burn_in, wipe: durations.wipe, ..durations.wired() }
+        }
+    };
+    let wired = Arc::new(wired);
     let mut seats = Vec::with_capacity(settings.machines.len());
     let mut inboxes = Vec::with_capacity(settings.machines.len());
     let shims = sandbox::make_shims(&settings.dir).await.map_err(io("shims"))?;
     for (n, berth) in settings.machines.into_iter().enumerate() {
         let root = settings.dir.join("hosts").join(&*berth.name);
         let rng = Rng::stream(settings.seed, n as u64);
-        let (seat, inbox) = Seat::new(berth, World::address(n), root, &shims, wired.clone(), rng);
+        let workers = settings.latency.workers(&mut Rng::stream(settings.seed ^ 0x3042, n as u64));
+        let address = World::address(n);
+        let (seat, inbox) = Seat::new(berth, address, root, &shims, wired.clone(), workers, rng);
         let diag_ms = durations.burn_in.pick(&mut Rng::stream(settings.seed ^ 0xd1a6, n as u64));
         let seat = Arc::new(seat);
-        sandbox::make(&seat, diag_ms / u64::from(settings.scale.max(1)))
-            .await
-            .map_err(io(seat.root.display().to_string()))?;
+        if programs {
+            sandbox::make(&seat, diag_ms / u64::from(settings.scale.max(1)))
+                .await
+                .map_err(io(seat.root.display().to_string()))?;
+        }
         seats.push(seat);
         inboxes.push(inbox);
     }
@@ -206,7 +232,8 @@ pub async fn serve(settings: Settings) -> Result<Serving, WorldError> {
         seats,
         started: Instant::now(),
         scale: settings.scale.max(1),
-        latency_ms: settings.latency_ms,
+        latency: settings.latency,
+        hosts: settings.hosts,
         authorized,
         seed: settings.seed,
         draws: AtomicU64::new(1),
@@ -224,8 +251,7 @@ pub async fn serve(settings: Settings) -> Result<Serving, WorldError> {
     let admin = door.local_addr().map_err(io("the admin listener"))?;
     tasks.spawn(admin::serve(world.clone(), door));
     for (seat, inbox) in world.seats.iter().zip(inboxes) {
-        let client = actor::client(seat)?;
-        tasks.spawn(actor::live(world.clone(), seat.clone(), inbox, client));
+        tasks.spawn(actor::live(world.clone(), seat.clone(), inbox));
     }
     tasks.spawn(tick(world.clone()));
     Ok(Serving { world, redfish_port, ssh_port, admin_url: format!("http://{admin}"), tasks })

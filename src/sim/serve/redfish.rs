@@ -1,6 +1,7 @@
 //! A virtual BMC: Redfish over plain HTTP (DSP0266). Reads come from `super::tree`; here are
 //! login and writes. A dead BMC never gets this far: its connections end in `super::wire`.
 
+use super::latency::{Asked, QUEUE_MAX};
 use super::seat::{Counters, Seat, Session};
 use super::wire::{Bmcs, Called};
 use super::{World, tree, update};
@@ -40,8 +41,7 @@ async fn answer(
     request: Request,
 ) -> Response {
     let Some(seat) = seat else { return fault(StatusCode::NOT_FOUND, "no machine here") };
-    Counters::count(&seat.counters.requests);
-    world.latency().await;
+    let n = seat.counters.requests.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     let (parts, body) = request.into_parts();
     let Ok(body) = to_bytes(body, BODY_MAX).await else {
         return fault(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large");
@@ -52,21 +52,51 @@ async fn answer(
         ["redfish", "v1", rest @ ..] => rest,
         _ => return fault(StatusCode::NOT_FOUND, "not a Redfish path"),
     };
-    let body = serde_json::from_slice::<Value>(&body).unwrap_or(Value::Null);
+    let Ok(Ok(_worker)) = tokio::time::timeout(QUEUE_MAX, seat.workers.acquire()).await else {
+        return fault(StatusCode::SERVICE_UNAVAILABLE, "the service is busy");
+    };
+    let mut asked = Asked::of(&parts.method, path, parts.uri.query());
+    if asked == Asked::Login && seat.is_first_login() {
+        asked = Asked::FirstLogin;
+    }
+    let since = world.now();
+    let takes = world.latency(&seat, asked, n);
+    if !takes.is_zero() {
+        tokio::time::sleep(takes).await;
+    }
+    let out = handle(&world, &seat, &parts, path, &body).await;
+    if out.status().is_success() {
+        let now = world.now();
+        seat.with(now, |b| match asked {
+            Asked::Write | Asked::FirstLogin => b.vm.spent.write(since, now),
+            Asked::Root | Asked::Plain | Asked::Big | Asked::Login => b.vm.spent.read(since, now),
+        });
+    }
+    out
+}
+
+async fn handle(
+    world: &Arc<World>,
+    seat: &Arc<Seat>,
+    parts: &Parts,
+    path: &[&str],
+    body: &[u8],
+) -> Response {
+    let body = serde_json::from_slice::<Value>(body).unwrap_or(Value::Null);
     // DSP0266: the root and the login are open to everybody.
     match (&parts.method, path) {
-        (&Method::GET | &Method::HEAD, []) => return read(&world, &seat, path, &parts),
-        (&Method::POST, ["SessionService", "Sessions"]) => return log_in(&world, &seat, &body),
+        (&Method::GET | &Method::HEAD, []) => return read(world, seat, path, parts),
+        (&Method::POST, ["SessionService", "Sessions"]) => return log_in(world, seat, &body),
         _ => {}
     }
-    if !is_authorized(&seat, world.now(), &parts.headers) {
+    if !is_authorized(seat, world.now(), &parts.headers) {
         let mut out = fault(StatusCode::UNAUTHORIZED, "log in first");
         let realm = header::HeaderValue::from_static("Basic realm=\"virtual BMC\"");
         out.headers_mut().insert(header::WWW_AUTHENTICATE, realm);
         return out;
     }
     match (&parts.method, path) {
-        (&Method::GET | &Method::HEAD, _) => read(&world, &seat, path, &parts),
+        (&Method::GET | &Method::HEAD, _) => read(world, seat, path, parts),
         (&Method::DELETE, ["SessionService", "Sessions", id]) => {
             let found = seat.with(world.now(), |b| {
                 let before = b.sessions.len();
@@ -78,15 +108,15 @@ async fn answer(
                 false => fault(StatusCode::NOT_FOUND, "no such session"),
             }
         }
-        (&Method::PATCH, ["Systems", "1"]) => set_boot(&world, &seat, &parts.headers, &body),
+        (&Method::PATCH, ["Systems", "1"]) => set_boot(world, seat, &parts.headers, &body),
         (&Method::POST, ["Systems", "1", "Actions", "ComputerSystem.Reset"]) => {
-            reset(&world, &seat, &body)
+            reset(world, seat, &body)
         }
         (&Method::POST, ["Managers", "1", "Actions", "Manager.Reset"]) => {
-            reset_bmc(&world, &seat, &body)
+            reset_bmc(world, seat, &body)
         }
         (&Method::POST, ["UpdateService", "Actions", "UpdateService.SimpleUpdate"]) => {
-            update::simple_update(world, seat, body).await
+            update::simple_update(world.clone(), seat.clone(), body).await
         }
         (_, path) => match seat.with(world.now(), |b| tree::resource(b, world.now(), path)) {
             Some(_) => fault(StatusCode::METHOD_NOT_ALLOWED, "not with this resource"),

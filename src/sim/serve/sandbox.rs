@@ -131,19 +131,23 @@ pub(super) async fn boot(seat: &Seat, boot: u32) -> io::Result<()> {
     let now = crate::model::EngineTime::ZERO;
     let (who, id) = seat.with(now, |b| (b.vm.host_identity().clone(), b.vm.id.0));
     let dmi = seat.root.join("sys/class/dmi/id");
-    let line = |s: Option<String>| s.map(|s| s + "\n").unwrap_or_default();
-    fs::write(dmi.join("product_uuid"), line(who.uuid)).await?;
-    fs::write(dmi.join("product_serial"), line(who.serial)).await?;
+    let line = |s: Option<&str>| s.map(|s| format!("{s}\n")).unwrap_or_default();
+    fs::write(dmi.join("product_uuid"), line(who.uuid.as_deref())).await?;
+    fs::write(dmi.join("product_serial"), line(who.serial.as_deref())).await?;
+    fs::write(seat.root.join("proc/sys/kernel/random/boot_id"), boot_id(id, boot) + "\n").await
+}
+
+/// The boot id of machine `id`'s boot number `boot`.
+pub(super) fn boot_id(id: u32, boot: u32) -> String {
     let word = mix(u64::from(id) << 32 | u64::from(boot));
-    let boot_id = format!(
-        "{:08x}-{:04x}-4{:03x}-8{:03x}-{:012x}\n",
+    format!(
+        "{:08x}-{:04x}-4{:03x}-8{:03x}-{:012x}",
         word >> 32,
         (word >> 16) & 0xffff,
         word & 0xfff,
         (word >> 4) & 0xfff,
         mix(word) >> 16,
-    );
-    fs::write(seat.root.join("proc/sys/kernel/random/boot_id"), boot_id).await
+    )
 }
 
 /// The installer starts to write: whatever was there is gone.

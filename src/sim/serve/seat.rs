@@ -13,7 +13,7 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 
 /// One machine to be built.
 #[derive(Clone, Debug)]
@@ -127,6 +127,10 @@ pub struct Seat {
     /// Number of the boot that answers SSH, 0 while none does.
     host: watch::Sender<u32>,
     next_at: AtomicU64,
+    /// Requests that the BMC works on at once.
+    pub(super) workers: Semaphore,
+    /// The life of the BMC in which somebody logged in already.
+    greeted: AtomicU64,
 }
 
 impl Seat {
@@ -136,6 +140,7 @@ impl Seat {
         root: PathBuf,
         shims: &Path,
         durations: Arc<Durations>,
+        workers: usize,
         rng: Rng,
     ) -> (Self, mpsc::UnboundedReceiver<Happening>) {
         let (actor, inbox) = mpsc::unbounded_channel();
@@ -173,6 +178,9 @@ impl Seat {
             bmc: watch::channel(1).0,
             host: watch::channel(0).0,
             next_at: AtomicU64::new(0),
+            workers: Semaphore::new(workers),
+            // It has been up for long when the world begins.
+            greeted: AtomicU64::new(1),
         };
         (seat, inbox)
     }
@@ -206,6 +214,12 @@ impl Seat {
     pub(super) fn bmc_life(&self, now: EngineTime) -> u64 {
         self.with(now, |_| ());
         *self.bmc.borrow()
+    }
+
+    /// Is this the first login since the BMC's restart?
+    pub(super) fn is_first_login(&self) -> bool {
+        let life = *self.bmc.borrow();
+        self.greeted.swap(life, Ordering::Relaxed) != life
     }
 
     /// Ends when the BMC's life `life` does.

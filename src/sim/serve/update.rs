@@ -4,16 +4,15 @@
 
 use super::redfish::{apply, document, fault};
 use super::seat::{Counters, Seat};
-use super::{World, actor, tree};
+use super::{World, call, tree};
 use crate::model::{Action, Outcome};
 use axum::http::{StatusCode, header};
 use axum::response::Response;
 use serde_json::Value;
 use std::sync::Arc;
 
-/// Longest fetch, bytes and real seconds.
+/// Longest fetch, bytes.
 const IMAGE_MAX: usize = 16 << 20;
-const FETCH_S: u64 = 20;
 
 pub(super) async fn simple_update(world: Arc<World>, seat: Arc<Seat>, body: Value) -> Response {
     Counters::count(&seat.counters.updates);
@@ -71,24 +70,11 @@ async fn install(world: &World, seat: &Seat, url: &str, target: &str) -> Respons
 }
 
 async fn fetch(seat: &Seat, url: &str) -> Result<Vec<u8>, String> {
-    let client = actor::client(seat).map_err(|e| e.to_string())?;
-    let get = async {
-        let mut answer =
-            client.get(url).send().await.and_then(reqwest::Response::error_for_status)?;
-        let mut image = Vec::new();
-        while let Some(bytes) = answer.chunk().await? {
-            image.extend_from_slice(&bytes);
-            if image.len() > IMAGE_MAX {
-                break;
-            }
-        }
-        Ok::<_, reqwest::Error>(image)
-    };
-    match tokio::time::timeout(std::time::Duration::from_secs(FETCH_S), get).await {
-        Err(_) => Err(format!("nothing within {FETCH_S} s")),
-        Ok(Err(e)) => Err(e.to_string()),
-        Ok(Ok(image)) if image.is_empty() => Err("it is empty".into()),
-        Ok(Ok(image)) => Ok(image),
+    match call::get(seat.address, url, IMAGE_MAX).await {
+        Err(e) => Err(e.to_string()),
+        Ok(answer) if !answer.ok() => Err(format!("the image server answers {}", answer.status)),
+        Ok(answer) if answer.body.is_empty() => Err("it is empty".into()),
+        Ok(answer) => Ok(answer.body),
     }
 }
 
