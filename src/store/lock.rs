@@ -11,6 +11,7 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::Read;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// Held as long as the files are open.
 #[derive(Debug)]
@@ -53,6 +54,28 @@ pub(super) fn resolve(path: &Path) -> PathBuf {
     path
 }
 
+/// How long the lock of a dead process is waited for.
+const DYING: Duration = Duration::from_secs(5);
+
+/// Locks `file`. A daemon that was killed while it started a program leaves a child that holds the
+/// lock until it runs that program, some milliseconds later: a holder that is dead is waited for, a
+/// living one is not.
+fn lock(file: &File, holder: impl Fn(&File) -> Option<String>) -> Result<(), TryLockError> {
+    let until = Instant::now() + DYING;
+    loop {
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) if Instant::now() < until => {}
+            result => return result,
+        }
+        let pid = holder(file).filter(|pid| !pid.is_empty());
+        if pid.is_some_and(|pid| Path::new("/proc").join(pid).exists()) {
+            return file.try_lock();
+        }
+        // At a start, before anything else runs.
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 /// Takes the lock of the database at `path`, or says who has it.
 pub(super) fn take(path: &Path) -> Result<Lock, StoreError> {
     let lock_path = beside(path, ".lock");
@@ -70,7 +93,13 @@ pub(super) fn take(path: &Path) -> Result<Lock, StoreError> {
         .truncate(false)
         .open(&lock_path)
         .map_err(|e| cannot(&e))?;
-    let locked = file.try_lock();
+    let named = |file: &File| {
+        let mut text = [0; 16];
+        let n = file.read_at(&mut text, 0).ok()?;
+        let text = String::from_utf8_lossy(&text[..n]).into_owned();
+        text.lines().next().map(|line| line.trim().to_string())
+    };
+    let locked = lock(&file, named);
     let mut text = String::new();
     file.read_to_string(&mut text).ok();
     let mut lines = text.lines().map(str::trim);
@@ -97,7 +126,7 @@ impl Lock {
 
     /// Locks the database itself as well.
     pub(super) fn take_database(&mut self, file: File, path: &Path) -> Result<(), StoreError> {
-        match file.try_lock() {
+        match lock(&file, holder) {
             Ok(()) => {
                 self._database = Some(file);
                 Ok(())

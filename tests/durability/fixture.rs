@@ -171,6 +171,12 @@ impl Fixture {
             }
             tokio::time::sleep(Duration::from_millis(250)).await;
         }
+        // Beside the running daemon, with all that the configuration knows: limits, passwords.
+        let fsck =
+            Command::new(farrier()).args(["fsck", "--config"]).arg(&self.site.config).output();
+        let fsck = fsck.expect("it runs");
+        let said = String::from_utf8_lossy(&fsck.stdout);
+        assert!(fsck.status.success() && said.starts_with("clean: 4 machines"), "{said}");
         let status = daemon.stop().await.expect("a status");
         assert!(status.success(), "a graceful stop ends with {status}");
         self.is_in_order().await;

@@ -144,3 +144,29 @@ async fn a_database_that_was_emptied_is_missed() {
     fs::write(dir.path().join("young.db.lock"), "4711      \n                \n").unwrap();
     SqliteStore::open(&young, Settings::default()).await.unwrap().close().await;
 }
+
+/// Killed while it started a program: the child holds the lock until it runs that program.
+#[tokio::test]
+async fn a_lock_that_outlives_its_daemon_is_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = dir.path().join("state.db");
+    SqliteStore::open(&db, Settings::default()).await.unwrap().close().await;
+    let mut gone = std::process::Command::new("true").spawn().unwrap();
+    gone.wait().unwrap();
+    let lock_path = dir.path().join("state.db.lock");
+    let text = fs::read_to_string(&lock_path).unwrap();
+    let site = text.lines().nth(1).unwrap();
+    fs::write(&lock_path, format!("{:<10}\n{site}\n", gone.id())).unwrap();
+    let held = fs::File::open(&lock_path).unwrap();
+    held.lock().unwrap();
+    let (send, released) = std::sync::mpsc::channel();
+    let child = std::thread::spawn(move || {
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        send.send(()).unwrap();
+        drop(held);
+    });
+    let store = SqliteStore::open(&db, Settings::default()).await.unwrap();
+    assert!(released.try_recv().is_ok(), "opened while another held the lock");
+    store.close().await;
+    child.join().unwrap();
+}
