@@ -83,7 +83,6 @@ impl Rest {
             outage: None,
             stopped: false,
             resumed: EngineTime::ZERO,
-            outage: None,
         });
         let entries = match verdict {
             Verdict::Rest { .. } => Vec::new(),

@@ -12,7 +12,6 @@ use farrier::port::Secret;
 use farrier::port::store::*;
 use farrier::store::fsck::{FsckReport, Known, fsck, fsck_with};
 use farrier::store::{Key, Settings, SqliteStore};
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// A database that holds what a journal says of two machines of one rack.
@@ -31,7 +30,7 @@ fn line(n: u32) -> Expected {
         pool: "pool".into(),
         profile: "p".into(),
         domains: [Domain { kind: DomainKind::Rack, name: "r1".into() }].into(),
-        labels: BTreeMap::new(),
+        labels: Default::default(),
         bmc: BmcEndpoint::default(),
         host: HostEndpoint::default(),
     }

@@ -252,6 +252,7 @@ fn a_bmc_is_never_reset_while_it_may_be_writing() {
         about: "bmc".into(),
         at: now,
         closed: now,
+        presumed: false,
         happened: true,
         baseline: Default::default(),
     });

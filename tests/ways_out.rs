@@ -180,6 +180,8 @@ fn open(action: &Action, state: OpenState) -> Box<OpenAction> {
         handle: None,
         progress: 0,
         progress_at: NOW,
+        interrupted: false,
+        presumed: false,
     })
 }
 

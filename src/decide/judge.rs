@@ -129,7 +129,8 @@ fn did_not(
         "did-not-take",
         format!("`{kind}` did not take hold: {why}"),
     );
-    fail(i, spec, vec![closed], fault, Failed::Attempt)
+    let failed = if open.interrupted { Failed::Read } else { Failed::Attempt };
+    fail(i, spec, vec![closed], fault, failed)
 }
 
 fn judge(i: &Input<'_>, open: &OpenAction, stall_ms: u64) -> Judgement {

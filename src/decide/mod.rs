@@ -101,7 +101,7 @@ fn decide(i: &Input<'_>) -> Verdict {
         let fault = Fault::new(
             FaultClass::OutcomeUnknown,
             Channel::Engine,
-            "interrupted",
+            Fault::INTERRUPTED,
             format!("`{}` was under way when the daemon ended", open.action.kind()),
         );
         return write(vec![Entry::Settled { outcome: Outcome::Unknown { fault } }], i.now);

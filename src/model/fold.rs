@@ -159,6 +159,7 @@ pub fn apply(m: &mut Machine, entry: &Entry, at: EngineTime) -> Result<(), Illeg
                 handle: None,
                 progress: 0,
                 progress_at: at,
+                interrupted: false,
             }));
         }
         Entry::Settled { outcome } => {
@@ -171,7 +172,10 @@ pub fn apply(m: &mut Machine, entry: &Entry, at: EngineTime) -> Result<(), Illeg
                     open.handle = handle.clone().or_else(|| open.handle.take());
                     open.progress_at = at;
                 }
-                Outcome::Unknown { .. } => open.state = OpenState::Unknown,
+                Outcome::Unknown { fault } => {
+                    open.interrupted |= fault.code == Fault::INTERRUPTED;
+                    open.state = OpenState::Unknown;
+                }
                 Outcome::Refused { .. } | Outcome::Failed { .. } | Outcome::Withdrawn { .. } => {
                     close(m, false, at);
                 }
@@ -340,6 +344,7 @@ pub fn apply(m: &mut Machine, entry: &Entry, at: EngineTime) -> Result<(), Illeg
                 handle: None,
                 progress: 0,
                 progress_at: at,
+                interrupted: false,
             }));
         }
         Entry::Noticed { what } => {

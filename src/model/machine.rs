@@ -176,6 +176,9 @@ pub struct OpenAction {
     pub progress: u64,
     #[serde(default)]
     pub progress_at: EngineTime,
+    /// The daemon ended while it was under way: if it did not happen, that is held against nobody.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub interrupted: bool,
 }
 
 /// What Farrier itself put on the disk.

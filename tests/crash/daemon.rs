@@ -101,7 +101,7 @@ impl<D: Decide> Daemon<D> {
                 let pinned = self.director.machine(machine).and_then(|m| m.host_key.clone());
                 // As the driver does: a key that no installation brought is the inventory's.
                 let key =
-                    pinned.or_else(|| self.life.line().host.host_key.as_deref().map(Arc::from));
+                    pinned.or_else(|| self.life.line().host.host_key.as_deref().map(Box::from));
                 let (job, handle, run) = (job.as_deref(), handle.as_deref(), run.as_deref());
                 let ask = Ask { set, job, handle, run, host_key: key.as_deref() };
                 let report = Box::new(world.vm.probe(world.now, &ask));
