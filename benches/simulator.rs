@@ -7,7 +7,7 @@
 )]
 
 use farrier::decide::Rules;
-use farrier::sim::faults::Profile;
+use farrier::sim::profile::Profile;
 use farrier::sim::run::{Spec, run};
 use std::time::Instant;
 

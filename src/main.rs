@@ -27,6 +27,8 @@ fn local(command: Local, json: bool) -> ExitCode {
             first_seed: args.seed.unwrap_or(args.first_seed),
             profile: args.profile,
             json,
+            shrink: args.shrink,
+            script: args.script,
         }),
         Local::Demo(args) => {
             let profile = Profile::from_name(&args.profile).unwrap_or_default();

@@ -3,9 +3,11 @@
 
 mod support;
 
+use farrier::model::facts::Power;
 use farrier::model::{Condition, MachineId, Stage};
 use futures_util::StreamExt;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use support::{PLANTED, Plan, Served, serve};
@@ -319,6 +321,101 @@ async fn a_skip_names_its_step() {
     assert_eq!(why["skipped"][0], "`off` in firmware: a person said so: no relay");
 }
 
+/// The files of an archive by name, without its directory.
+fn unpacked(archive: &[u8]) -> BTreeMap<String, String> {
+    let mut tar = tar::Archive::new(flate2::read::GzDecoder::new(archive));
+    let files = tar.entries().unwrap().map(|entry| {
+        let mut entry = entry.unwrap();
+        let path = entry.path().unwrap().display().to_string();
+        let mut text = String::new();
+        std::io::Read::read_to_string(&mut entry, &mut text).unwrap();
+        (path.split_once('/').unwrap().1.to_string(), text)
+    });
+    files.collect()
+}
+
+async fn evidence(s: &Served, name: &str) -> BTreeMap<String, String> {
+    let path = format!("{}/v1/machines/{name}/evidence", s.url);
+    let response = s.http.get(path).send().await.unwrap();
+    assert_eq!(response.status(), 200);
+    assert_eq!(response.headers()["content-type"], "application/gzip");
+    let file = response.headers()["content-disposition"].to_str().unwrap().to_string();
+    assert_eq!(file, format!("attachment; filename=\"{name}-evidence.tar.gz\""));
+    unpacked(&response.bytes().await.unwrap())
+}
+
+#[tokio::test]
+async fn evidence_is_one_archive_and_outlives_the_release() {
+    let s = serve(Plan { refuses: &["n01"], ..plan(2) }).await;
+    s.settled().await;
+    assert_eq!(s.post("/v1/machines/n01/changes", &json!({"change": "enroll"}), &[]).await.0, 200);
+    s.until_machine(1, "quarantined", |m| m.is_quarantined()).await;
+    let files = evidence(&s, "n01").await;
+    for name in [
+        "README.txt",
+        "machine.json",
+        "explain.json",
+        "site.json",
+        "journal.jsonl",
+        "faults.json",
+        "log-tail.txt",
+        "facts/system.json",
+    ] {
+        assert!(files.contains_key(name), "{name} is not in {:?}", files.keys());
+        let told = name == "README.txt" || files["README.txt"].contains(name);
+        assert!(told, "README.txt does not tell of {name}");
+    }
+    for (name, text) in &files {
+        assert!(!text.contains(PLANTED), "a secret in {name}");
+        if name.ends_with(".json") {
+            serde_json::from_str::<Value>(text).unwrap_or_else(|e| panic!("{name}: {e}"));
+        }
+    }
+    assert!(files["README.txt"].contains("console-tail.txt"), "{}", files["README.txt"]);
+    let lines: Vec<Value> =
+        files["journal.jsonl"].lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    assert_eq!(lines.len(), s.store.journal(1).len(), "from the first entry on");
+    assert_eq!(lines[0]["entry"]["entry"], "registered");
+    let faults: Value = serde_json::from_str(&files["faults.json"]).unwrap();
+    let last = faults.as_array().unwrap().last().unwrap();
+    assert_eq!(
+        (&last["entry"], &last["fault"]["code"]),
+        (&json!("quarantined"), &json!("bmc-internal"))
+    );
+    assert!(last["fault"]["evidence"].as_str().unwrap().contains("HTTP 500"));
+    let facts: Value = serde_json::from_str(&files["facts/system.json"]).unwrap();
+    assert!(facts["age_ms"].is_u64() && facts["value"]["power"] == "on", "{facts}");
+    let why: Value = serde_json::from_str(&files["explain.json"]).unwrap();
+    assert!(why["summary"].as_str().unwrap().contains("is quarantined in firmware"));
+
+    let skip = json!({"change": "skip", "step": "off", "why": "no relay"});
+    assert_eq!(s.post("/v1/machines/n01/changes", &skip, &[]).await.0, 200);
+    s.until_machine(1, "ready", |m| m.stage == Stage::Ready && m.run.is_none()).await;
+    let after = evidence(&s, "n01").await;
+    let faults: Value = serde_json::from_str(&after["faults.json"]).unwrap();
+    assert!(faults.as_array().unwrap().contains(last), "the old quarantine: {faults}");
+
+    // A machine without any trouble has evidence too, and one that is not there has none.
+    let calm = evidence(&s, "n02").await;
+    assert_eq!(calm["faults.json"].trim(), "[]");
+    let missing = s.get("/v1/machines/n0l/evidence").await;
+    assert_eq!(problem(&missing, 404, "no-such-machine")["nearest"][0], "n01");
+    let (_, page) = s.get("/machines/n01").await;
+    assert!(page.as_str().unwrap().contains("href=\"/v1/machines/n01/evidence\""));
+
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("e.tar.gz").display().to_string();
+    let words = ["machine", "evidence", "n01", "-o", &file];
+    let (code, out, err) = s.cli_raw(&words).await;
+    assert_eq!((code, &*err), (0, ""), "{out}");
+    assert!(out.starts_with(&file) && out.contains("begin with README.txt"), "{out}");
+    assert_eq!(unpacked(&std::fs::read(&file).unwrap()).len(), after.len());
+    let (code, _, err) = s.cli_raw(&words).await;
+    assert!(code == 1 && err.contains("is there already") && err.contains("--force"), "{err}");
+    let (code, _, err) = s.cli_raw(&["machine", "evidence", "n0l", "-o", &file]).await;
+    assert!(code == 1 && err.contains("there is no machine `n0l`"), "{err}");
+}
+
 #[tokio::test]
 async fn stop_and_resume() {
     let s = serve(plan(1)).await;
@@ -334,6 +431,154 @@ async fn stop_and_resume() {
     assert!(metrics.as_str().unwrap().contains("\nfarrier_stopped 1\n"));
     assert_eq!(s.post("/v1/resume", &json!({"why": "clear"}), &by).await.0, 200);
     assert!(s.get("/v1/status").await.1.get("stopped").is_none());
+}
+
+/// Type and lines by family.
+type Families = BTreeMap<String, (String, Vec<(String, f64)>)>;
+
+/// Reads the text as strictly as the format's description says: each family once, its help and type
+/// before its lines, lines of no other family between them, no line twice, histograms that add up.
+fn exposition(text: &str) -> Families {
+    assert!(text.ends_with('\n'), "the last line ends too");
+    let is_name = |n: &str| {
+        let mut chars = n.chars();
+        chars.next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_')
+            && chars.all(|c| c.is_ascii_alphanumeric() || c == '_')
+    };
+    let mut families = Families::new();
+    let mut current = String::new();
+    let mut lines = text.lines().peekable();
+    while let Some(line) = lines.next() {
+        if let Some(help) = line.strip_prefix("# HELP ") {
+            let (name, text) = help.split_once(' ').unwrap();
+            assert!(is_name(name) && name.starts_with("farrier_") && text.ends_with('.'), "{line}");
+            let kind = lines.next().unwrap();
+            let kind =
+                kind.strip_prefix(&format!("# TYPE {name} ")).unwrap_or_else(|| panic!("{kind}"));
+            assert!(["gauge", "counter", "histogram"].contains(&kind), "{kind}");
+            current = name.to_string();
+            let new = families.insert(current.clone(), (kind.to_string(), vec![]));
+            assert!(new.is_none(), "{name} is told twice");
+            assert!(lines.peek().is_some_and(|l| l.starts_with(name)), "{name} has no line");
+            continue;
+        }
+        let (series, value) = line.rsplit_once(' ').unwrap_or_else(|| panic!("{line}"));
+        let value: f64 = value.parse().unwrap_or_else(|_| panic!("{line}"));
+        let (name, labels) = match series.split_once('{') {
+            Some((name, labels)) => (name, labels.strip_suffix('}').unwrap()),
+            None => (series, ""),
+        };
+        let (kind, found) = families.get_mut(&current).unwrap_or_else(|| panic!("{line}"));
+        let bare = match kind.as_str() {
+            "histogram" => ["_bucket", "_sum", "_count"].iter().find_map(|e| name.strip_suffix(e)),
+            _ => Some(name),
+        };
+        assert_eq!(bare, Some(current.as_str()), "{line}");
+        assert!(
+            kind != "counter" || name.ends_with("_total") || name.ends_with("_seconds"),
+            "{line}"
+        );
+        assert!(value >= 0.0 && value.is_finite(), "{line}");
+        for pair in labels.split("\",").filter(|p| !p.is_empty()) {
+            let (key, _) = pair.split_once("=\"").unwrap_or_else(|| panic!("{line}"));
+            assert!(is_name(key), "{line}");
+        }
+        assert!(found.iter().all(|(s, _)| s != series), "{series} twice");
+        found.push((series.to_string(), value));
+    }
+    for (name, (_, found)) in families.iter().filter(|(_, (kind, _))| kind == "histogram") {
+        let buckets: Vec<f64> =
+            found.iter().filter(|(s, _)| s.contains("_bucket{le=")).map(|(_, v)| *v).collect();
+        assert!(buckets.is_sorted(), "{name}: {buckets:?}");
+        let count = found.iter().find(|(s, _)| *s == format!("{name}_count")).unwrap().1;
+        assert!(found.iter().any(|(s, v)| s.contains("le=\"+Inf\"") && *v == count), "{name}");
+    }
+    families
+}
+
+#[tokio::test]
+async fn a_machine_past_its_sla_and_a_change_behind_our_back_are_shown() {
+    let s = serve(Plan { dead: &["n02"], sla_s: Some(60), ..plan(3) }).await;
+    s.until_machine(1, "known", |m| m.run.is_none() && !m.identity.is_unknown()).await;
+    s.until_machine(2, "unreachable", |m| m.is_unreachable()).await;
+    let (_, one) = s.get("/v1/machines/n01").await;
+    assert!(one.get("stuck").is_none() && one.get("out_of_band").is_none(), "{one}");
+    let stuck = async {
+        loop {
+            let (_, list) = s.get("/v1/machines?stuck=true").await;
+            if list["total"] == 1 {
+                return list;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let list = tokio::time::timeout(Duration::from_secs(60), stuck).await.expect("never stuck");
+    let row = &list["machines"][0];
+    assert_eq!(row["name"], "n02");
+    let what = row["stuck"]["what"].as_str().unwrap();
+    assert!(
+        what.starts_with("in discover for longer than 60s; its BMC has not answered for"),
+        "{what}"
+    );
+    assert_eq!(s.get("/v1/status").await.1["stuck"], 1);
+    let page = s.get("/").await.1;
+    assert!(page.as_str().unwrap().contains("longer in a stage than the workflow expects"));
+    let metrics = s.get("/metrics").await.1;
+    let families = exposition(metrics.as_str().unwrap());
+    let found = &families["farrier_stuck"].1;
+    assert!(found.contains(&("farrier_stuck{stage=\"discover\"}".into(), 1.0)), "{found:?}");
+    // A hold is an answer: people are on it.
+    assert_eq!(s.post("/v1/machines/n02/changes", &hold("cabling"), &[]).await.0, 200);
+    assert_eq!(s.get("/v1/machines?stuck=true").await.1["total"], 0);
+
+    let order = json!({"change": "enroll"});
+    assert_eq!(s.post("/v1/machines/n03/changes", &order, &[]).await.0, 200);
+    s.until_machine(3, "ready", |m| m.stage == Stage::Ready && m.run.is_none()).await;
+    s.until_machine(3, "looked at, at rest", |m| m.observed.power.is_some()).await;
+    s.switch(3, Power::Off);
+    s.until_machine(3, "known to be switched", |m| m.out_of_band > 0).await;
+    let (_, m) = s.get("/v1/machines/n03").await;
+    assert_eq!(m["out_of_band"], 1);
+    let change = &m["out_of_band_changes"][0];
+    assert!(change["what"].as_str().unwrap().contains("power"), "{change}");
+    assert!(change["at"].as_str().unwrap().ends_with('Z') && change["seq"].is_u64());
+    assert_eq!(s.get("/v1/machines?out_of_band=true").await.1["machines"][0]["name"], "n03");
+    assert_eq!(s.get("/v1/status").await.1["out_of_band"], 1);
+    let page = s.get("/machines/n03").await.1;
+    assert!(page.as_str().unwrap().contains("Not done by Farrier"));
+    assert!(s.get("/").await.1.as_str().unwrap().contains("changed behind Farrier"));
+    let (code, shown, _) = s.cli_raw(&["machine", "show", "n03"]).await;
+    assert!(code == 0 && shown.contains("not done by Farrier (1 in all)"), "{shown}");
+}
+
+#[tokio::test]
+async fn a_rack_that_is_out_is_told_until_it_is_back() {
+    let s = serve(plan(16)).await;
+    s.settled().await;
+    assert_eq!(s.get("/v1/status").await.1["outages"], json!([]));
+    let domains_out = |metrics: &Value| {
+        let families = exposition(metrics.as_str().unwrap());
+        families["farrier_domains_out"].1[0].1
+    };
+    assert_eq!(domains_out(&s.get("/metrics").await.1), 0.0);
+    s.silence(1..=7);
+    s.until("r1 is out", |d| d.outages().any(|o| !o.is_over() && o.out == 7)).await;
+    let (_, status) = s.get("/v1/status").await;
+    let out = &status["outages"][0];
+    assert_eq!(
+        (&out["per"], &out["domain"], &out["channel"], &out["out"], &out["of"]),
+        (&json!("rack"), &json!("r1"), &json!("bmc"), &json!(7), &json!(8))
+    );
+    let text = out["text"].as_str().unwrap();
+    assert!(text.starts_with("rack r1: 7 of 8 machines stopped answering"), "{text}");
+    assert_eq!(domains_out(&s.get("/metrics").await.1), 1.0);
+    let page = s.get("/").await.1;
+    assert!(page.as_str().unwrap().contains("rack r1: 7 of 8"), "{page}");
+    let (code, shown, _) = s.cli_raw(&["status"]).await;
+    assert!(code == 0 && shown.contains("rack r1: 7 of 8"), "{shown}");
+    s.answer();
+    s.until("r1 is back", |d| d.outages().all(|o| o.is_over())).await;
+    assert_eq!(s.get("/v1/status").await.1["outages"], json!([]));
 }
 
 #[tokio::test]
@@ -370,11 +615,35 @@ async fn status_limits_metrics_and_health() {
     ] {
         assert!(metrics.lines().any(|l| l == line), "{line} is not in\n{metrics}");
     }
-    for line in metrics.lines().filter(|l| !l.starts_with('#')) {
-        let (name, value) = line.rsplit_once(' ').unwrap();
-        assert!(value.parse::<f64>().is_ok() && name.starts_with("farrier_"), "{line}");
-        assert!(!line.contains("n01"), "a label names a machine: {line}");
+    let families = exposition(metrics);
+    for name in ["n01", "n02", "n03", "n04", "m1", "m2"] {
+        assert!(!metrics.contains(name), "{name} is named in\n{metrics}");
     }
+    let value = |family: &str, labels: &str| -> f64 {
+        families[family].1.iter().find(|(l, _)| l == labels).unwrap_or_else(|| panic!("{labels}")).1
+    };
+    // What happened here, counted once each.
+    let action = |kind: &str, outcome: &str| {
+        let labels = format!("farrier_actions_total{{kind=\"{kind}\",outcome=\"{outcome}\"}}");
+        value("farrier_actions_total", &labels)
+    };
+    assert_eq!((action("power-off", "applied"), action("power-on", "applied")), (1.0, 1.0));
+    assert_eq!((action("power-off", "failed"), action("update-firmware", "applied")), (0.0, 0.0));
+    let observed = "farrier_actions_observed_total";
+    assert_eq!(value(observed, &format!("{observed}{{happened=\"true\"}}")), 2.0);
+    let quarantines = "farrier_quarantines_total";
+    assert_eq!(value(quarantines, &format!("{quarantines}{{class=\"identity\"}}")), 1.0);
+    assert!(value("farrier_faults_total", "farrier_faults_total{class=\"transient\"}") >= 1.0);
+    let entries: usize = (1..=4).map(|id| s.store.journal(id).len()).sum();
+    assert!(value("farrier_entries_total", "farrier_entries_total") <= entries as f64);
+    let commits = value("farrier_commits_total", "farrier_commits_total");
+    let histogram = value("farrier_commit_seconds", "farrier_commit_seconds_count");
+    assert!(commits > 0.0 && histogram >= commits, "{commits} {histogram}");
+    let reads = "farrier_probe_reads_total";
+    assert!(value(reads, &format!("{reads}{{part=\"system\",result=\"seen\"}}")) >= 2.0);
+    assert!(value(reads, &format!("{reads}{{part=\"system\",result=\"failed\"}}")) >= 1.0);
+    assert_eq!(value("farrier_quarantined", "farrier_quarantined{stage=\"discover\"}"), 1.0);
+    assert_eq!(value("farrier_stuck", "farrier_stuck{stage=\"firmware\"}"), 0.0);
     assert_eq!(s.get("/healthz").await, (200, json!("ok\n")));
 }
 

@@ -20,6 +20,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         ("cluster", &["model", "port"][..]),
         ("boot", &["model", "port"][..]),
         ("store", &["model", "port"][..]),
+        ("notify", &["model", "port"][..]),
         // The simulator drives the real engine; it must not see an edge.
         ("sim", &["model", "steps", "decide", "config", "port", "engine"][..]),
         ("pure", pure),

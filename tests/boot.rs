@@ -803,3 +803,25 @@ fn resident_kib() -> u64 {
     let line = status.lines().find(|l| l.starts_with("VmRSS:")).unwrap();
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
+
+#[tokio::test]
+async fn a_window_that_no_run_waits_for_is_closed_unless_a_host_is_at_it() {
+    let site = Site::new().await;
+    site.open(&order()).await;
+    let current = |_, run: &str| run == RUN;
+    assert_eq!(site.boot.close_strays(current).await.unwrap(), 0);
+    assert!(site.boot.window(RUN).await.unwrap().open);
+    // A restored database knows another run; this one was fetched, so an installation may run.
+    site.ok("ipxe").await;
+    let nobody = |_, _: &str| false;
+    assert_eq!(site.boot.close_strays(nobody).await.unwrap(), 0);
+    assert!(site.boot.window(RUN).await.unwrap().open);
+
+    let site = Site::new().await;
+    site.open(&order()).await;
+    assert_eq!(site.boot.close_strays(nobody).await.unwrap(), 1);
+    assert!(!site.boot.window(RUN).await.unwrap().open);
+    let site = site.restart().await;
+    assert!(!site.boot.window(RUN).await.unwrap().open, "and it stays so");
+    assert_eq!(site.get(&site.host, "ipxe").await.0, 404);
+}

@@ -79,15 +79,15 @@ fn the_shipped_files_pass_without_a_warning() {
 }
 
 #[test]
-fn a_large_site_may_flash_a_twelfth_of_itself_at_once() {
+fn a_large_site_may_flash_a_tenth_of_itself_at_once() {
     use config::inventory::{DEFAULT_LIMITS, default_limits};
     use farrier::model::{DomainKind, LimitClass};
     assert_eq!(default_limits(0), DEFAULT_LIMITS);
-    assert_eq!(default_limits(768), DEFAULT_LIMITS);
+    assert_eq!(default_limits(640), DEFAULT_LIMITS);
     let large = default_limits(4_500);
     let site =
         |l: &&farrier::model::Limit| l.class == LimitClass::Flash && l.per == DomainKind::Site;
-    assert_eq!(large.iter().find(site).map(|l| l.max), Some(375));
+    assert_eq!(large.iter().find(site).map(|l| l.max), Some(450));
     let others = |all: &[farrier::model::Limit]| {
         all.iter().filter(|l| !site(l)).copied().collect::<Vec<_>>()
     };

@@ -46,3 +46,27 @@ fn a_fleet_may_rest_at_ready() {
     assert_eq!(line["quarantined"], 0, "three machines are too few to have a sick one");
     assert_eq!(line["in_service"], 0);
 }
+
+#[test]
+fn a_small_site_prints_what_it_took_beside_what_it_might_have() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let plot = dir.path().join("site.svg");
+    let shown = plot.display().to_string();
+    let args = ["--machines", "5", "--profile", "site", "--time-scale", "60", "--until", "ready"];
+    let (out, line) = demo(&[&args[..], &["--exit", "--plot", &shown]].concat());
+    let text = String::from_utf8_lossy(&out.stdout);
+    let said = String::from_utf8_lossy(&out.stderr);
+    assert!(out.status.success(), "{:?}\n{text}\n{said}", out.status);
+    for what in ["makespan", "lower bound", "all alone", "requests to BMCs", "daemon's memory"] {
+        assert!(text.contains(what), "no `{what}` in\n{text}");
+    }
+    let number = |name: &str| line[name].as_f64().unwrap_or_else(|| panic!("no {name}: {line}"));
+    // Nobody beats the machines' own durations.
+    assert!(number("ratio") >= 1.0, "{line}");
+    // A login, an inventory of thirty parts, two updates and an installation at the least.
+    assert!(number("requests_per_machine") > 60.0, "{line}");
+    assert!(number("daemon_cpu_ms_per_machine") > 0.0, "{line}");
+    assert!(number("ssh_commands_per_machine") >= 3.0, "{line}");
+    let svg = std::fs::read_to_string(&plot).expect("the picture");
+    assert!(svg.starts_with("<svg") && svg.matches("<polygon").count() >= 4, "{svg}");
+}

@@ -17,19 +17,20 @@ cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.."
 #          or one bash function below, as fn:NAME, that runs cargo test itself
 parts='
 unit   | -          | fn:run_unit
-core   | -          | director firmware drift
+core   | -          | director firmware drift restored outage remediation ways_out
 arch   | -          | architecture
 sim    | -          | sim
 crash  | sqlite     | crash
-store  | sqlite     | store
-bmc    | sushy      | bmc
+store  | sqlite     | store fsck backup webhook
+bmc    | sushy      | bmc blackhole
 shell  | ssh,busybox | shell cluster
 boot   | curl       | boot
 config | -          | config
 api    | curl       | api cli
-serve  | ssh        | serve
+serve  | ssh        | serve service restore
 demo   | curl,ssh   | demo
 kill   | ssh        | kill
+disk   | ssh        | durability
 sushy  | ssh,sushy  | sushy
 '
 

@@ -3,15 +3,15 @@
 use super::State;
 use super::engine::{ask, find};
 use super::extract::Query;
-use super::journal::{page, rfc3339};
+use super::journal::{page, rfc3339, tail};
 use super::problem::{Body, Code, Problem};
 use super::select::Selector;
 use super::view::{
     Explanation, FactView, FaultView, History, Line, MachinePage, MachineRow, MachineView,
-    OpenView, RunView,
+    OpenView, OutOfBandView, RunView,
 };
 use super::words::words;
-use crate::model::{EngineTime, MachineId, OpenState, Read, Report};
+use crate::model::{EngineTime, Entry, MachineId, OpenState, Read, Report};
 use crate::port::store::HistoryLine;
 use axum::Json;
 use axum::extract::{Path, State as Of};
@@ -24,6 +24,8 @@ const PAGE: usize = 100;
 const PAGE_MAX: usize = 1000;
 /// Facts older than this are stale however long the watch interval is short.
 const FRESH_MS: u64 = 600_000;
+/// Changes behind Farrier's back that one machine's answer tells of.
+const OUT_OF_BAND_SHOWN: usize = 10;
 
 /// Which machines, and where the page begins.
 #[derive(Clone, Debug, Default, Deserialize, IntoParams)]
@@ -81,7 +83,6 @@ pub(super) async fn list(
     }
     .check("query ")?;
     let page = ask(&state, move |d, now| {
-        let expected = |id| d.expected(id).map(AsRef::as_ref);
         let mut hits: Vec<_> = d.machines().filter(|m| matcher.matches(d, m, now)).collect();
         let total = hits.len();
         hits.retain(|m| after.as_deref().is_none_or(|after| &*m.name > after));
@@ -92,8 +93,7 @@ pub(super) async fn list(
             hits.truncate(limit);
         }
         hits.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-        let machines: Vec<MachineRow> =
-            hits.iter().map(|m| MachineRow::of(m, expected(m.id), now)).collect();
+        let machines: Vec<MachineRow> = hits.iter().map(|m| MachineRow::of(d, m, now)).collect();
         let next = machines.last().filter(|_| more).map(|m| m.name.clone());
         MachinePage { machines, total, next }
     })
@@ -139,7 +139,7 @@ pub(crate) async fn machine_view(
             .and_then(|p| d.site().workflows.get(&p.workflow))
             .map_or(0, |w| w.watch.0);
         Some(MachineView {
-            row: MachineRow::of(m, expected.map(AsRef::as_ref), now),
+            row: MachineRow::of(d, m, now),
             expected: expected.map(|e| (&**e).into()),
             identity: (&*m.identity).into(),
             image: m.deployed.as_ref().map(|d| d.image.to_string()),
@@ -157,11 +157,27 @@ pub(crate) async fn machine_view(
             }),
             read_ago_ms: (read != EngineTime::ZERO).then(|| now.since(read)),
             next_look_ms: (due != EngineTime::NEVER).then(|| due.since(now)),
+            out_of_band_changes: vec![],
             facts: facts.as_ref().map(|f| parts(f, now, watch)).unwrap_or_default(),
         })
     })
     .await?;
-    view.ok_or_else(|| super::engine::unknown(name, vec![]))
+    let mut view = view.ok_or_else(|| super::engine::unknown(name, vec![]))?;
+    if view.row.out_of_band > 0 {
+        view.out_of_band_changes = out_of_band(&tail(state, id, view.row.seq).await?);
+    }
+    Ok(view)
+}
+
+/// The last changes made behind Farrier's back, newest first.
+fn out_of_band(lines: &[HistoryLine]) -> Vec<OutOfBandView> {
+    let noticed = lines.iter().rev().filter_map(|l| match &l.entry {
+        Entry::OutOfBand { what } => {
+            Some(OutOfBandView { seq: l.seq, at: rfc3339(l.wall_ms), what: what.clone() })
+        }
+        _ => None,
+    });
+    noticed.take(OUT_OF_BAND_SHOWN).collect()
 }
 
 async fn stored(state: &State, id: MachineId) -> Result<Option<Report>, Problem> {
@@ -315,7 +331,7 @@ pub(crate) async fn last_lines(
     Ok(lines.iter().map(line).collect())
 }
 
-fn line(l: &HistoryLine) -> Line {
+pub(super) fn line(l: &HistoryLine) -> Line {
     Line {
         seq: l.seq,
         at: rfc3339(l.wall_ms),

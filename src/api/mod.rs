@@ -9,11 +9,15 @@
 )]
 
 mod auth;
+mod bundle;
 mod changes;
 mod engine;
 mod events;
+mod evidence;
+mod exposition;
 mod extract;
 mod journal;
+mod logs;
 mod machines;
 mod metrics;
 pub mod problem;
@@ -25,15 +29,19 @@ pub mod words;
 
 pub(crate) use engine::{ask, find};
 pub(crate) use events::{Watch, event};
+pub use logs::LogTail;
 pub(crate) use machines::{explanation, last_lines, machine_view};
 pub(crate) use runs::runs_of;
+pub(crate) use site::outages;
 
 use crate::engine::driver::Handle;
+use crate::notify::Notifier;
 use crate::port::Secret;
 use crate::port::store::Store;
 use axum::extract::DefaultBodyLimit;
 use axum::routing::get;
 use problem::{Code, Problem};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
@@ -62,6 +70,12 @@ pub struct State {
     pub ack_timeout: Duration,
     /// Turns true when the daemon stops: event streams end, so that a graceful stop can.
     pub ending: watch::Receiver<bool>,
+    /// The running webhooks, for their numbers in the metrics.
+    pub webhooks: Option<Notifier>,
+    /// The database's file, for its size in the metrics.
+    pub database: Option<PathBuf>,
+    /// The end of the daemon's log, for evidence.
+    pub log: LogTail,
     pub(crate) streams: Arc<Semaphore>,
 }
 
@@ -78,6 +92,9 @@ impl State {
             confirm_max: 10,
             ack_timeout: Duration::from_secs(10),
             ending: watch::channel(false).1,
+            webhooks: None,
+            database: None,
+            log: LogTail::default(),
             streams: Arc::new(Semaphore::new(STREAMS_MAX)),
         }
     }
@@ -108,6 +125,7 @@ fn documented() -> OpenApiRouter<State> {
         .routes(routes!(machines::show))
         .routes(routes!(machines::explain))
         .routes(routes!(machines::history))
+        .routes(routes!(evidence::evidence))
         .routes(routes!(runs::list))
         .routes(routes!(runs::show))
         .routes(routes!(changes::one))

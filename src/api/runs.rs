@@ -158,7 +158,7 @@ fn assemble(lines: &[HistoryLine], now: EngineTime) -> Vec<RunView> {
             Entry::StepEnded { end: StepEnd::Skipped { reason }, .. } => {
                 run.end_step("skipped", Some(reason), at);
             }
-            Entry::Intent { action, .. } => {
+            Entry::Intent { action, .. } | Entry::Presumed { action, .. } => {
                 run.action_since = at;
                 if let Some(step) = run.step() {
                     step.actions.push(ActionView {

@@ -3,9 +3,9 @@
 use super::State;
 use super::engine::ask;
 use super::problem::{Body, Problem};
-use super::view::{LimitView, Limits, Status, StopView};
+use super::view::{LimitView, Limits, OutageView, Status, StopView};
 use crate::engine::Director;
-use crate::model::EngineTime;
+use crate::model::{Channel, EngineTime};
 use axum::Json;
 use axum::extract::State as Of;
 use std::collections::BTreeMap;
@@ -22,11 +22,27 @@ pub(super) async fn status(Of(state): Of<State>) -> Result<Json<Status>, Problem
     Ok(Json(status))
 }
 
+/// Failure domains that are out now.
+pub(crate) fn outages(d: &Director, now: EngineTime) -> Vec<OutageView> {
+    let out = d.outages().filter(|o| !o.is_over());
+    out.map(|o| OutageView {
+        per: o.kind.name().into(),
+        domain: o.name.to_string(),
+        channel: if o.channel == Channel::Host { "host" } else { "bmc" }.into(),
+        out: o.out,
+        of: o.of,
+        for_ms: now.since(o.since),
+        text: o.to_string(),
+    })
+    .collect()
+}
+
 pub(super) fn count(d: &Director, now: EngineTime) -> Status {
     let mut s = Status {
         incarnation: d.site().incarnation.to_string(),
         engine_ms: now.0,
         observe_only: d.observe_only(),
+        outages: outages(d, now),
         stopped: d.stopped().map(|stopped| StopView {
             by: stopped.by.clone(),
             why: stopped.why.clone(),
@@ -41,6 +57,8 @@ pub(super) fn count(d: &Director, now: EngineTime) -> Status {
         one_more(&mut s.by_condition, m.condition.name());
         one_more(&mut s.by_control, m.control.name());
         s.held += usize::from(m.hold.is_some());
+        s.stuck += usize::from(d.overdue(m.id, now));
+        s.out_of_band += u64::from(m.out_of_band);
         s.open_actions += usize::from(m.open.is_some());
     }
     s

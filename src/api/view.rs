@@ -2,10 +2,15 @@
 //! row does, and nothing comes out that was not put here on purpose.
 
 use crate::decide::explain::Explanation as Live;
+use crate::engine::Director;
 use crate::model::{EngineTime, Expected, Fault, Identity, Machine};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use utoipa::ToSchema;
+
+mod site;
+
+pub use site::{EventView, GapView, LimitView, Limits, OutageView, Status, StopView, WhyOrder};
 
 /// One machine in a list.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -45,6 +50,33 @@ pub struct MachineRow {
     /// Drift noticed at rest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub notice: Option<String>,
+    /// Past the SLA of its stage: since when it should have moved on, and what it waits for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stuck: Option<StuckView>,
+    /// Changes made behind Farrier's back, counted since registration.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub out_of_band: u16,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_zero(n: &u16) -> bool {
+    *n == 0
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct StuckView {
+    /// Since the SLA was over.
+    pub for_ms: u64,
+    pub what: String,
+}
+
+/// One change made behind Farrier's back.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct OutOfBandView {
+    pub seq: u64,
+    /// When it was noticed: wall-clock time, RFC 3339.
+    pub at: String,
+    pub what: String,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -81,7 +113,8 @@ impl From<&Fault> for FaultView {
 }
 
 impl MachineRow {
-    pub fn of(m: &Machine, expected: Option<&Expected>, now: EngineTime) -> Self {
+    pub fn of(d: &Director, m: &Machine, now: EngineTime) -> Self {
+        let expected = d.expected(m.id);
         let fault = m.last_fault.as_ref().filter(|n| n.count > 0 || m.is_quarantined());
         Self {
             name: m.name.to_string(),
@@ -106,6 +139,10 @@ impl MachineRow {
             waiting: m.waiting.as_deref().map(str::to_string),
             fault: fault.map(|n| FaultView::from(&n.fault)),
             notice: m.notice.as_deref().map(str::to_string),
+            stuck: d
+                .stuck(m.id, now)
+                .map(|s| StuckView { for_ms: now.since(s.since), what: s.what }),
+            out_of_band: m.out_of_band,
         }
     }
 }
@@ -143,6 +180,9 @@ pub struct MachineView {
     /// Until it is looked at next; absent while something is under way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_look_ms: Option<u64>,
+    /// The last changes made behind Farrier's back, newest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub out_of_band_changes: Vec<OutOfBandView>,
     /// By part: `system`, `inventory`, `firmware`, `tasks`, `host`, `job`, `cluster`, `boot`.
     pub facts: BTreeMap<String, FactView>,
 }
@@ -465,88 +505,6 @@ pub struct BulkChanged {
 pub struct Refused {
     pub machine: String,
     pub problem: super::problem::Body,
-}
-
-/// Why everything is stopped or resumed.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct WhyOrder {
-    pub why: String,
-}
-
-/// Whether actions are stopped.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct StopView {
-    pub by: String,
-    pub why: String,
-    pub for_ms: u64,
-}
-
-/// The site at a glance.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct Status {
-    pub site: String,
-    pub version: String,
-    /// Of the database, since it was made or restored.
-    pub incarnation: String,
-    pub engine_ms: u64,
-    pub machines: usize,
-    pub by_stage: BTreeMap<String, usize>,
-    pub by_condition: BTreeMap<String, usize>,
-    pub by_control: BTreeMap<String, usize>,
-    pub held: usize,
-    /// Actions that are not yet observed finished.
-    pub open_actions: usize,
-    /// Absent while actions are allowed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub stopped: Option<StopView>,
-    /// Why the database can't be written now: no action starts until it can. Absent when all is well.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub unwritable: Option<String>,
-    /// The daemon was started with `--observe-only`.
-    pub observe_only: bool,
-    /// A change that touches more machines than this waits for a confirm.
-    pub confirm_max: usize,
-}
-
-/// One bucket of a limit.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct LimitView {
-    /// `power`, `flash`, `provision`, `burn-in`, `drain`.
-    pub class: String,
-    /// Kind of failure domain: `site`, `rack`, …
-    pub per: String,
-    pub domain: String,
-    pub taken: u32,
-    pub max: u32,
-    /// Machines that wait for room.
-    pub waiting: usize,
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct Limits {
-    /// Buckets that were used or waited for since the daemon started.
-    pub limits: Vec<LimitView>,
-}
-
-/// The data of one event of the stream; the event's name is the entry's kind.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct EventView {
-    pub machine: String,
-    pub seq: u64,
-    /// Engine time, milliseconds.
-    pub at: u64,
-    /// The entry in words.
-    pub text: String,
-    #[schema(value_type = Object)]
-    pub entry: serde_json::Value,
-}
-
-/// The data of a `gap` event: the client was too slow.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct GapView {
-    /// Commits that were passed over.
-    pub missed: u64,
 }
 
 #[cfg(test)]

@@ -43,10 +43,12 @@ pub fn difference(known: &BTreeMap<Arc<str>, Arc<Expected>>, file: &[Arc<Expecte
     found
 }
 
-/// Stores what is new or changed among `lines`, the files' machines; returns the machines to tell the engine of.
+/// Stores what is new or changed among `lines`, the files' machines; returns the machines to tell
+/// the engine of.
 ///
 /// # Errors
-/// A sentence for a person; nothing was changed.
+/// A sentence for a person. The engine was told nothing; lines that the store took before it
+/// failed are taken over at the next reload or start.
 pub async fn take(
     store: &dyn Store,
     known: &BTreeMap<Arc<str>, Arc<Expected>>,
@@ -77,8 +79,12 @@ pub async fn take(
     if fresh.is_empty() {
         return Ok(Vec::new());
     }
-    let plain: Vec<Expected> = fresh.iter().map(|e| (**e).clone()).collect();
-    let ids = store.expect(&plain).await.map_err(|e| e.to_string())?;
+    // A part at a time: 100,000 new machines as one statement are half a gigabyte.
+    let mut ids = Vec::with_capacity(fresh.len());
+    for part in fresh.chunks(1000) {
+        let plain: Vec<Expected> = part.iter().map(|e| (**e).clone()).collect();
+        ids.extend(store.expect(&plain).await.map_err(|e| e.to_string())?);
+    }
     if ids.len() != fresh.len() {
         return Err("the store gave fewer ids than machines".into());
     }
@@ -159,7 +165,7 @@ impl Control {
         let count = machines.len();
         let site = site(&loaded, &incarnation, &BTreeMap::new());
         self.images.offer(parts::known(&loaded.site.catalog));
-        self.notifier.set(webhooks::hooks(&loaded.daemon.webhooks));
+        self.notifier.set(webhooks::hooks(&loaded.daemon.webhooks)).await;
         self.current.set(loaded);
         let ended = |_| "the engine has ended".to_string();
         self.engine.inbox.send(Inward::Site { site }).await.map_err(ended)?;

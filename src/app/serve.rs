@@ -27,6 +27,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 /// How the daemon is to run.
 #[derive(Clone, Debug)]
@@ -107,11 +109,13 @@ async fn open(database: PathBuf) -> Opened {
 fn init_log() {
     let filter = tracing_subscriber::EnvFilter::try_from_env("FARRIER_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,russh=warn"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let log = tracing_subscriber::registry().with(filter).with(api::LogTail::of_process());
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     if std::env::var_os("FARRIER_LOG_JSON").is_some() {
-        log.json().init();
+        log.with(lines.json()).init();
     } else {
-        log.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init();
+        let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
+        log.with(lines.with_ansi(ansi)).init();
     }
 }
 
@@ -124,6 +128,11 @@ async fn run(
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
+    // A BMC is held by up to three connections while it is read.
+    let wanted = u64::try_from(config.expected.len()).unwrap_or(u64::MAX).saturating_mul(3);
+    if let Err(why) = super::descriptors::raise(wanted.saturating_add(1_000)) {
+        tracing::warn!("{why}");
+    }
     let daemon = config.daemon.clone();
     let api_socket = listen::bind("api", daemon.api.bind).await?;
     let tls = daemon.api.tls.as_ref().map(listen::tls_config).transpose()?;
@@ -133,12 +142,18 @@ async fn run(
     let vault = Arc::new(parts::vault(&store, &daemon).await?);
     let outbox: Arc<dyn Outbox> = Arc::new(store.clone());
     let notifier = Notifier::new(outbox.clone(), vault.clone())?;
-    notifier.set(webhooks::hooks(&daemon.webhooks));
+    notifier.set(webhooks::hooks(&daemon.webhooks)).await;
     let database = store.clone();
     let store: Arc<dyn Store> = Arc::new(store);
 
-    let known: BTreeMap<_, _> =
-        held.expected.values().map(|e| (e.name.clone(), e.clone())).collect();
+    // A line without a row was stored just before an end: it is as good as new.
+    let has_row = |id| held.machines.binary_search_by_key(id, |m| m.id).is_ok();
+    let known: BTreeMap<_, _> = held
+        .expected
+        .iter()
+        .filter(|(id, _)| has_row(id))
+        .map(|(_, e)| (e.name.clone(), e.clone()))
+        .collect();
     let clock = Clock::resume(held.state.engine_time, held.state.wall_ms, ask.time_scale);
     unwatched(&*store, &mut held, clock.now(), ask.time_scale).await?;
     let site = reload::site(&config, &held.state.incarnation, &held.workflows);
@@ -148,6 +163,12 @@ async fn run(
 
     let (handle, ends) = driver::channels();
     let parts = parts::build(&current, vault, handle.inbox.clone())?;
+    let incarnation = held.state.incarnation.clone();
+    let is_current = |id, run: &str| {
+        let at = held.machines.binary_search_by_key(&id, |m| m.id);
+        at.is_ok_and(|at| held.machines[at].run_name(&incarnation) == run)
+    };
+    parts.boot.close_strays(is_current).await.map_err(|f| f.to_string())?;
     let settings = Settings { observe_only: ask.observe_only, spread_ms };
     let director = Director::new(Rules, settings, held, site, clock.now());
     let wiring = Wiring { ports: parts.ports.clone(), store: store.clone(), clock };
@@ -158,6 +179,9 @@ async fn run(
     state.token = token;
     state.confirm_max = daemon.confirm_max_machines as usize;
     state.ending = ended.clone();
+    state.log = api::LogTail::of_process();
+    state.database = Some(daemon.database.clone());
+    state.webhooks = Some(notifier.clone());
     let control = reload::Control {
         path: ask.config.clone(),
         current: current.clone(),

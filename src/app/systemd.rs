@@ -123,26 +123,29 @@ StartLimitIntervalSec=300
 StartLimitBurst=5
 
 [Service]
-Type=notify-reload
+Type=notify
 NotifyAccess=main
 ExecStartPre={binary} check --config {config}
 ExecStart={binary} serve --config {config}
+ExecReload=/bin/kill -HUP $MAINPID
 Restart=on-failure
 RestartSec=2
+# Files that are wrong stay wrong: a person must look.
+RestartPreventExitStatus=2
 # A restart is a recovery: nothing is lost by one, so a daemon that makes no progress is ended.
 WatchdogSec=120
 # Actions under way end first; the longest takes 120 s.
 TimeoutStopSec=180
-DynamicUser=yes
+# Make it once: useradd --system --home-dir /var/lib/farrier --shell /usr/sbin/nologin farrier
+User=farrier
 StateDirectory=farrier
 StateDirectoryMode=0700
 WorkingDirectory=/var/lib/farrier
 UMask=0077
 {credential}LimitNOFILE=65536
 LimitCORE=0
-# Ports below 1024 only; drop both lines where the listeners are above.
-AmbientCapabilities=CAP_NET_BIND_SERVICE
-CapabilityBoundingSet=CAP_NET_BIND_SERVICE
+# A listener below port 1024 needs CAP_NET_BIND_SERVICE here and in AmbientCapabilities=.
+CapabilityBoundingSet=
 NoNewPrivileges=yes
 ProtectSystem=strict
 ProtectHome=yes
@@ -161,7 +164,6 @@ RestrictNamespaces=yes
 RestrictRealtime=yes
 RestrictSUIDSGID=yes
 LockPersonality=yes
-MemoryDenyWriteExecute=yes
 RemoveIPC=yes
 SystemCallArchitectures=native
 SystemCallFilter=@system-service

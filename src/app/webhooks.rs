@@ -2,7 +2,6 @@
 #![allow(clippy::disallowed_methods, reason = "looks for stuck machines every minute")]
 
 use crate::config::daemon::Webhook;
-use crate::decide::stuck::stuck;
 use crate::engine::clock::wall_ms;
 use crate::engine::driver::Handle;
 use crate::model::{EngineTime, MachineId};
@@ -52,12 +51,10 @@ pub async fn watch_stuck(engine: Handle, outbox: Arc<dyn Outbox>) {
 }
 
 fn look(director: &crate::engine::Director, now: EngineTime) -> Vec<(MachineId, EngineTime, Told)> {
-    let workflows = &director.site().workflows;
     director
         .machines()
         .filter_map(|m| {
-            let workflow = workflows.get(&m.run.as_ref()?.workflow)?;
-            let stuck = stuck(m, workflow, now)?;
+            let stuck = director.stuck(m.id, now)?;
             Some((m.id, stuck.since, of_stuck(m, &stuck.what)))
         })
         .collect()

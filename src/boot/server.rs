@@ -92,6 +92,41 @@ impl BootServer {
         })))
     }
 
+    /// Closes windows of runs that no machine is in (a database older than they are was restored), so
+    /// that a host that boots by chance is not installed by them. One that a host has been at stays:
+    /// an installation may be under way. Returns how many were closed.
+    ///
+    /// # Errors
+    /// A window's file can't be written.
+    pub async fn close_strays(
+        &self,
+        is_current: impl Fn(MachineId, &str) -> bool,
+    ) -> Result<usize, Fault> {
+        let slots: Vec<Slot> = self.0.index().by_run.values().cloned().collect();
+        let mut closed = 0;
+        for slot in slots {
+            let (run, name, untouched) = {
+                let w = slot.lock().await;
+                if !w.open || is_current(w.machine, &w.run) {
+                    continue;
+                }
+                (w.run.clone(), w.name.clone(), w.untouched())
+            };
+            if untouched {
+                tracing::info!(machine = name, run, "closed a boot window that no run waits for");
+                self.0.close_window(&run).await?;
+                closed += 1;
+            } else {
+                tracing::warn!(
+                    machine = name,
+                    run,
+                    "a host uses the boot window of a run that this database does not know; it stays open"
+                );
+            }
+        }
+        Ok(closed)
+    }
+
     /// The boot listener's routes. Serve it with
     /// `into_make_service_with_connect_info::<SocketAddr>()`: the peer's address is what a window
     /// is bound to, and no header can say another.

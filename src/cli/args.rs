@@ -161,9 +161,16 @@ pub struct Sim {
     /// Only this seed
     #[arg(long, conflicts_with_all = ["seeds", "first_seed"])]
     pub seed: Option<u64>,
-    /// How much goes wrong
-    #[arg(long, default_value = "flaky", value_parser = ["calm", "flaky", "chaos"])]
+    /// What goes wrong: a profile that ships (calm, flaky, chaos, rack-loss, switch-loss,
+    /// bad-firmware, humans, old-database) or a file of yours that ends in `.toml`
+    #[arg(long, default_value = "flaky", value_name = "NAME|FILE")]
     pub profile: String,
+    /// Shrink the first seed that fails to the shortest script found, print it and write it to FILE
+    #[arg(long, value_name = "FILE")]
+    pub shrink: Option<PathBuf>,
+    /// Play a script that was shrunk; everything else comes from it
+    #[arg(long, value_name = "FILE")]
+    pub script: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -271,6 +278,16 @@ pub enum MachineCommand {
         /// From the beginning
         #[arg(long, conflicts_with = "last")]
         all: bool,
+    },
+    /// Save a machine's evidence as one archive: facts, faults, journal, log
+    Evidence {
+        name: String,
+        /// Where to [default: NAME-evidence.tar.gz]; `-` is standard output
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+        /// Write over a file that is there
+        #[arg(long)]
+        force: bool,
     },
     /// Take over running machines untouched: they rest where they are found
     Adopt(Target),

@@ -105,6 +105,15 @@ impl Api {
         self.read(request, key).await
     }
 
+    /// A body that is not JSON.
+    pub(super) async fn bytes(&self, path: &str) -> Result<Vec<u8>, Failure> {
+        let request = self.request(Method::GET, path).timeout(Duration::from_secs(60));
+        let response = request.send().await.map_err(|e| self.unreachable(&e, None))?;
+        let status = response.status();
+        let bytes = response.bytes().await.map_err(|e| self.unreachable(&e, None))?;
+        if status.is_success() { Ok(bytes.to_vec()) } else { Err(self.refused(status, &bytes)) }
+    }
+
     /// An open event stream.
     pub(super) async fn stream(&self, path: &str) -> Result<Response, Failure> {
         let request = self.request(Method::GET, path).header("accept", "text/event-stream");

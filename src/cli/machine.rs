@@ -9,6 +9,9 @@ use crate::api::view::{
     ChangeKind, ChangeOrder, Explanation, FactView, History, MachinePage, MachineRow, MachineView,
 };
 use crate::api::words::span;
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 
 pub(super) async fn run(
     api: &Api,
@@ -21,6 +24,9 @@ pub(super) async fn run(
         MachineCommand::Show { name } => show(api, &name, io).await,
         MachineCommand::Explain { name } => explain(api, &name, io).await,
         MachineCommand::History { name, last, all } => history(api, &name, last, all, io).await,
+        MachineCommand::Evidence { name, output, force } => {
+            evidence(api, &name, output, force, io).await
+        }
         MachineCommand::Adopt(t) => change(api, t, kind(ChangeKind::Adopt), io).await,
         MachineCommand::Enroll { target, allow_existing_data, desired } => {
             let order = ChangeOrder {
@@ -143,6 +149,9 @@ fn now(m: &MachineRow) -> String {
     {
         return fault.message.clone();
     }
+    if let Some(stuck) = &m.stuck {
+        return format!("stuck: {}", stuck.what);
+    }
     match (&m.step, &m.waiting, &m.notice) {
         (Some(step), Some(what), _) => format!("{step}: waits for {what}"),
         (Some(step), None, _) => step.clone(),
@@ -189,11 +198,26 @@ async fn show(api: &Api, name: &str, io: &mut Io<'_>) -> Result<(), Failure> {
         ),
         ("fault", r.fault.as_ref().map_or(String::new(), |f| f.message.clone())),
         ("notice", text(&r.notice)),
+        (
+            "stuck",
+            r.stuck
+                .as_ref()
+                .map_or(String::new(), |s| format!("for {}: {}", span(s.for_ms), s.what)),
+        ),
         ("image", text(&m.image)),
         ("serial", text(&m.identity.serial)),
         ("uuid", text(&m.identity.uuid)),
         ("mac", text(&m.identity.mac)),
     ])?;
+    if !m.out_of_band_changes.is_empty() {
+        io.line(format_args!("\nnot done by Farrier ({} in all)", r.out_of_band))?;
+        let changes = m.out_of_band_changes.iter();
+        let fields: Vec<(String, String)> =
+            changes.map(|c| (c.at.replace('T', " "), c.what.clone())).collect();
+        let fields: Vec<(&str, String)> =
+            fields.iter().map(|(at, what)| (at.as_str(), what.clone())).collect();
+        io.fields(&fields)?;
+    }
     if let Some(e) = &m.expected {
         let place = match (&r.rack, r.position) {
             (Some(rack), Some(position)) => format!("rack {rack}, position {position}"),
@@ -346,4 +370,34 @@ async fn history(
         })
         .collect();
     io.table(&["AT", "SEQ", "WHAT"], &rows)
+}
+
+/// Saves the archive; never over a file that is there, unless told to.
+async fn evidence(
+    api: &Api,
+    name: &str,
+    output: Option<PathBuf>,
+    force: bool,
+    io: &mut Io<'_>,
+) -> Result<(), Failure> {
+    let bytes = api.bytes(&format!("/v1/machines/{}/evidence", encode(name))).await?;
+    let file = output.unwrap_or_else(|| format!("{name}-evidence.tar.gz").into());
+    if file == Path::new("-") {
+        return io.bytes(&bytes);
+    }
+    let mut open = std::fs::OpenOptions::new();
+    open.write(true).mode(0o600);
+    let open = if force { open.create(true).truncate(true) } else { open.create_new(true) };
+    let written = open.open(&file).and_then(|mut f| f.write_all(&bytes));
+    written.map_err(|e| match e.kind() {
+        ErrorKind::AlreadyExists => Failure::error(format!("{} is there already", file.display()))
+            .hint("name another file with --output, or add --force"),
+        _ => Failure::error(format!("{}: {e}", file.display())),
+    })?;
+    if io.json {
+        let done = serde_json::json!({"machine": name, "file": file, "bytes": bytes.len()});
+        return io.document(&done);
+    }
+    let kib = bytes.len().div_ceil(1024);
+    io.line(format_args!("{}: {kib} KiB; begin with README.txt in it", file.display()))
 }

@@ -37,6 +37,12 @@ impl<'a> Io<'a> {
         self.out.flush().map_err(|_| Failure::Pipe)
     }
 
+    /// As they are.
+    pub(super) fn bytes(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        self.out.write_all(bytes).map_err(|_| Failure::Pipe)?;
+        self.flush()
+    }
+
     /// One JSON document.
     pub(super) fn document(&mut self, value: &impl Serialize) -> Result<(), Failure> {
         let text = serde_json::to_string_pretty(value).unwrap_or_default();

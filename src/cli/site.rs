@@ -57,6 +57,11 @@ pub(super) async fn status(api: &Api, io: &mut Io<'_>) -> Result<(), Failure> {
         let line = io.paint(Paint::Red, &super::out::printable(&text));
         io.line(line)?;
     }
+    for outage in &s.outages {
+        let text = format!("{} (for {})", outage.text, span(outage.for_ms));
+        let line = io.paint(Paint::Yellow, &super::out::printable(&text));
+        io.line(line)?;
+    }
     if let Some(why) = &s.unwritable {
         let line = io.paint(Paint::Red, &super::out::printable(why));
         io.line(line)?;
@@ -74,6 +79,8 @@ pub(super) async fn status(api: &Api, io: &mut Io<'_>) -> Result<(), Failure> {
         ("machines", s.machines.to_string()),
         ("actions", actions),
         ("held", s.held.to_string()),
+        ("stuck", counted(s.stuck as u64, "farrier machine list --selector stuck=true")),
+        ("out of band", counted(s.out_of_band, "farrier machine list --selector out-of-band=true")),
         ("condition", joined(&s.by_condition)),
         ("control", joined(&s.by_control)),
     ])?;
@@ -87,6 +94,11 @@ pub(super) async fn status(api: &Api, io: &mut Io<'_>) -> Result<(), Failure> {
         })
         .collect();
     io.table(&["STAGE", "MACHINES", ""], &rows)
+}
+
+/// A number that should be zero; with what to look at when it is not.
+fn counted(n: u64, look: &str) -> String {
+    if n == 0 { String::from("0") } else { format!("{n} (`{look}`)") }
 }
 
 fn joined(counts: &BTreeMap<String, usize>) -> String {

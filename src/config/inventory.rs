@@ -29,8 +29,8 @@ pub const DEFAULT_LIMITS: [Limit; 6] = [
 ];
 
 /// On large sites the site's limit on updates grows with them: one machine of so many. A whole site
-/// then takes a dozen rounds, and the first one shows what an image does.
-const FLASH_SHARE: usize = 12;
+/// then takes ten rounds, and the first one shows what an image does.
+const FLASH_SHARE: usize = 10;
 
 /// [`DEFAULT_LIMITS`] for an inventory whose largest site has `machines`.
 pub fn default_limits(machines: usize) -> Vec<Limit> {

@@ -6,6 +6,7 @@ pub mod catalog;
 mod check;
 pub mod daemon;
 mod diagnostic;
+pub mod fault_profile;
 pub mod inventory;
 mod names;
 pub mod remediation;

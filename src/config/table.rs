@@ -135,6 +135,11 @@ impl<'b, 'a> Table<'b, 'a> {
         )
     }
 
+    /// Where a value stands.
+    pub(super) fn value_at(&self, value: &Spanned<DeValue<'a>>) -> Place {
+        self.place(value.span())
+    }
+
     /// Is the key not there at all? (A wrong type was already noted.)
     pub(super) fn lacks(&self, key: &str) -> bool {
         !self.entries.contains_key(key)

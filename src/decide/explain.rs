@@ -3,7 +3,7 @@
 use super::{Decide, Input, Verdict, remedy};
 use crate::model::stage::is_legal;
 use crate::model::time::Span;
-use crate::model::{Channel, Condition, Control, EngineTime, Entry, Machine, Stage};
+use crate::model::{Channel, Condition, Control, EngineTime, Entry, FaultClass, Machine, Stage};
 use serde::{Deserialize, Serialize};
 
 /// Why a machine is where it is, since when, and what comes next.
@@ -170,7 +170,11 @@ fn leave_behind(m: &Machine) -> Vec<String> {
         return Vec::new();
     }
     let (name, mut ways) = (&m.name, Vec::new());
-    if let Some(step) = m.step.as_ref().filter(|s| s.skip.is_none() && m.open.is_none()) {
+    // Nobody should talk a foreign machine past the step that found it out.
+    let foreign = matches!(&m.condition, Condition::Quarantined { fault, .. }
+        if fault.class == FaultClass::Identity);
+    let free = m.open.is_none() && !foreign;
+    if let Some(step) = m.step.as_ref().filter(|s| s.skip.is_none() && free) {
         ways.push(format!("farrier machine skip {name} --step {} --why \"…\"", step.key));
     }
     if is_legal(m.stage, Stage::Repair) {

@@ -204,7 +204,12 @@ fn look(i: &Input<'_>, spec: &StepSpec) -> Verdict {
         _ if view.step_age() > spec.timeout.0 && !i.stopped && i.outage.is_none() => {
             give_up(i, timed_out(i, spec))
         }
-        Look::Wait { what, poll_ms } => wait(i, &what, pace::waiting(poll_ms, view.step_age())),
+        Look::Wait { what, poll_ms } => {
+            // What is waited for began with the step's last action, not with the step.
+            let acts = i.m.step.as_ref().map_or(&[][..], |s| &s.acts);
+            let age = acts.last().map_or(u64::MAX, |a| i.now.since(a.closed));
+            wait(i, &what, pace::waiting(poll_ms, age.min(view.step_age())))
+        }
         Look::Fail(fault) => fail(i, spec, vec![], fault, Failed::Attempt),
         Look::Unread(fault) => fail(i, spec, vec![], fault, Failed::Read),
         Look::Act(action) => act(i, spec, action),
@@ -229,12 +234,12 @@ fn abort(i: &Input<'_>) -> Verdict {
     write(route::abort(i), i.now)
 }
 
-/// Refusals in a row of what an action needs to know, until the step's timeout counts for it.
-const GATE_REFUSALS: u32 = 8;
-
 /// Who waits for room is woken when there is some; this is for a wake-up that was missed. Thousands
 /// may wait for hours, and each look reads the BMC.
 const ROOM_MS: u64 = 900_000;
+
+/// Refusals in a row of what an action needs to know, until the step's timeout counts for it.
+const GATE_REFUSALS: u32 = 8;
 
 /// An action is wanted: every machine-wide reason against it, then the intent.
 fn act(i: &Input<'_>, spec: &StepSpec, action: Action) -> Verdict {

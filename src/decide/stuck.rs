@@ -1,7 +1,7 @@
 //! Past its stage's SLA: a call for people, and nothing else. No decision reads this.
 
 use crate::model::time::Span;
-use crate::model::{Condition, EngineTime, Machine};
+use crate::model::{Condition, Control, EngineTime, Machine};
 use crate::steps::workflow::Workflow;
 
 /// A machine that is longer in its stage than it should be.
@@ -13,8 +13,8 @@ pub struct Stuck {
     pub what: String,
 }
 
-/// `workflow` is the run's own. Judged while a run is under way in a stage that is not a resting
-/// place. Held and quarantined machines are with people already; the outbox and the metrics say so
+/// `workflow` is the run's own. Judged in stages that are not resting places, while a run is under
+/// way or should be. Held and quarantined machines are with people already; the outbox and the metrics say so
 /// in words of their own.
 pub fn stuck(m: &Machine, workflow: &Workflow, now: EngineTime) -> Option<Stuck> {
     let since = overdue_at(m, workflow).filter(|at| now >= *at)?;
@@ -42,12 +42,16 @@ pub fn stuck(m: &Machine, workflow: &Workflow, now: EngineTime) -> Option<Stuck>
 
 /// When the machine counts as stuck if it stays where it is; `None`: it never does.
 pub fn overdue_at(m: &Machine, workflow: &Workflow) -> Option<EngineTime> {
-    let run = m.run.as_ref()?;
     if m.stage.is_resting() || m.hold.is_some() || m.is_quarantined() {
         return None;
     }
-    // A machine may have idled in `discover` long before anybody wanted it.
-    let began = m.stage_since.max(run.since);
+    let began = match &m.run {
+        // A machine may have idled in `discover` long before anybody wanted it.
+        Some(run) => m.stage_since.max(run.since),
+        // One that never answered has no run: its line in the inventory may be wrong.
+        None if m.identity.is_unknown() || m.control != Control::Unmanaged => m.stage_since,
+        None => return None,
+    };
     workflow.sla(m.stage).map(|sla| began + sla.0)
 }
 
@@ -55,7 +59,7 @@ pub fn overdue_at(m: &Machine, workflow: &Workflow) -> Option<EngineTime> {
 mod tests {
     use super::*;
     use crate::model::machine::{Cursor, Hold, Run};
-    use crate::model::{Channel, Fault, FaultClass, MachineId, Stage};
+    use crate::model::{Channel, Fault, FaultClass, Identity, MachineId, Stage};
     use crate::steps::Step;
     use crate::steps::identify;
     use crate::steps::workflow::{Retry, StepSpec, Unsupported, When};
@@ -142,6 +146,8 @@ mod tests {
         assert!(stuck(&machine(Stage::Discover), &w, late).is_some());
         let mut m = machine(Stage::Discover);
         m.run = None;
+        assert!(stuck(&m, &w, late).is_some(), "never reached");
+        m.identity = std::sync::Arc::new(Identity::new(Some("S1"), None, None));
         assert_eq!(stuck(&m, &w, late), None, "an unmanaged machine that was read");
         let mut m = machine(Stage::Discover);
         m.hold =

@@ -1,17 +1,15 @@
 //! The director: the engine without I/O. It owns the rows, knows what is due, and turns events
 //! into commands. State changes only when its commit is confirmed.
 
-mod hearing;
-
 use super::event::{Command, Event};
 use super::headroom::{Headroom, bit};
 use super::outages::Outages;
 use crate::decide::explain::{Explanation, explain};
 use crate::decide::outage::Outage;
 use crate::decide::stuck::{self, Stuck};
-use crate::decide::{Decide, Input, Room, Rules, Verdict, probes, retry};
+use crate::decide::{Decide, Input, Room, Rules, Verdict, probes, reach, retry};
 use crate::model::action::Touch;
-use crate::model::facts::ProbeSet;
+use crate::model::facts::{Power, ProbeSet};
 use crate::model::{
     Action, ActionKind, Change, Channel, EngineTime, Entry, Expected, Fault, FaultClass, Machine,
     MachineId, Outcome, Report, fold,
@@ -21,6 +19,7 @@ use crate::steps::site::{Profile, Site};
 use crate::steps::workflow::Workflow;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::num::NonZeroU64;
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 /// How this process runs the engine.
@@ -53,38 +52,91 @@ struct Slot {
     row: Machine,
     expected: Option<Arc<Expected>>,
     due: EngineTime,
+    probed_at: EngineTime,
+    /// Read and written as if it stood here; apart, because nearly all machines are at rest.
+    busy: Option<Box<Busy>>,
+    /// Limit classes counted in the headroom: the row's, and those of the row to be.
+    held: u8,
+    /// Who does not answer: bits of [`silence`].
+    silent: u8,
+}
+
+/// What is under way with a machine.
+#[derive(Debug)]
+struct Busy {
     probing: Option<NonZeroU64>,
     /// The row's seq when the probe was sent: what it reads was asked for by that row.
     asked_at: u64,
     acting: Option<NonZeroU64>,
     commit: Option<Box<Pending>>,
     /// What came while a commit was under way.
-    #[allow(clippy::box_collection, reason = "nearly always empty: one word in every slot")]
-    backlog: Option<Box<Vec<Event>>>,
-    /// Limit classes counted in the headroom: the row's, and those of the row to be.
-    held: u8,
-    /// Who does not answer: bits of [`hearing`].
-    silent: u8,
-    queued: Option<Box<(u16, Arc<str>)>>,
+    backlog: VecDeque<Event>,
+    queued: Option<(u16, Arc<str>)>,
     /// Last report of a machine on its way: for `explain`. Resting machines keep none.
     last: Option<Box<Report>>,
-    probed_at: EngineTime,
 }
+
+/// What [`Slot::silent`] says.
+mod silence {
+    pub(super) const BMC: u8 = 1;
+    /// Its host answered since its power was changed last.
+    pub(super) const HOST_KNOWN: u8 = 2;
+    pub(super) const HOST: u8 = 4;
+}
+
+impl Busy {
+    const NOTHING: Busy = Busy {
+        probing: None,
+        asked_at: 0,
+        acting: None,
+        commit: None,
+        backlog: VecDeque::new(),
+        queued: None,
+        last: None,
+    };
+
+    fn is_nothing(&self) -> bool {
+        self.probing.is_none()
+            && self.acting.is_none()
+            && self.commit.is_none()
+            && self.backlog.is_empty()
+            && self.queued.is_none()
+            && self.last.is_none()
+    }
+}
+
+impl Deref for Slot {
+    type Target = Busy;
+    fn deref(&self) -> &Busy {
+        static NOTHING: Busy = Busy::NOTHING;
+        self.busy.as_deref().unwrap_or(&NOTHING)
+    }
+}
+
+impl DerefMut for Slot {
+    fn deref_mut(&mut self) -> &mut Busy {
+        self.busy.get_or_insert_with(|| Box::new(Busy::NOTHING))
+    }
+}
+
+/// 100,000 machines are resident: 1,000 bytes each, strings and all.
+const _: () = assert!(size_of::<Option<Slot>>() <= 312 && size_of::<Expected>() <= 216);
 
 impl Slot {
     /// Keeps an event until the commit that is under way is answered.
     fn later(&mut self, event: Event) {
-        self.backlog.get_or_insert_default().push(event);
+        self.backlog.push_back(event);
     }
 
     /// The oldest event that was kept.
     fn kept(&mut self) -> Option<Event> {
-        let backlog = self.backlog.as_mut()?;
-        let event = backlog.remove(0);
-        if backlog.is_empty() {
-            self.backlog = None;
+        self.backlog.pop_front()
+    }
+
+    fn tidy(&mut self) {
+        if self.busy.as_ref().is_some_and(|b| b.is_nothing()) {
+            self.busy = None;
         }
-        Some(event)
     }
 }
 
@@ -103,6 +155,8 @@ pub struct Director<D: Decide = Rules> {
     /// A stop that is not durable yet counts at once; its resumption counts when durable.
     stopping: VecDeque<(Option<Stopped>, u64)>,
     quarantines: VecDeque<EngineTime>,
+    /// The breaker's stop could not be made durable: said again after the next commit that is.
+    unsaid: Option<Stopped>,
     /// Why the last commit failed: no new actions until one succeeds.
     trouble: Option<String>,
 }
@@ -136,6 +190,7 @@ impl<D: Decide> Director<D> {
             token: 0,
             stopping: VecDeque::new(),
             quarantines: VecDeque::new(),
+            unsaid: None,
             trouble: None,
         };
         for row in loaded.machines {
@@ -169,16 +224,10 @@ impl<D: Decide> Director<D> {
             row,
             expected,
             due,
-            probing: None,
-            asked_at: 0,
-            acting: None,
-            commit: None,
-            backlog: None,
+            probed_at: EngineTime::ZERO,
+            busy: None,
             held,
             silent: 0,
-            queued: None,
-            last: None,
-            probed_at: EngineTime::ZERO,
         });
     }
 
@@ -285,6 +334,7 @@ impl<D: Decide> Director<D> {
         self.settings.observe_only
             || self.trouble.is_some()
             || self.state.stopped.is_some()
+            || self.unsaid.is_some()
             || self.stopping.iter().any(|(s, _)| s.is_some())
     }
 
@@ -339,6 +389,20 @@ impl<D: Decide> Director<D> {
 
     /// One event in, commands out.
     pub fn on(&mut self, now: EngineTime, event: Event, out: &mut Vec<Command>) {
+        let whose = match &event {
+            Event::Probed { machine, .. }
+            | Event::Acted { machine, .. }
+            | Event::Committed { machine, .. }
+            | Event::Change { machine, .. } => Some(*machine),
+            _ => None,
+        };
+        self.hear(now, event, out);
+        if let Some(slot) = whose.and_then(|id| self.slot_mut(id)) {
+            slot.tidy();
+        }
+    }
+
+    fn hear(&mut self, now: EngineTime, event: Event, out: &mut Vec<Command>) {
         match event {
             Event::Tick => self.tick(now, out),
             Event::Probed { machine, token, report } => {
@@ -348,7 +412,7 @@ impl<D: Decide> Director<D> {
                 }
                 slot.probing = None;
                 slot.probed_at = report.at;
-                self.hear(machine, &report, now);
+                self.count_silence(machine, &report, now);
                 let Some(slot) = self.slot_mut(machine) else { return };
                 if slot.commit.is_some() {
                     // Looked at again after the commit: the row is about to change.
@@ -399,7 +463,14 @@ impl<D: Decide> Director<D> {
                         }
                         Ok(0)
                     }
-                    Err(e) => Err(store_fault(&e)),
+                    Err(e) => {
+                        // A person hears of it and says it again; the breaker does so itself, and
+                        // until then its stop counts as said.
+                        if ticket == 0 && stopped.is_some() {
+                            self.unsaid = stopped;
+                        }
+                        Err(store_fault(&e))
+                    }
                 };
                 out.push(Command::Ack { ticket, result });
             }
@@ -499,6 +570,105 @@ impl<D: Decide> Director<D> {
         self.queue(id, hit, now);
     }
 
+    /// Who answered: counted by domain, so that machines which fall silent together are seen to.
+    fn count_silence(&mut self, id: MachineId, report: &Report, now: EngineTime) {
+        let Some(slot) = self.slots.get_mut(id.0 as usize).and_then(Option::as_mut) else {
+            return;
+        };
+        let Some(expected) = slot.expected.clone() else { return };
+        let heard = reach::heard(&slot.row, report, now);
+        let mut channels = Vec::new();
+        if let Some(answers) = heard.bmc
+            && answers == (slot.silent & silence::BMC != 0)
+            // Only one that ever answered can stop.
+            && (answers || !slot.row.identity.is_unknown())
+        {
+            slot.silent ^= silence::BMC;
+            channels.push((Channel::Bmc, answers));
+        }
+        let known = slot.silent & silence::HOST_KNOWN != 0;
+        match heard.host {
+            Some(true) if !known => {
+                slot.silent |= silence::HOST_KNOWN;
+                self.outages.host_known(&expected, true);
+            }
+            Some(answers) if known && answers == (slot.silent & silence::HOST != 0) => {
+                slot.silent ^= silence::HOST;
+                channels.push((Channel::Host, answers));
+            }
+            // Nobody asks it any more, or its power was turned off by others.
+            None if known
+                && (slot.row.run.is_none()
+                    || heard.bmc == Some(true)
+                        && report.system.seen().is_some_and(|s| s.power != Power::On)) =>
+            {
+                self.forget_host(id);
+            }
+            _ => {}
+        }
+        for (channel, answers) in channels {
+            if answers {
+                self.outages.answers(channel, id, &expected);
+            } else {
+                self.outages.stopped(channel, id, &expected, now);
+            }
+            self.judge_domains(channel, &expected, now);
+        }
+    }
+
+    fn judge_domains(&mut self, channel: Channel, expected: &Expected, now: EngineTime) {
+        if self.outages.wants_census(channel, expected, now) {
+            let answered = |s: &&Slot| !s.row.identity.is_unknown();
+            let all = self.slots.iter().flatten().filter(answered);
+            let placed = all.filter_map(|s| Some((s.row.id, s.expected.as_deref()?)));
+            self.outages.take_census(placed);
+        }
+        let (ask, spread) = self.outages.judge(channel, expected, now);
+        for id in ask {
+            let at = now + retry::jitter(id, now) % spread.max(1);
+            let idle = self.slot(id).is_some_and(|s| {
+                s.commit.is_none() && s.probing.is_none() && s.acting.is_none() && s.due > at
+            });
+            if idle {
+                self.set_due(id, at);
+            }
+        }
+    }
+
+    /// The host's silence tells nothing any more: its power changes.
+    fn forget_host(&mut self, id: MachineId) {
+        let Some(slot) = self.slots.get_mut(id.0 as usize).and_then(Option::as_mut) else {
+            return;
+        };
+        let was = slot.silent;
+        slot.silent &= silence::BMC;
+        if was & silence::HOST_KNOWN != 0
+            && let Some(expected) = slot.expected.clone()
+        {
+            self.outages.host_known(&expected, false);
+            self.outages.answers(Channel::Host, id, &expected);
+        }
+    }
+
+    /// After a start: the rows say who was unreachable, and since when.
+    fn recall_outages(&mut self) {
+        let mut lost: Vec<(EngineTime, MachineId)> =
+            self.machines().filter_map(|m| Some((m.lost_at()?, m.id))).collect();
+        lost.sort_unstable();
+        for (at, id) in lost {
+            let Some(slot) = self.slots.get_mut(id.0 as usize).and_then(Option::as_mut) else {
+                continue;
+            };
+            let Some(expected) = slot.expected.clone() else { continue };
+            if slot.row.lost_on() == Some(Channel::Host) || slot.row.identity.is_unknown() {
+                continue;
+            }
+            slot.silent |= silence::BMC;
+            self.outages.stopped(Channel::Bmc, id, &expected, at);
+            self.judge_domains(Channel::Bmc, &expected, at);
+        }
+    }
+
     /// Remembers the last report of a machine on its way.
     fn keep(&mut self, id: MachineId, report: Box<Report>) {
         if let Some(slot) = self.slot_mut(id) {
@@ -510,7 +680,7 @@ impl<D: Decide> Director<D> {
         let Some(slot) = self.slots.get_mut(id.0 as usize).and_then(Option::as_mut) else {
             return;
         };
-        if slot.queued.as_deref() == hit.as_ref() {
+        if slot.queued == hit {
             return;
         }
         let next = match slot.queued.take() {
@@ -520,7 +690,7 @@ impl<D: Decide> Director<D> {
         if let Some(new) = &hit {
             self.headroom.enqueue(new, id, now);
         }
-        slot.queued = hit.map(Box::new);
+        slot.queued = hit;
         self.wake(next, now);
     }
 
@@ -666,6 +836,10 @@ impl<D: Decide> Director<D> {
         let excused =
             slot.expected.clone().is_some_and(|e| self.outages.of(id, &e, lost, now).is_some());
         self.trouble = None;
+        if let Some(stopped) = self.unsaid.take() {
+            self.stopping.push_back((Some(stopped.clone()), 0));
+            out.push(Command::CommitStop { stopped: Some(stopped) });
+        }
         for ticket in tickets {
             out.push(Command::Ack { ticket, result: Ok(seq) });
         }
@@ -686,8 +860,7 @@ impl<D: Decide> Director<D> {
         let no_actions = self.no_actions();
         let Some(slot) = self.slot_mut(id) else { return };
         let Some(open) = &slot.row.open else { return };
-        let newer =
-            slot.backlog.iter().flat_map(|b| b.iter()).any(|e| matches!(e, Event::Change { .. }));
+        let newer = slot.backlog.iter().any(|e| matches!(e, Event::Change { .. }));
         if newer || no_actions {
             let why = if newer { "a newer change came first" } else { "actions are stopped" };
             let entries = vec![Entry::Settled { outcome: Outcome::Withdrawn { why: why.into() } }];
@@ -784,7 +957,7 @@ impl<D: Decide> Director<D> {
             {
                 // Counted where it is now, from its next report on.
                 let silent = std::mem::take(&mut slot.silent);
-                self.outages.moved(id, old, silent & hearing::HOST_KNOWN != 0);
+                self.outages.moved(id, old, silent & silence::HOST_KNOWN != 0);
             }
             let woken = old.map(|old| self.headroom.change(&old, held, 0)).unwrap_or_default();
             self.headroom.change(&expected, 0, held);
@@ -818,7 +991,9 @@ impl<D: Decide> Director<D> {
         // Who waits for room may have some under the new limits.
         let mut waiting = Vec::new();
         for slot in self.slots.iter_mut().flatten() {
-            if slot.queued.take().is_some() {
+            if slot.queued.is_some() {
+                slot.queued = None;
+                slot.tidy();
                 waiting.push(slot.row.id);
             }
             if let Some(expected) = &slot.expected {

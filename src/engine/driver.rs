@@ -1,10 +1,11 @@
 //! The thin tokio driver: carries commands out and brings events in. It decides nothing.
 
-use super::clock::{Clock, wall_ms};
+use super::clock::{Clock, Stopwatch, wall_ms};
+use super::meter::Meter;
 use super::perform::{Context, perform, read};
 use super::{Command, Director, Event};
 use crate::model::{
-    Channel, EngineTime, Fault, FaultClass, Machine, MachineId, Outcome, Read, Report,
+    Channel, Condition, EngineTime, Fault, FaultClass, Machine, MachineId, Outcome, Read, Report,
 };
 use crate::port::store::{CommitItem, Stopped, Store, StoreError};
 use crate::port::{Inward, Ports};
@@ -41,6 +42,7 @@ pub struct Handle {
     pub inbox: mpsc::Sender<Inward>,
     queries: mpsc::Sender<Query>,
     pub durable: broadcast::Sender<Durable>,
+    pub meter: Arc<Meter>,
 }
 
 impl Handle {
@@ -68,7 +70,8 @@ pub fn channels() -> (Handle, Ends) {
     let (inbox_tx, inbox) = mpsc::channel(1024);
     let (queries_tx, queries) = mpsc::channel(256);
     let (durable, _) = broadcast::channel(4096);
-    (Handle { inbox: inbox_tx, queries: queries_tx, durable }, Ends { inbox, queries })
+    let meter = Arc::default();
+    (Handle { inbox: inbox_tx, queries: queries_tx, durable, meter }, Ends { inbox, queries })
 }
 
 /// What the driver needs besides the director.
@@ -103,6 +106,7 @@ pub struct Driver {
     tickets: BTreeMap<u64, oneshot::Sender<Result<u64, Fault>>>,
     ticket: u64,
     probes: Arc<Semaphore>,
+    meter: Arc<Meter>,
     silent: Arc<Semaphore>,
 }
 
@@ -123,6 +127,7 @@ impl Driver {
             writes,
             send.clone(),
             handle.durable.clone(),
+            handle.meter.clone(),
         ));
         Self {
             director,
@@ -135,6 +140,7 @@ impl Driver {
             tickets: BTreeMap::new(),
             ticket: 0,
             probes: Arc::new(Semaphore::new(PROBES)),
+            meter: handle.meter.clone(),
             silent: Arc::new(Semaphore::new(PROBES_SILENT)),
         }
     }
@@ -238,8 +244,10 @@ impl Driver {
                     send.send(Event::Probed { machine, token, report }).ok();
                     return Ok(());
                 };
+                let meter = self.meter.clone();
                 tokio::spawn(async move {
                     let place = gate.acquire_owned().await;
+                    let watch = Stopwatch::start();
                     // In a task of its own: a panic in an edge must not leave the machine waiting.
                     let mut part = tokio::spawn(async move {
                         let (job, handle, run) =
@@ -256,12 +264,13 @@ impl Driver {
                         system: Read::Failed(broke(&e)),
                         ..Report::default()
                     }));
+                    meter.probed(&report, watch.elapsed());
                     report.at = clock.now();
                     send.send(Event::Probed { machine, token, report }).ok();
                 });
             }
             Command::Act { machine, seq, action, expect } => {
-                let send = self.send.clone();
+                let (send, meter, kind) = (self.send.clone(), self.meter.clone(), action.kind());
                 let Some(context) = self.context(machine) else {
                     let why = "the machine's profile is not in the configuration".to_string();
                     let outcome = Outcome::Withdrawn { why };
@@ -272,6 +281,7 @@ impl Driver {
                     let act = tokio::spawn(async move { perform(&context, action, &expect).await });
                     let outcome =
                         act.await.unwrap_or_else(|e| Outcome::Unknown { fault: broke(&e) });
+                    meter.acted(kind, &outcome);
                     send.send(Event::Acted { machine, seq, outcome }).ok();
                 });
             }
@@ -293,7 +303,8 @@ impl Driver {
             ports: self.wiring.ports.clone(),
             machine: id,
             identity: row.identity.or(&expected.identity),
-            host_key: row.host_key.clone(),
+            host_key: row.host_key.as_deref().map(Arc::from),
+            answers: row.condition == Condition::Ok,
             expected,
             profile,
         })
@@ -340,6 +351,7 @@ async fn write_loop(
     mut writes: mpsc::UnboundedReceiver<Write>,
     events: mpsc::UnboundedSender<Event>,
     durable: broadcast::Sender<Durable>,
+    meter: Arc<Meter>,
 ) {
     let mut gathered = Vec::with_capacity(BATCH);
     while writes.recv_many(&mut gathered, BATCH).await > 0 {
@@ -349,13 +361,13 @@ async fn write_loop(
                 Write::Item(item) => batch.push(*item),
                 Write::Stop(stopped) => {
                     // In order: what was said before the stop is written before it.
-                    flush(&store, clock, &mut batch, &events, &durable).await;
+                    flush(&store, clock, &mut batch, &events, &durable, &meter).await;
                     let result = store.set_stopped(stopped.as_ref(), clock.now()).await;
                     events.send(Event::StopCommitted { result }).ok();
                 }
             }
         }
-        flush(&store, clock, &mut batch, &events, &durable).await;
+        flush(&store, clock, &mut batch, &events, &durable, &meter).await;
     }
 }
 
@@ -365,20 +377,26 @@ async fn flush(
     batch: &mut Vec<CommitItem>,
     events: &mpsc::UnboundedSender<Event>,
     durable: &broadcast::Sender<Durable>,
+    meter: &Meter,
 ) {
     if batch.is_empty() {
         return;
     }
     let items = std::mem::take(batch);
+    let watch = Stopwatch::start();
     let result = store.commit(&items, clock.now(), wall_ms()).await;
+    meter.commit_time.add(watch.elapsed());
+    if result.is_ok() { &meter.commits } else { &meter.commits_failed }.add(1);
     match result {
         Ok(each) => {
             let complete = each.len() == items.len();
             for (item, result) in items.into_iter().zip(each) {
                 let machine = item.machine;
-                if result == crate::port::store::Committed::Durable && durable.receiver_count() > 0
-                {
-                    durable.send(Durable { item: Arc::new(item) }).ok();
+                if result == crate::port::store::Committed::Durable {
+                    meter.durable(&item);
+                    if durable.receiver_count() > 0 {
+                        durable.send(Durable { item: Arc::new(item) }).ok();
+                    }
                 }
                 events.send(Event::Committed { machine, result: Ok(result) }).ok();
             }

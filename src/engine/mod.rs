@@ -5,6 +5,7 @@ pub mod director;
 pub mod driver;
 pub mod event;
 pub mod headroom;
+pub mod meter;
 pub mod outages;
 pub mod perform;
 

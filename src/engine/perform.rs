@@ -20,6 +20,8 @@ pub struct Context {
     pub host_key: Option<Arc<str>>,
     pub expected: Arc<Expected>,
     pub profile: Arc<Profile>,
+    /// Its BMC answered when it was last asked.
+    pub answers: bool,
 }
 
 impl Context {
@@ -66,53 +68,7 @@ pub async fn read(
     run: Option<&str>,
 ) -> Report {
     let until = deadline();
-    let bmc = async {
-        let target = c.bmc();
-        let bmc = &c.ports.bmc;
-        let mut part = Report::default();
-        if set.has(ProbeSet::SYSTEM) {
-            part.system = within(until, Channel::Bmc, bmc.system(&target)).await;
-            // A dead BMC is asked once, not four times.
-            if part.system.fault().is_some_and(Fault::is_no_answer) {
-                let fault = part.system.fault().cloned();
-                let same = |asked: ProbeSet| set.has(asked).then(|| fault.clone()).flatten();
-                part.inventory = same(ProbeSet::INVENTORY).map_or(Read::NotAsked, Read::Failed);
-                part.firmware = same(ProbeSet::FIRMWARE).map_or(Read::NotAsked, Read::Failed);
-                part.tasks = same(ProbeSet::TASKS).map_or(Read::NotAsked, Read::Failed);
-                return part;
-            }
-        }
-        // Side by side, as far as the BMC's gate lets them.
-        let inventory = async {
-            match set.has(ProbeSet::INVENTORY) {
-                true => within(until, Channel::Bmc, bmc.inventory(&target)).await,
-                false => Read::NotAsked,
-            }
-        };
-        let tasks = async {
-            match set.has(ProbeSet::TASKS) {
-                true => within(until, Channel::Bmc, bmc.tasks(&target, handle)).await,
-                false => Read::NotAsked,
-            }
-        };
-        let firmware = async {
-            match set.has(ProbeSet::FIRMWARE) {
-                true => within(until, Channel::Bmc, bmc.firmware(&target)).await,
-                false => Read::NotAsked,
-            }
-        };
-        if let Some(handle) = handle {
-            // As long as its task tells how an update stands, nobody asks for versions.
-            (part.inventory, part.tasks) = tokio::join!(inventory, tasks);
-            let told = part.tasks.seen().is_some_and(|all| all.iter().any(|t| t.uri == handle));
-            if !told {
-                part.firmware = firmware.await;
-            }
-        } else {
-            (part.inventory, part.tasks, part.firmware) = tokio::join!(inventory, tasks, firmware);
-        }
-        part
-    };
+    let bmc = read_bmc(c, set, handle, until);
     let host = async {
         let target = c.host();
         let facts = match set.has(ProbeSet::HOST) {
@@ -143,6 +99,72 @@ pub async fn read(
     };
     let (bmc, (facts, job), cluster, boot) = tokio::join!(bmc, host, cluster, boot);
     Report { host: facts, job, cluster, boot, ..bmc }
+}
+
+/// The BMC's parts, side by side as far as the BMC's own gate lets them. One that may be dead is
+/// asked for its system first: a dead one is asked once, not four times.
+async fn read_bmc(c: &Context, set: ProbeSet, handle: Option<&str>, until: Instant) -> Report {
+    let target = c.bmc();
+    let bmc = &c.ports.bmc;
+    let system = async {
+        match set.has(ProbeSet::SYSTEM) {
+            true => within(until, Channel::Bmc, bmc.system(&target)).await,
+            false => Read::NotAsked,
+        }
+    };
+    let inventory = async {
+        match set.has(ProbeSet::INVENTORY) {
+            true => within(until, Channel::Bmc, bmc.inventory(&target)).await,
+            false => Read::NotAsked,
+        }
+    };
+    let tasks = async {
+        match set.has(ProbeSet::TASKS) {
+            true => within(until, Channel::Bmc, bmc.tasks(&target, handle)).await,
+            false => Read::NotAsked,
+        }
+    };
+    let firmware = async {
+        match set.has(ProbeSet::FIRMWARE) {
+            true => within(until, Channel::Bmc, bmc.firmware(&target)).await,
+            false => Read::NotAsked,
+        }
+    };
+    let updates = async {
+        let Some(handle) = handle else { return tokio::join!(tasks, firmware) };
+        // As long as its task tells how an update stands, nobody asks for versions.
+        let tasks = tasks.await;
+        let told = tasks.seen().is_some_and(|all| all.iter().any(|t| t.uri == handle));
+        (tasks, if told { Read::NotAsked } else { firmware.await })
+    };
+    let parts = async { tokio::join!(inventory, updates) };
+    let (system, parts) = if c.answers {
+        let (system, parts) = tokio::join!(system, parts);
+        (system, Some(parts))
+    } else {
+        let system = system.await;
+        let dead = system.fault().is_some_and(Fault::is_no_answer);
+        (system, if dead { None } else { Some(parts.await) })
+    };
+    if let (Some(fault), None) = (system.fault().filter(|f| f.is_no_answer()), &parts) {
+        return silent(set, fault);
+    }
+    let (inventory, (tasks, firmware)) = parts.unwrap_or_default();
+    Report { system, inventory, firmware, tasks, ..Report::default() }
+}
+
+/// Every part of a BMC that does not answer.
+fn silent(set: ProbeSet, fault: &Fault) -> Report {
+    fn part<T>(asked: bool, fault: &Fault) -> Read<T> {
+        if asked { Read::Failed(fault.clone()) } else { Read::NotAsked }
+    }
+    Report {
+        system: part(set.has(ProbeSet::SYSTEM), fault),
+        inventory: part(set.has(ProbeSet::INVENTORY), fault),
+        firmware: part(set.has(ProbeSet::FIRMWARE), fault),
+        tasks: part(set.has(ProbeSet::TASKS), fault),
+        ..Report::default()
+    }
 }
 
 #[allow(clippy::disallowed_methods, reason = "the probe's deadline")]

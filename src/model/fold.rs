@@ -118,7 +118,7 @@ pub fn apply(m: &mut Machine, entry: &Entry, at: EngineTime) -> Result<(), Illeg
             }
         }
         Entry::Proven { identity } => m.identity = Arc::new(identity.or(&m.identity)),
-        Entry::HostKeyPinned { host_key } => m.host_key = Some(host_key.clone()),
+        Entry::HostKeyPinned { host_key } => m.host_key = Some((**host_key).into()),
         Entry::Deployed { image, run } => {
             m.deployed = Some(Deployed { image: image.as_str().into(), run: run.as_str().into() });
         }

@@ -254,7 +254,7 @@ pub struct Machine {
     /// Proven identity; one with the inventory's where that says the same.
     pub identity: Arc<Identity>,
     /// Pinned SSH host key.
-    pub host_key: Option<Arc<str>>,
+    pub host_key: Option<Box<str>>,
     pub deployed: Option<Deployed>,
     /// Since a restore, until everything on the way to `ready` was observed anew or a person has
     /// looked.

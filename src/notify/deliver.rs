@@ -79,8 +79,14 @@ impl Notifier {
         Ok(Self { outbox, vault, http, running, numbers })
     }
 
-    /// From here on exactly these hooks run; one that did not change goes on undisturbed.
-    pub fn set(&self, hooks: Vec<Hook>) {
+    /// From here on exactly these hooks run; one that did not change goes on undisturbed. A hook
+    /// that is new has its place in the outbox when this returns: what comes later is for it.
+    pub async fn set(&self, hooks: Vec<Hook>) {
+        for hook in &hooks {
+            if let Err(e) = self.outbox.stand(&hook.name).await {
+                tracing::warn!(webhook = hook.name, error = %e, "its place in the outbox is not known yet");
+            }
+        }
         let mut running = held(&self.running);
         running.retain(|name, (hook, task)| {
             let stays = hooks.iter().any(|h| h == hook);

@@ -1,14 +1,16 @@
 //! Deliberately broken deciders. Each wraps the production rules and breaks one thing; the
 //! invariants must catch every one of them, or they prove nothing.
 
-use super::faults::{FaultKind, Profile, Rule};
+use super::faults::FaultKind;
+use super::profile::{Profile, Rule};
 use super::run::{Spec, run};
 use crate::decide::{Decide, Input, Room, Rules, Verdict};
 use crate::model::facts::{Membership, Power, TaskState};
 use crate::model::{
-    Action, ActionKind, Channel, Control, EngineTime, Entry, Expect, Fault, FaultClass, LimitClass,
-    MachineId, OpenState, Outcome, PowerOp, Read, Stage,
+    Action, ActionKind, Channel, Control, Entry, Expect, Fault, FaultClass, LimitClass, MachineId,
+    OpenState, Outcome, PowerOp, Read, Stage,
 };
+use std::collections::BTreeSet;
 
 /// What is broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -294,7 +296,7 @@ fn blind(mut verdict: Verdict) -> Verdict {
     verdict
 }
 
-fn boredom(what: &str) -> Fault {
+pub(super) fn boredom(what: &str) -> Fault {
     Fault::new(FaultClass::Transient, Channel::Engine, "bored", format!("waiting for {what}"))
 }
 
@@ -304,11 +306,7 @@ pub const SEEDS: u64 = 6;
 impl Break {
     /// Chaos, with more of what this break stumbles over.
     fn profile(self) -> Profile {
-        let mut profile = Profile::named("chaos").unwrap_or(Profile {
-            name: "chaos",
-            rules: Vec::new(),
-            sick_per_million: 0,
-        });
+        let mut profile = Profile::named("chaos").unwrap_or_else(|| Profile::none("chaos"));
         let more: &[(FaultKind, u32)] = match self {
             Break::NoIdentity => {
                 &[(FaultKind::SerialSwapped, 10_000), (FaultKind::WrongHost, 10_000)]
@@ -316,22 +314,23 @@ impl Break {
             _ => &[],
         };
         for (kind, per_million) in more {
-            profile.rules.push(Rule { kind: *kind, per_million: *per_million });
+            profile.rules.push(Rule::new(*kind, *per_million));
         }
         profile
     }
 }
 
-/// The first seed from `first` that catches `broken`, with the rule that did and when.
-pub fn first_catch(
-    broken: Break,
-    first: u64,
-    seeds: u64,
-) -> Option<(u64, &'static str, EngineTime)> {
-    (first..first + seeds).find_map(|seed| {
-        let spec = Spec { liveness_days: 1, ..Spec::new(20, 3, seed, broken.profile()) };
+/// The first seed from `first` that catches `broken`, and all rules reported until then.
+pub fn first_catch(broken: Break, first: u64) -> (Option<u64>, BTreeSet<&'static str>) {
+    let mut seen = BTreeSet::new();
+    for seed in first..first + SEEDS {
+        let spec =
+            Spec { liveness_days: 1, stop_after: 50, ..Spec::new(20, 3, seed, broken.profile()) };
         let ran = run(&spec, Broken(broken));
-        let hit = ran.violations.iter().find(|v| broken.caught_by().contains(&v.rule))?;
-        Some((seed, hit.rule, hit.at))
-    })
+        seen.extend(ran.violations.iter().map(|v| v.rule));
+        if broken.caught_by().iter().any(|rule| seen.contains(rule)) {
+            return (Some(seed), seen);
+        }
+    }
+    (None, seen)
 }

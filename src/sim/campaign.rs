@@ -2,8 +2,9 @@
 //! results are put together in seed order, so that threads do not show.
 
 use super::coverage::Coverage;
-use super::faults::Profile;
+use super::profile::Profile;
 use super::run::{Ran, Spec, Stats, run};
+use super::script::Script;
 use crate::decide::{Decide, Rules};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -25,6 +26,7 @@ pub struct Failure {
     pub seed: u64,
     pub count: u64,
     pub violations: Vec<super::invariants::Violation>,
+    pub script: Option<Script>,
 }
 
 /// All seeds together.
@@ -36,6 +38,8 @@ pub struct Summary {
     pub failures: Vec<Failure>,
     pub coverage: Coverage,
     pub stats: Stats,
+    /// What the seeds were run under.
+    pub profile: Option<Profile>,
     /// (seed, journal hash), in seed order.
     pub hashes: Vec<(u64, u64)>,
 }
@@ -48,6 +52,17 @@ impl Campaign {
 
     /// Runs all seeds with these decisions.
     pub fn run_with<D: Decide + Clone + Sync>(&self, decider: &D) -> Summary {
+        self.run_telling(decider, &|_, _| {})
+    }
+
+    /// Like [`Campaign::run_with`]; `tell` hears after each seed how many are done and how many of
+    /// those failed.
+    pub fn run_telling<D: Decide + Clone + Sync>(
+        &self,
+        decider: &D,
+        tell: &(dyn Fn(u64, u64) + Sync),
+    ) -> Summary {
+        let failed = AtomicU64::new(0);
         let next = AtomicU64::new(0);
         let done: Mutex<Vec<(u64, Ran)>> = Mutex::new(Vec::new());
         std::thread::scope(|scope| {
@@ -61,16 +76,23 @@ impl Campaign {
                         let seed = self.first_seed + n;
                         let spec = Spec::new(self.machines, self.days, seed, self.profile.clone());
                         let ran = run(&spec, decider.clone());
-                        if let Ok(mut done) = done.lock() {
-                            done.push((seed, ran));
+                        if ran.violation_count > 0 {
+                            failed.fetch_add(1, Ordering::Relaxed);
                         }
+                        let Ok(mut done) = done.lock() else { continue };
+                        done.push((seed, ran));
+                        tell(done.len() as u64, failed.load(Ordering::Relaxed));
                     }
                 });
             }
         });
         let mut done = done.into_inner().unwrap_or_default();
         done.sort_by_key(|(seed, _)| *seed);
-        let mut summary = Summary { seeds: done.len() as u64, ..Summary::default() };
+        let mut summary = Summary {
+            seeds: done.len() as u64,
+            profile: Some(self.profile.clone()),
+            ..Summary::default()
+        };
         for (seed, ran) in done {
             summary.events += ran.events;
             summary.violations += ran.violation_count;
@@ -82,6 +104,7 @@ impl Campaign {
                     seed,
                     count: ran.violation_count,
                     violations: ran.violations,
+                    script: ran.script,
                 });
             }
         }
@@ -93,40 +116,22 @@ impl Summary {
     /// The closing line of `farrier sim --json`; `seconds` is the caller's, who has a clock.
     pub fn json(&self, seconds: f64) -> serde_json::Value {
         let (hit, cells) = self.coverage.cells();
+        let none = Profile::none("none");
+        let profile = self.profile.as_ref().unwrap_or(&none);
         serde_json::json!({
+            "profile": profile.name,
             "seeds": self.seeds,
             "events": self.events,
             "violations": self.violations,
             "coverage": {
                 "cells": cells,
                 "hit": hit,
-                "empty_cells": self.coverage.empty_cells(),
-                "untouched_steps": self.coverage.untouched_steps(),
-                "unthrown_faults": self.coverage.unthrown_faults(),
+                "empty_cells": self.coverage.empty_cells(profile),
+                "untouched_steps": self.coverage.untouched_steps(profile),
+                "unthrown_faults": self.coverage.unthrown_faults(profile),
                 "uncrashed_commands": self.coverage.uncrashed_commands(),
             },
             "seconds": (seconds * 100.0).round() / 100.0,
         })
-    }
-}
-
-/// The smallest spec found that still breaks `rule`: fewer days, then fewer machines.
-pub fn shrink<D: Decide + Clone>(spec: &Spec, rule: &str, decider: &D) -> Spec {
-    let breaks = |spec: &Spec| run(spec, decider.clone()).violations.iter().any(|v| v.rule == rule);
-    let mut best = spec.clone();
-    loop {
-        let mut smaller = Vec::new();
-        if best.days > 1 {
-            smaller.push(Spec { days: best.days.div_ceil(2).min(best.days - 1), ..best.clone() });
-        }
-        if best.machines > 1 {
-            let machines = best.machines.div_ceil(2).min(best.machines - 1);
-            smaller.push(Spec { machines, ..best.clone() });
-            smaller.push(Spec { machines: best.machines - 1, ..best.clone() });
-        }
-        match smaller.into_iter().find(|s| breaks(s)) {
-            Some(next) => best = next,
-            None => return best,
-        }
     }
 }

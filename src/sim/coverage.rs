@@ -2,8 +2,9 @@
 //! prove nothing.
 
 use super::faults::FaultKind;
+use super::profile::Profile;
 use crate::engine::Command;
-use crate::model::{ActionKind, Entry};
+use crate::model::{ActionKind, Entry, MachineId};
 use crate::steps::Step;
 use std::fmt::Write as _;
 
@@ -53,6 +54,23 @@ fn row(command: &Command) -> usize {
     }
 }
 
+/// The machine that a command is about.
+pub fn machine_of(command: &Command) -> Option<MachineId> {
+    match command {
+        Command::Act { machine, .. } | Command::Probe { machine, .. } => Some(*machine),
+        Command::Commit(item) => Some(item.machine),
+        Command::CommitStop { .. } | Command::Ack { .. } | Command::Halt { .. } => None,
+    }
+}
+
+/// A command in words: `m4 act power-on`.
+pub fn label(command: &Command) -> String {
+    match machine_of(command) {
+        Some(machine) => format!("{machine} {}", row_name(row(command))),
+        None => row_name(row(command)),
+    }
+}
+
 /// Can this fault strike in a step of this kind by the step's own doing?
 fn meets(fault: &str, step: &str) -> bool {
     let acts = !matches!(step, "identify" | "inventory");
@@ -65,9 +83,8 @@ fn meets(fault: &str, step: &str) -> bool {
         "job-sick-gpu" => step == "burn-in",
         "workloads-late" => step == "drain",
         "shutdown-ignored" => step == "power",
-        "serial-swapped" | "bmc-wrong-host" | "human-power" | "switch-outage" | "disk-full" => {
-            false
-        }
+        f if FaultKind::from_name(f).is_some_and(FaultKind::is_deed) => false,
+        "disk-full" | "commit-stop-fails" | "commit-unknown" => false,
         "kill" | "commit-fails" => true,
         f if f.starts_with("flash-") => step == "firmware",
         f if f.starts_with("act-") => acts,
@@ -107,19 +124,20 @@ impl Coverage {
         }
     }
 
-    /// Step kinds that no fault has met, or that never ended.
-    pub fn untouched_steps(&self) -> Vec<&'static str> {
+    /// Step kinds that never ended, or that no fault has met although the profile has some.
+    pub fn untouched_steps(&self, profile: &Profile) -> Vec<&'static str> {
+        let faults = !profile.rules.is_empty();
         (0..STEPS)
-            .filter(|c| self.faults.iter().all(|f| f[*c] == 0) || self.ended[*c] == 0)
+            .filter(|c| faults && self.faults.iter().all(|f| f[*c] == 0) || self.ended[*c] == 0)
             .map(|c| Step::KINDS[c])
             .collect()
     }
 
-    /// Faults that were never thrown.
-    pub fn unthrown_faults(&self) -> Vec<&'static str> {
+    /// Faults of the profile that were never thrown.
+    pub fn unthrown_faults(&self, profile: &Profile) -> Vec<&'static str> {
         FaultKind::ALL
             .iter()
-            .filter(|k| self.faults[**k as usize].iter().all(|n| *n == 0))
+            .filter(|k| profile.throws(**k) && self.faults[**k as usize].iter().all(|n| *n == 0))
             .map(|k| k.name())
             .collect()
     }
@@ -127,11 +145,16 @@ impl Coverage {
     /// Cells (fault, step kind) that could have a hit and have none: faults of a call meet every
     /// step that makes such a call; faults of the world (a swapped machine, an outage, a full
     /// disk) strike at any time and are counted by [`Coverage::unthrown_faults`].
-    pub fn empty_cells(&self) -> Vec<String> {
+    pub fn empty_cells(&self, profile: &Profile) -> Vec<String> {
         let mut empty = Vec::new();
         for kind in FaultKind::ALL {
             for (column, step) in Step::KINDS.iter().enumerate() {
-                if meets(kind.name(), step) && self.faults[*kind as usize][column] == 0 {
+                let thrown = profile.rules.iter().any(|r| {
+                    r.kind == *kind
+                        && r.per_million > 0
+                        && r.matches.step.is_none_or(|s| s == *step)
+                });
+                if thrown && meets(kind.name(), step) && self.faults[*kind as usize][column] == 0 {
                     empty.push(format!("{} x {step}", kind.name()));
                 }
             }

@@ -1,13 +1,15 @@
 //! What people do, and what befalls the building: enrolment in the first hours, then daily churn,
 //! hourly rounds that look at the rows as people see them, and repairs.
 
-use super::faults::{Dice, FaultKind, Profile};
+use super::faults::{Dice, FaultKind, Seat};
 use super::physics::{Build, Quirks, Sickness, VirtualMachine};
+use super::profile::{MODELS, Profile};
 use super::rng::Rng;
 use super::workflows::{self, RACK};
 use crate::model::{
     Change, Condition, Control, Desired, EngineTime, Expected, Identity, Machine, MachineId, Stage,
 };
+use crate::port::store::Stopped;
 use std::sync::Arc;
 
 pub const MINUTE: u64 = 60_000;
@@ -15,12 +17,11 @@ pub const HOUR: u64 = 60 * MINUTE;
 pub const DAY: u64 = 24 * HOUR;
 
 /// One thing somebody does at one time.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Deed {
     /// The inventory names these machines.
     Expect {
-        first: u32,
-        count: u32,
+        machines: Vec<MachineId>,
     },
     /// Over the API.
     Say {
@@ -47,11 +48,42 @@ pub enum Deed {
     Rebuild {
         machine: MachineId,
     },
-    /// The management switch of this rack is dead until then.
+    /// Empties a node with the cluster's own tools.
+    Evict {
+        machine: MachineId,
+    },
+    /// Updates the BMC (`own`) or the BIOS by the BMC's own page.
+    Flash {
+        machine: MachineId,
+        own: bool,
+        to: String,
+    },
+    /// Starts something on the BMC that is not ours.
+    Task {
+        machine: MachineId,
+    },
+    /// Changes the boot order.
+    BootOrder {
+        machine: MachineId,
+        disk: bool,
+    },
+    /// The management switch of this rack (`None`: of the site) is dead until then; `hosts`: their
+    /// SSH goes through it too, `bmcs`: the BMCs do.
     Outage {
+        rack: Option<u32>,
+        until: EngineTime,
+        hosts: bool,
+        bmcs: bool,
+    },
+    /// The rack has no power until then.
+    Dark {
         rack: u32,
         until: EngineTime,
     },
+    /// Somebody starts a second daemon on the same database.
+    SecondDaemon,
+    /// The database is replaced by its last hourly copy.
+    OldDatabase,
     /// Somebody looks at all rows.
     Rounds,
 }
@@ -67,6 +99,8 @@ enum Role {
 /// The people.
 #[derive(Debug)]
 pub struct Scenario {
+    seed: u64,
+    round: u64,
     rng: Rng,
     site: Dice,
     calm: bool,
@@ -91,6 +125,11 @@ pub fn identity(n: u64) -> Identity {
 }
 
 impl Scenario {
+    /// Faults and churn end at `at`; afterwards people only repair.
+    pub fn safe_until(&mut self, at: EngineTime) {
+        self.safety_until = at;
+    }
+
     /// The people, the machines they have, what the inventory says of those, and their first plans.
     #[allow(clippy::type_complexity, reason = "built once, taken apart at once")]
     pub fn new(
@@ -102,21 +141,22 @@ impl Scenario {
     ) -> (Self, Vec<VirtualMachine>, Vec<Arc<Expected>>, Vec<(EngineTime, Deed)>) {
         let mut rng = Rng::stream(seed, 0xbeef);
         let dice = Dice::new(profile, Rng::stream(seed, 0xd1ce));
-        let calm = profile.name == "calm";
+        let calm = profile.rules.is_empty() && profile.sick_per_million == 0;
         let mut vms = Vec::new();
         let mut lines = Vec::new();
         let mut plan = Vec::new();
         // Most machines are there from the start, some are delivered later.
         let at_start = machines - machines / 10;
-        plan.push((EngineTime(1000), Deed::Expect { first: 0, count: at_start }));
+        let all = |from: u32, to: u32| (from..to).map(MachineId).collect::<Vec<_>>();
+        plan.push((EngineTime(1000), Deed::Expect { machines: all(0, at_start) }));
         for n in at_start..machines {
             let at = EngineTime(HOUR + rng.below(days.max(1) * DAY / 2));
-            plan.push((at, Deed::Expect { first: n, count: 1 }));
+            plan.push((at, Deed::Expect { machines: all(n, n + 1) }));
         }
         let arrival: Vec<EngineTime> = (0..machines)
             .map(|n| {
                 plan.iter()
-                    .find(|(_, d)| matches!(d, Deed::Expect { first, count } if *first <= n && n < first + count))
+                    .find(|(_, d)| matches!(d, Deed::Expect { machines } if machines.contains(&MachineId(n))))
                     .map_or(EngineTime::ZERO, |(at, _)| *at)
             })
             .collect();
@@ -139,9 +179,13 @@ impl Scenario {
                 sick,
                 durations: durations.clone(),
             };
-            let dice = dice.sibling(Rng::stream(seed, 2_000_000 + u64::from(n)));
+            let model = MODELS[usize::from(n % 4 == 3)];
+            let seat = Seat { machine: Some(n), rack: n / RACK, model };
+            let dice = dice.sibling(Rng::stream(seed, 2_000_000 + u64::from(n)), seat);
             let mut vm =
                 VirtualMachine::new(build, Rng::stream(seed, 1_000_000 + u64::from(n)), dice);
+            vm.model = model;
+            vm.stays_off = n % 5 == 2;
             let role = match own.below(100) {
                 0..=5 => Role::Adopted,
                 6..=9 => Role::Unmanaged,
@@ -188,6 +232,8 @@ impl Scenario {
         }
         plan.push((EngineTime(HOUR), Deed::Rounds));
         let people = Self {
+            seed,
+            round: 0,
             rng: rng.clone(),
             site: dice,
             calm,
@@ -210,21 +256,30 @@ impl Scenario {
         &mut self,
         now: EngineTime,
         row: impl Fn(MachineId) -> Option<&'a Machine>,
+        stopped: Option<&Stopped>,
         vms: &mut [VirtualMachine],
     ) -> Vec<(EngineTime, Deed)> {
         let mut plan = vec![(now + HOUR, Deed::Rounds)];
         let safety = now < self.safety_until;
+        self.round += 1;
         for n in 0..self.machines {
             let id = MachineId(n);
+            // What one machine makes people do shifts nobody else's days.
+            self.rng = Rng::stream(self.seed ^ (self.round << 32), 3_000_000 + u64::from(n));
             let Some(row) = row(id) else { continue };
             self.person(now, row, &mut vms[n as usize], safety, &mut plan);
             if safety {
                 self.building(now, id, &mut vms[n as usize], &mut plan);
             }
         }
+        self.rng = Rng::stream(self.seed ^ (self.round << 32), 4_000_000);
         if safety {
-            self.site_deeds(now, vms, &mut plan);
-        } else if std::mem::take(&mut self.stopped) {
+            self.site_deeds(now, &mut plan);
+        }
+        let forgotten = !safety && std::mem::take(&mut self.stopped);
+        let braked = stopped
+            .is_some_and(|s| !safety || &*s.by == "circuit-breaker" && now.since(s.at) > 2 * HOUR);
+        if forgotten || braked {
             plan.push((now + MINUTE, Deed::Stop { why: None }));
         }
         plan
@@ -258,6 +313,9 @@ impl Scenario {
             // Some release without looking; most repair first.
             if !safety || rng.chance(800_000) {
                 plan.push((soon - 30_000, Deed::Mend { machine: id }));
+                if matches!(&*fault.code, "in-use" | "workloads-running") {
+                    plan.push((soon - 25_000, Deed::Evict { machine: id }));
+                }
                 if fault.code == "existing-data" {
                     let desired = row.desired.unwrap_or(Desired::InService);
                     let change = Change::Enroll { allow_existing_data: true, desired };
@@ -265,6 +323,13 @@ impl Scenario {
                 }
             }
             plan.push((soon, say(Change::Release { why: "looked at".into() })));
+            return;
+        }
+        if let Condition::Unreachable { since } = &row.condition
+            && vm.bricked
+            && now.since(*since) > if safety { 8 * HOUR } else { HOUR / 2 }
+        {
+            plan.push((soon, Deed::Mend { machine: id }));
             return;
         }
         match row.stage {
@@ -323,6 +388,7 @@ impl Scenario {
         }
     }
 
+    /// What befalls one machine within the hour, from its dice.
     fn building(
         &mut self,
         now: EngineTime,
@@ -331,35 +397,69 @@ impl Scenario {
         plan: &mut Vec<(EngineTime, Deed)>,
     ) {
         let at = now + self.rng.below(HOUR);
+        let machine = id;
         if vm.dice.throw(FaultKind::HumanPower, at) {
-            plan.push((at, Deed::PressPower { machine: id }));
+            plan.push((at, Deed::PressPower { machine }));
             if self.rng.chance(700_000) {
-                plan.push((at + 20 * MINUTE, Deed::PressPower { machine: id }));
+                plan.push((at + 20 * MINUTE, Deed::PressPower { machine }));
             }
         }
         if vm.dice.throw(FaultKind::SerialSwapped, at) {
-            plan.push((at, Deed::Swap { machine: id }));
+            plan.push((at, Deed::Swap { machine }));
         }
         if vm.dice.throw(FaultKind::WrongHost, at) {
-            plan.push((at, Deed::Cross { machine: id }));
+            plan.push((at, Deed::Cross { machine }));
+        }
+        if vm.dice.throw(FaultKind::HumanFlash, at) {
+            let own = self.rng.chance(500_000);
+            let newest = self.rng.chance(700_000);
+            let to = match (own, newest) {
+                (true, true) => "7.20",
+                (true, false) => "7.10",
+                (false, true) => "2.1.0",
+                (false, false) => "2.0.0",
+            };
+            plan.push((at, Deed::Flash { machine, own, to: to.into() }));
+        }
+        if vm.dice.throw(FaultKind::HumanTask, at) {
+            plan.push((at, Deed::Task { machine }));
+        }
+        if vm.dice.throw(FaultKind::HumanBoot, at) {
+            plan.push((at, Deed::BootOrder { machine, disk: self.rng.chance(500_000) }));
         }
     }
 
-    fn site_deeds(
-        &mut self,
-        now: EngineTime,
-        vms: &mut [VirtualMachine],
-        plan: &mut Vec<(EngineTime, Deed)>,
-    ) {
+    /// What befalls racks, the site and its daemon within the hour.
+    fn site_deeds(&mut self, now: EngineTime, plan: &mut Vec<(EngineTime, Deed)>) {
+        let none = String::new;
         for rack in 0..self.machines.div_ceil(RACK) {
             let at = now + self.rng.below(HOUR);
-            if self.site.throw(FaultKind::Outage, at) {
-                let until = at + 2 * MINUTE + self.rng.below(40 * MINUTE);
-                plan.push((at, Deed::Outage { rack, until }));
-                for vm in vms.iter_mut().filter(|vm| vm.id.0 / RACK == rack) {
-                    vm.dice.record(FaultKind::Outage, at);
+            self.site.at_rack(rack);
+            for (kind, hosts, bmcs) in
+                [(FaultKind::Outage, false, true), (FaultKind::HostOutage, true, false)]
+            {
+                if let Some(rule) = self.site.throw_at(kind, at, none) {
+                    let until = at + self.site.lasts(&rule);
+                    // Some racks have one switch for both.
+                    let hosts = hosts || rack % 3 == 1;
+                    plan.push((at, Deed::Outage { rack: Some(rack), until, hosts, bmcs }));
                 }
             }
+            if let Some(rule) = self.site.throw_at(FaultKind::RackPower, at, none) {
+                plan.push((at, Deed::Dark { rack, until: at + self.site.lasts(&rule) }));
+            }
+        }
+        let at = now + self.rng.below(HOUR);
+        if let Some(rule) = self.site.throw_at(FaultKind::CoreOutage, at, none) {
+            let until = at + self.site.lasts(&rule);
+            let hosts = self.rng.chance(500_000);
+            plan.push((at, Deed::Outage { rack: None, until, hosts, bmcs: true }));
+        }
+        if self.site.throw(FaultKind::SecondDaemon, at) {
+            plan.push((at, Deed::SecondDaemon));
+        }
+        if self.site.throw(FaultKind::OldDatabase, at) {
+            plan.push((at, Deed::OldDatabase));
         }
         if !self.calm && self.rng.chance(12_000) {
             let at = now + self.rng.below(HOUR);

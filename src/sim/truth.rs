@@ -14,6 +14,11 @@ pub enum Cause {
     Itself,
 }
 
+/// The name of an intent over all restores: a restored database counts from an older seq again.
+pub fn intent_name(generation: u32, seq: u64) -> u64 {
+    u64::from(generation) << 40 | seq
+}
+
 /// What happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum What {
@@ -115,6 +120,8 @@ pub struct Scene {
     pub closed: bool,
     /// An update task was running.
     pub flashing: bool,
+    /// Only tasks that people started were running, the last one since then.
+    pub by_hand_since: Option<EngineTime>,
     pub was_on: bool,
 }
 

@@ -125,7 +125,7 @@ fn install(v: &View<'_>, fw: &Firmware, member: &Component, reported: &str) -> L
             .map(|a| a.closed),
     };
     match (activated, wanted) {
-        (Some(at), _) if v.now.since(at) > fw.verify_timeout.0 => Look::Fail(
+        (Some(at), _) if v.watched_since(at) > fw.verify_timeout.0 => Look::Fail(
             Fault::new(
                 FaultClass::Transient,
                 Channel::Bmc,

@@ -124,7 +124,8 @@ pub struct View<'a> {
     pub spec: &'a StepSpec,
     pub report: &'a Report,
     pub now: EngineTime,
-    /// When actions were last allowed again: clocks of steps don't run while they are stopped.
+    /// When actions were last allowed again, or the daemon came back after a time in which nobody
+    /// watched: clocks of steps don't run meanwhile.
     pub resumed: EngineTime,
 }
 
@@ -139,9 +140,14 @@ impl View<'_> {
         format!("{what}-{}-{}-{}", self.site.incarnation, self.m.id, self.m.seq + 1)
     }
 
+    /// Milliseconds since `at` in which somebody could watch.
+    pub fn watched_since(&self, at: EngineTime) -> u64 {
+        self.now.since(at.max(self.resumed))
+    }
+
     /// Milliseconds the current step has run (outages, holds and stops not counted).
     pub fn step_age(&self) -> u64 {
-        self.m.step.as_ref().map_or(0, |s| self.now.since(s.since.max(self.resumed)))
+        self.m.step.as_ref().map_or(0, |s| self.watched_since(s.since))
     }
 }
 

@@ -89,7 +89,7 @@ impl Params {
         let booted = v.m.happened(ActionKind::PowerOn).filter(|a| a.at >= opened.at);
         match (booted, system.power) {
             (Some(on), Power::On) => {
-                let waited = v.now.since(on.closed);
+                let waited = v.watched_since(on.closed);
                 if waited > self.deadline.0 {
                     return Look::Fail(
                         Fault::new(
@@ -114,7 +114,8 @@ impl Params {
                     (true, false) => "the host to fetch its seed",
                     (true, true) => "the installer to call back",
                 };
-                Look::wait(what, 10_000)
+                // The boot server tells of each of these at once; this is for what it could not tell.
+                Look::wait(what, 60_000)
             }
             (_, Power::PoweringOn | Power::PoweringOff | Power::Unknown) => {
                 Look::wait("the power state to settle", 5_000)

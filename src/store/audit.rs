@@ -148,12 +148,13 @@ pub(super) async fn stopped(
 }
 
 /// Where text of machines and people stands.
-const TEXTS: [(&str, &str); 6] = [
+const TEXTS: [(&str, &str); 7] = [
     ("journal", "SELECT 'entry ' || machine_seq || ' of m' || machine, json FROM journal"),
     ("machine", "SELECT 'm' || id, json FROM machine"),
     ("facts", "SELECT 'm' || machine || ' ' || part, json FROM facts"),
     ("expected", "SELECT 'm' || id, json FROM expected"),
     ("change_key", "SELECT 'm' || machine, key FROM change_key"),
+    ("outbox", "SELECT 'line ' || number, json FROM outbox"),
     ("site_state", "SELECT 'the stop', coalesce(stopped, '') FROM site_state"),
 ];
 

@@ -117,7 +117,15 @@ pub async fn restore(
     wall_ms: u64,
     stamp: &str,
 ) -> Result<Restoration, StoreError> {
-    let _lock = lock::take(path)?;
+    let path = &lock::resolve(path);
+    let mut lock = lock::take(path)?;
+    if path.exists() {
+        let present = File::options().read(true).write(true).open(path);
+        let present = present.map_err(|e| {
+            StoreError::Unusable(format!("can't open the database `{}`: {e}", path.display()))
+        })?;
+        lock.take_database(present, path)?;
+    }
     if same_file(backup, path) {
         return Err(StoreError::Unusable(format!(
             "`{}` is the database itself; name a backup",

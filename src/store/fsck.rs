@@ -279,7 +279,7 @@ async fn fold_one(
         if run.map(uint) != m.run.as_ref().map(|r| r.id).or(before) {
             report.find(format!("{}: entry {seq} stands under the wrong run", row.name));
         }
-        if let Entry::Intent { action, .. } = entry {
+        if let Entry::Intent { action, .. } | Entry::Presumed { action, .. } = entry {
             intent = Some((uint(seq), action));
         }
     }

@@ -2,7 +2,7 @@
 
 use super::page::{Trouble, render};
 use crate::api::words::span;
-use crate::api::{State, Watch, ask, event};
+use crate::api::{State, Watch, ask, event, outages};
 use crate::engine::Director;
 use crate::model::{Condition, Control, EngineTime, Machine, Stage};
 use axum::extract::State as Of;
@@ -69,6 +69,17 @@ struct Fleet {
     marks: Vec<Count>,
     stopped: Option<Stop>,
     observe_only: bool,
+    outages: Vec<Out>,
+    stuck: usize,
+    /// Machines that were changed behind Farrier's back.
+    out_of_band: usize,
+}
+
+/// A failure domain that is out.
+#[derive(Debug, Serialize)]
+struct Out {
+    text: String,
+    since: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -101,10 +112,12 @@ fn survey(d: &Director, now: EngineTime) -> Fleet {
     let mut racks: BTreeMap<(bool, String), Vec<(u16, Cell)>> = BTreeMap::new();
     let mut stages: BTreeMap<&str, usize> = BTreeMap::new();
     let mut marks: BTreeMap<&str, usize> = BTreeMap::new();
-    let mut machines = 0;
+    let (mut machines, mut stuck, mut out_of_band) = (0, 0, 0);
     for m in d.machines().filter(|m| m.seq > 0) {
         let cell = Cell::of(m, now);
         machines += 1;
+        stuck += usize::from(d.overdue(m.id, now));
+        out_of_band += usize::from(m.out_of_band > 0);
         *stages.entry(cell.stage).or_default() += 1;
         *marks.entry(cell.mark).or_default() += 1;
         // What is in no rack comes last.
@@ -145,6 +158,12 @@ fn survey(d: &Director, now: EngineTime) -> Fleet {
             since: span(now.since(s.at)),
         }),
         observe_only: d.observe_only(),
+        outages: outages(d, now)
+            .into_iter()
+            .map(|o| Out { text: o.text, since: span(o.for_ms) })
+            .collect(),
+        stuck,
+        out_of_band,
     }
 }
 

@@ -3,7 +3,7 @@
 use super::page::{Trouble, render};
 use crate::api::problem::Body;
 use crate::api::view::{
-    ExpectedView, Explanation, IdentityView, Line, MachineRow, MachineView, RunView,
+    ExpectedView, Explanation, IdentityView, Line, MachineRow, MachineView, OutOfBandView, RunView,
 };
 use crate::api::words::span;
 use crate::api::{State, explanation, find, last_lines, machine_view, runs_of};
@@ -23,6 +23,8 @@ struct Page<'a> {
     expected: Option<ExpectedView>,
     identity: IdentityView,
     image: Option<String>,
+    stuck_for: Option<String>,
+    changes: Vec<OutOfBandView>,
     read_ago: Option<String>,
     next_look: Option<String>,
     held_for: Option<String>,
@@ -106,6 +108,8 @@ pub(super) async fn show(
             site: &state.site_name,
             version: &state.version,
             image: machine.image,
+            stuck_for: machine.row.stuck.as_ref().map(|s| span(s.for_ms)),
+            changes: machine.out_of_band_changes,
             read_ago: machine.read_ago_ms.map(span),
             next_look: machine.next_look_ms.map(span),
             held_for: machine.row.hold.as_ref().map(|h| span(h.for_ms)),

@@ -156,7 +156,7 @@ async fn a_daemon_that_is_killed_again_and_again_resumes_and_repeats_nothing() {
     let repeated = truth::repeated(&log);
     assert!(repeated.is_empty(), "done twice: {repeated:#?}");
     for what in ["flash-started", "wipe-started", "install-started", "smoke-started", "power-cut"] {
-        assert!(tally.get(what).is_some_and(|n| *n >= 8), "too few `{what}`: {tally:?}");
+        assert!(tally.get(what).is_some_and(|n| *n >= 5), "too few `{what}`: {tally:?}");
     }
     site.stop(false).await;
 }

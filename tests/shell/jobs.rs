@@ -45,7 +45,23 @@ fn facts_are_read_and_placeholders_are_unknown() {
         assert_eq!(f.os.as_deref(), Some("Debian GNU/Linux 12"));
         assert!(f.kernel.is_some());
         assert_eq!((f.image, f.image_run, f.holds_data), (None, None, None), "{shell}");
-        assert!(f.gpus.is_empty());
+        assert!(f.gpus.is_empty() && f.jobs.is_empty());
+
+        let here = "11111111-0000-4000-8000-000000000001\n";
+        for (name, boot, ended) in
+            [("smoke-a-m1-3", here, false), ("wipe-a-m1-9", here, true), ("old", "2222\n", false)]
+        {
+            fs::create_dir_all(w.root.join(format!("var/lib/farrier/jobs/{name}"))).unwrap();
+            w.file(&format!("var/lib/farrier/jobs/{name}/boot_id"), boot);
+            if ended {
+                w.file(&format!("var/lib/farrier/jobs/{name}/exit"), "0\n");
+            }
+        }
+        let mut jobs: Vec<_> = facts(&w).jobs.into_iter().map(|j| (j.name, j.running)).collect();
+        jobs.sort();
+        let named = |name: &str, running| (name.to_string(), running);
+        let wanted = [named("old", false), named("smoke-a-m1-3", true), named("wipe-a-m1-9", false)];
+        assert_eq!(jobs, wanted, "{shell}");
 
         w.file("dev/disk/nvme0n1", vec![0; 8192]);
         assert_eq!(facts(&w).holds_data, Some(false), "{shell}");

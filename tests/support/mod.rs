@@ -131,7 +131,7 @@ impl Store for Memory {
 struct World {
     power: Mutex<BTreeMap<MachineId, Power>>,
     sick: BTreeSet<String>,
-    dead: BTreeSet<String>,
+    dead: Mutex<BTreeSet<String>>,
     refuses: BTreeSet<String>,
 }
 
@@ -142,7 +142,7 @@ fn away(channel: Channel) -> Fault {
 #[async_trait]
 impl BmcRead for World {
     async fn system(&self, bmc: &BmcTarget) -> Result<SystemFacts, Fault> {
-        if self.dead.contains(&*bmc.name) {
+        if self.dead.lock().unwrap().contains(&*bmc.name) {
             return Err(away(Channel::Bmc));
         }
         let id = if self.sick.contains(&*bmc.name) { 9999 } else { bmc.machine.0 };
@@ -275,12 +275,12 @@ fn step(stage: Stage, key: &str, step: Step) -> StepSpec {
     }
 }
 
-fn site() -> Site {
+fn site(sla_s: u64) -> Site {
     use farrier::steps::{identify, power};
     let workflow = Workflow {
         name: "w".into(),
         watch: Span(300_000),
-        sla: Default::default(),
+        sla: BTreeMap::from([(Stage::Discover, Span(sla_s * 1000))]),
         steps: vec![
             step(Stage::Discover, "identify", Step::Identify(identify::Params {})),
             step(Stage::Firmware, "off", Step::Power(power::Params { state: power::Wanted::Off })),
@@ -330,6 +330,8 @@ pub struct Plan {
     pub sick: &'static [&'static str],
     /// Their BMC does not answer.
     pub dead: &'static [&'static str],
+    /// SLA of the stage `discover`, in seconds of engine time; else a day.
+    pub sla_s: Option<u64>,
     /// Their BMC does not switch the power.
     pub refuses: &'static [&'static str],
     pub token: Option<&'static str>,
@@ -344,6 +346,7 @@ pub struct Served {
     pub handle: Handle,
     pub ending: tokio::sync::watch::Sender<bool>,
     token_file: Option<tempfile::NamedTempFile>,
+    world: Arc<World>,
 }
 
 pub fn name(id: u32) -> String {
@@ -360,7 +363,7 @@ pub async fn serve(plan: Plan) -> Served {
     let world = Arc::new(World {
         power: Mutex::default(),
         sick: set(plan.sick),
-        dead: set(plan.dead),
+        dead: Mutex::new(set(plan.dead)),
         refuses: set(plan.refuses),
     });
     let ports = Ports {
@@ -368,11 +371,17 @@ pub async fn serve(plan: Plan) -> Served {
         shell: world.clone(),
         cluster: world.clone(),
         boot: world.clone(),
-        advertise: world,
+        advertise: world.clone(),
     };
     let clock = Clock::resume(EngineTime(1000), 0, SCALE);
     let settings = Settings { observe_only: false, spread_ms: 1000 };
-    let director = Director::new(Rules, settings, Loaded::default(), Arc::new(site()), clock.now());
+    let director = Director::new(
+        Rules,
+        settings,
+        Loaded::default(),
+        Arc::new(site(plan.sla_s.unwrap_or(86_400))),
+        clock.now(),
+    );
     let wiring = Wiring { ports, store: store.clone(), clock };
     let (handle, ends) = driver::channels();
     let driver = Driver::new(director, wiring, &handle, ends);
@@ -408,7 +417,7 @@ pub async fn serve(plan: Plan) -> Served {
         std::fs::write(file.path(), token).unwrap();
         file
     });
-    let served = Served { url, http, store, handle, ending, token_file };
+    let served = Served { url, http, store, handle, ending, token_file, world };
     let all = plan.machines as usize;
     let durable = move |d: &Director| d.machines().filter(|m| m.seq > 0).count() == all;
     served.until("all machines registered", durable).await;
@@ -416,6 +425,21 @@ pub async fn serve(plan: Plan) -> Served {
 }
 
 impl Served {
+    /// Nothing comes back from these BMCs any more.
+    pub fn silence(&self, ids: impl IntoIterator<Item = u32>) {
+        self.world.dead.lock().unwrap().extend(ids.into_iter().map(name));
+    }
+
+    /// Every BMC answers again.
+    pub fn answer(&self) {
+        self.world.dead.lock().unwrap().clear();
+    }
+
+    /// Somebody turns the power of a machine on or off.
+    pub fn switch(&self, id: u32, power: Power) {
+        self.world.power.lock().unwrap().insert(MachineId(id), power);
+    }
+
     /// Waits until the engine is in the wanted state.
     pub async fn until(
         &self,

@@ -101,6 +101,8 @@ pub enum Flaw {
     Unchanged,
     /// The task says Completed long before the work is done.
     Early,
+    /// The BMC is dead afterwards.
+    Bricks,
 }
 
 /// One update task.
@@ -155,7 +157,10 @@ impl VirtualMachine {
     pub(super) fn order_power(&mut self, at: EngineTime, op: PowerOp, by: Cause) {
         match op {
             PowerOp::On => {
-                if self.power == PowerState::Off && self.sick != Some(Sickness::NoPower) {
+                if self.mains
+                    && self.power == PowerState::Off
+                    && self.sick != Some(Sickness::NoPower)
+                {
                     self.cancel_power();
                     self.power = PowerState::TurningOn;
                     self.effect(at, What::PowerOn, by);
@@ -285,6 +290,37 @@ impl VirtualMachine {
         self.after(at + ms, Due::BmcUp);
     }
 
+    /// The rack goes dark, BMC and all: what runs is broken, what a BMC had taken and not yet
+    /// applied is gone.
+    pub fn lose_mains(&mut self, now: EngineTime) {
+        self.advance(now);
+        if !self.mains {
+            return;
+        }
+        let on = matches!(self.power, PowerState::On | PowerState::TurningOn);
+        self.cut(now, Cause::Itself);
+        self.restart_bmc(now, Cause::Itself);
+        self.pending.clear();
+        self.mains = false;
+        self.bmc_up = false;
+        self.power = PowerState::Off;
+        self.on_before = on;
+    }
+
+    /// The rack has power again: the BMC boots, the host as its policy says.
+    pub fn mains_back(&mut self, now: EngineTime) {
+        self.advance(now);
+        if self.mains {
+            return;
+        }
+        self.mains = true;
+        let ms = self.durations.bmc_reset.pick(&mut self.rng);
+        self.after(now + ms, Due::BmcUp);
+        if self.on_before && !self.stays_off {
+            self.order_power(now, PowerOp::On, Cause::Itself);
+        }
+    }
+
     fn break_tasks(&mut self, at: EngineTime, by: Cause, which: impl Fn(&Slot) -> bool) {
         for i in 0..self.tasks.len() {
             let slot = self.tasks[i].slot;
@@ -325,6 +361,8 @@ impl VirtualMachine {
             flaw = Flaw::Unchanged;
         } else if self.dice.throw(FaultKind::FlashEarly, at) {
             flaw = Flaw::Early;
+        } else if self.dice.throw(FaultKind::FlashBricks, at) {
+            flaw = Flaw::Bricks;
         }
         if flaw == Flaw::None && self.dice.throw(FaultKind::FlashVanishes, at) {
             let taken = self.rng.chance(500_000);
@@ -347,13 +385,18 @@ impl VirtualMachine {
             return;
         };
         let (slot, by, flaw) = (task.slot, task.by, task.flaw);
-        let ok = flaw != Flaw::Fails;
+        let ok = !matches!(flaw, Flaw::Fails | Flaw::Bricks);
         task.ended = Some(ok);
         let to = task.to.clone();
         if ok && flaw != Flaw::Unchanged {
             self.take_image(slot, to);
         }
         self.effect(at, What::FlashEnded { slot: u8::try_from(slot).unwrap_or(u8::MAX), ok }, by);
+        if flaw == Flaw::Bricks {
+            self.bricked = true;
+            self.bmc_up = false;
+            self.tasks.clear();
+        }
     }
 
     pub(super) fn task_vanishes(&mut self, at: EngineTime, id: u32, taken: bool) {

@@ -229,6 +229,11 @@ impl VirtualMachine {
         self.jobs.iter().filter(wipes).count()
     }
 
+    /// Jobs of any kind that run at this moment.
+    pub fn running_jobs(&self) -> usize {
+        self.jobs.iter().filter(|j| j.state == HostJobState::Running).count()
+    }
+
     pub(super) fn job_ends(&mut self, at: EngineTime, id: u32) {
         let Some(job) = self.jobs.iter_mut().find(|j| j.id == id) else { return };
         job.state = HostJobState::Finished;

@@ -134,6 +134,8 @@ impl Due {
 pub struct VirtualMachine {
     pub id: MachineId,
     pub name: Arc<str>,
+    /// As the BMC spells it: rules and firmware families may ask for it.
+    pub model: &'static str,
     /// Who was delivered under this name.
     pub delivered: Identity,
     /// Who stands behind the BMC's address now.
@@ -150,6 +152,12 @@ pub struct VirtualMachine {
     pub firmware: Vec<Slot>,
     pub tasks: Vec<BmcTask>,
     pub bmc_up: bool,
+    /// The rack has power. Without it not even the BMC lives.
+    pub mains: bool,
+    /// An image killed the BMC: it answers again when somebody has put another board in.
+    pub bricked: bool,
+    /// Stays off when the mains come back (the usual policy is the last state).
+    pub stays_off: bool,
     pub host: HostState,
     pub boots: u32,
     pub installed: Option<Installed>,
@@ -178,6 +186,8 @@ pub struct VirtualMachine {
     pending: Vec<(EngineTime, Due)>,
     /// When another machine or host last came behind this name: a call sent before may meet it.
     pub crossed_at: EngineTime,
+    /// Had power when the mains went away.
+    on_before: bool,
     /// Updated by `advance`; no call may go back in time.
     now: EngineTime,
 }
@@ -188,6 +198,7 @@ impl VirtualMachine {
         Self {
             id: build.id,
             name: build.name,
+            model: "Virtual GPU node",
             delivered: build.identity.clone(),
             identity: build.identity,
             other_host: None,
@@ -200,6 +211,9 @@ impl VirtualMachine {
             firmware: Slot::factory(),
             tasks: Vec::new(),
             bmc_up: build.sick != Some(Sickness::DeadBmc),
+            mains: true,
+            bricked: false,
+            stays_off: false,
             host: HostState::Down,
             boots: 0,
             installed: None,
@@ -220,6 +234,7 @@ impl VirtualMachine {
             away: None,
             pending: Vec::new(),
             crossed_at: EngineTime::ZERO,
+            on_before: false,
             now: EngineTime::ZERO,
         }
     }
@@ -251,7 +266,7 @@ impl VirtualMachine {
             Due::SeedFetch => self.seed_fetch(at),
             Due::InstallDone => self.install_done(at),
             Due::DiskUp => self.disk_up(at),
-            Due::BmcUp => self.bmc_up = self.sick != Some(Sickness::DeadBmc),
+            Due::BmcUp => self.bmc_up = self.bmc_lives(),
             Due::TaskEnds(id) => self.task_ends(at, id),
             Due::TaskVanishes(id, taken) => self.task_vanishes(at, id, taken),
             Due::JobEnds(id) => self.job_ends(at, id),
@@ -283,6 +298,11 @@ impl VirtualMachine {
         self.tasks.iter().any(BmcTask::is_running)
     }
 
+    /// Can the BMC run at all?
+    pub(super) fn bmc_lives(&self) -> bool {
+        self.mains && !self.bricked && self.sick != Some(Sickness::DeadBmc)
+    }
+
     /// Is the host writing an image now?
     pub fn is_installing(&self) -> bool {
         self.host == HostState::Installing
@@ -302,8 +322,11 @@ impl VirtualMachine {
         let on_host = matches!(what, What::WipeStarted | What::SmokeStarted);
         let right_machine =
             self.identity == self.delivered && (!on_host || self.other_host.is_none());
+        let told = || self.tasks.iter().filter(|t| t.is_told_running());
+        let by_hand = told().all(|t| t.by == Cause::Human);
         let scene = Scene {
             right_machine,
+            by_hand_since: told().map(|t| t.started).max().filter(|_| by_hand),
             workloads: self.node.workloads(at),
             closed: !self.node.member || self.node.cordoned,
             flashing: self.tasks.iter().any(BmcTask::is_told_running),

@@ -24,7 +24,7 @@ impl VirtualMachine {
         self.crossed_at = now;
         self.away.get_or_insert_with(|| Box::new(taken));
         self.identity = other;
-        self.bmc_up = true;
+        self.bmc_up = self.mains;
         self.tasks.clear();
         self.firmware = Slot::factory();
         self.node = Node::default();
@@ -47,6 +47,12 @@ impl VirtualMachine {
         self.other_host = None;
         if let Some(own) = self.away.take() {
             self.come_home(now, *own);
+        }
+        if self.bricked {
+            // Another board, as it comes from the factory; its stickers say the same.
+            self.bricked = false;
+            self.firmware = Slot::factory();
+            self.restart_bmc(now, Cause::Human);
         }
         if self.installed.is_none() && matches!(self.host, HostState::Stuck | HostState::Idle) {
             // Whoever comes to a machine that boots nothing leaves a rescue system on its disk.
@@ -75,7 +81,8 @@ impl VirtualMachine {
         self.boot = own.boot;
         self.firmware = own.firmware;
         self.tasks.clear();
-        self.bmc_up = own.sick != Some(super::Sickness::DeadBmc);
+        self.bricked = own.bricked;
+        self.bmc_up = self.bmc_lives();
         self.installed = own.installed;
         self.foreign_data = own.foreign_data;
         self.host_key = own.host_key;
@@ -98,13 +105,43 @@ impl VirtualMachine {
         self.host = HostState::Down;
         self.firmware = Slot::factory();
         self.tasks.clear();
-        self.bmc_up = self.sick.is_none_or(|s| s != super::Sickness::DeadBmc);
+        self.bricked = false;
+        self.bmc_up = self.bmc_lives();
         self.installed = None;
         self.foreign_data = false;
         self.jobs.clear();
         self.boot = super::BootOverride::default();
         self.node = Node::default();
         self.window = Window::default();
+    }
+
+    /// Somebody updates component `slot` by the BMC's own page. A BMC that writes already says no.
+    pub fn flash_by_hand(&mut self, now: EngineTime, slot: usize, to: &str) {
+        self.advance(now);
+        if self.bmc_up && !self.tasks.iter().any(BmcTask::is_running) {
+            self.start_flash(now, slot, to, Cause::Human);
+        }
+    }
+
+    /// Somebody writes the version that runs once more: a task that is not ours.
+    pub fn task_by_hand(&mut self, now: EngineTime) {
+        let version = self.firmware.first().map(|s| s.version.clone()).unwrap_or_default();
+        self.flash_by_hand(now, 0, &version);
+    }
+
+    /// Somebody changes the boot order.
+    pub fn boot_order_by_hand(&mut self, now: EngineTime, target: crate::model::BootTarget) {
+        self.advance(now);
+        if self.bmc_up {
+            self.set_boot(now, target, Cause::Human);
+        }
+    }
+
+    /// Somebody empties the node with the cluster's own tools.
+    pub fn evict(&mut self, now: EngineTime) {
+        self.advance(now);
+        self.node.cordoned |= self.node.member;
+        self.node.ends.clear();
     }
 
     /// The BMC answers or not, whatever it does itself: a dead switch.

@@ -100,7 +100,7 @@ impl VirtualMachine {
         SystemFacts {
             identity: self.shown_identity(),
             manufacturer: Some("Farrier".into()),
-            model: Some("Virtual GPU node".into()),
+            model: Some(self.model.into()),
             power: self.shown_power(),
             health: Some("OK".into()),
             boot_target: Some(self.boot.target_word().into()),

@@ -1,15 +1,18 @@
 use super::*;
 use crate::model::action::{BootTarget, Expect, HookVerb, JobScript, Outcome, PowerOp};
 use crate::model::facts::{JobState, Power, ProbeSet, TaskState};
-use crate::sim::faults::{FaultKind, Profile, Rule};
+use crate::sim::faults::FaultKind;
+use crate::sim::profile::{Profile, Rule};
 
 const M: u64 = 60_000;
 
 fn machine_with(rules: &[FaultKind]) -> VirtualMachine {
     let profile = Profile {
-        name: "test",
-        rules: rules.iter().map(|k| Rule { kind: *k, per_million: 1_000_000 }).collect(),
+        name: "test".into(),
+        about: String::new(),
+        rules: rules.iter().map(|k| Rule::new(*k, 1_000_000)).collect(),
         sick_per_million: 0,
+        breaker: (0, 0),
     };
     let identity = Identity::new(
         Some("VSN-1"),

@@ -87,9 +87,8 @@ fn start(world: &World, seat: &Seat, name: &str, uuid: &str, serial: &str) -> St
     seat.with(now, |b| {
         let here = b.vm.host_identity();
         let other = |a: Option<&str>, b: Option<&str>| a.is_some() && b.is_some() && a != b;
-        if other(wanted.serial.as_deref(), here.serial.as_deref())
-            || other(wanted.uuid.as_deref(), here.uuid.as_deref())
-        {
+        let serial = other(wanted.serial.as_deref(), here.serial.as_deref());
+        if serial || other(wanted.uuid.as_deref(), here.uuid.as_deref()) {
             let (uuid, serial) = (here.uuid.as_deref(), here.serial.as_deref());
             return format!(
                 "farrier refused DMI uuid {}, serial {}\n",

@@ -86,13 +86,15 @@
       },
       gap: () => refresh(0),
     });
-    // A stop is not a machine's event.
-    let stopped = document.querySelector(".banner.stop") !== null;
+    // Stops, outages and lateness are not a machine's events.
+    const banners = (s) => JSON.stringify([s.stopped !== undefined, s.outages.map((o) => [o.per, o.domain, o.out]), s.stuck > 0, s.out_of_band]);
+    let shown = null;
     setInterval(async () => {
       try {
         const status = await (await fetch("/v1/status")).json();
-        if ((status.stopped !== undefined) !== stopped) {
-          stopped = !stopped;
+        // The page may be older than the first answer: then once more than needed.
+        if (banners(status) !== shown) {
+          shown = banners(status);
           refresh(0);
         }
       } catch {
@@ -106,7 +108,7 @@
     const glob = name.replace(/[*?]/g, "?");
     const heard = () => refresh(400);
     const events = { gap: heard };
-    for (const kind of ["registered", "changed", "run-began", "run-ended", "entered", "step-began", "step-ended", "proven", "host-key-pinned", "deployed", "intent", "settled", "found", "progressed", "closed", "faulted", "lost", "back", "quarantined", "waits", "noticed"]) events[kind] = heard;
+    for (const kind of ["registered", "changed", "run-began", "run-ended", "entered", "step-began", "step-ended", "proven", "host-key-pinned", "deployed", "intent", "settled", "found", "progressed", "closed", "faulted", "lost", "back", "quarantined", "waits", "out-of-band", "restored", "noticed"]) events[kind] = heard;
     follow("/v1/events?machine=" + encodeURIComponent(glob), events);
     // Ages grow.
     setInterval(heard, 10000);

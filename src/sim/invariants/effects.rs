@@ -1,0 +1,135 @@
+//! What physically happened, judged by how the machine stood at that moment.
+
+use super::Checker;
+use crate::model::{Control, DomainKind, EngineTime, LimitClass, MachineId};
+use crate::sim::faults::FaultKind;
+use crate::sim::physics::VirtualMachine;
+use crate::sim::truth::{Cause, Effect, What};
+
+impl Checker {
+    /// What physically happened to a machine since the last look.
+    pub fn effects(&mut self, id: MachineId, vm: &VirtualMachine) {
+        let seen = self.watches[id.0 as usize].truth_seen;
+        let news = vm.truth.since(seen);
+        if news.is_empty() {
+            return;
+        }
+        self.watches[id.0 as usize].truth_seen = seen + news.len();
+        for effect in news {
+            self.effect(id, effect, vm);
+        }
+    }
+
+    fn effect(&mut self, id: MachineId, e: &Effect, vm: &VirtualMachine) {
+        let w = &mut self.watches[id.0 as usize];
+        let (mut wipe_twice, mut job_twice) = (false, false);
+        match e.what {
+            What::WipeStarted => {
+                wipe_twice = vm.running_wipes() > 1;
+                job_twice = vm.running_jobs() > 1;
+            }
+            What::SmokeStarted => job_twice = vm.running_jobs() > 1,
+            What::FlashEnded { ok: true, .. } => w.last_flash = e.at,
+            _ => {}
+        }
+        let Cause::Farrier { seq } = e.by else { return };
+        let what = e.what;
+        let name = what.name();
+        let Some(note) = w.intents.iter().rev().find(|i| i.name == seq).cloned() else {
+            self.violate("act-without-intent", e.at, id, || format!("{name} by seq {seq}"));
+            return;
+        };
+        let consequence = matches!(
+            what,
+            What::FlashEnded { .. }
+                | What::FlashBroken { .. }
+                | What::WipeEnded
+                | What::InstallEnded { .. }
+        );
+        if consequence {
+            return;
+        }
+        if note.control == Control::Unmanaged {
+            self.violate("unmanaged-touched", e.at, id, || format!("{name} by seq {seq}"));
+        }
+        if note.untouched {
+            self.violate("adopted-touched", e.at, id, || format!("{name} by seq {seq}"));
+        }
+        if wipe_twice {
+            self.violate("wipe-while-wiping", e.at, id, || format!("seq {seq}"));
+        }
+        if job_twice {
+            self.violate("job-while-job", e.at, id, || format!("{name} by seq {seq}"));
+        }
+        if !what.is_destructive() {
+            return;
+        }
+        if note.held {
+            self.violate("held-touched", e.at, id, || format!("{name} by seq {seq}"));
+        }
+        if note.stopped {
+            self.violate("stopped-touched", e.at, id, || format!("{name} by seq {seq}"));
+        }
+        if note.quarantined {
+            self.violate("quarantined-touched", e.at, id, || format!("{name} by seq {seq}"));
+        }
+        // What was sent to the right machine and met another was swapped under way.
+        let crossed = note.issued.is_some_and(|t| t <= vm.crossed_at) && vm.crossed_at <= e.at;
+        if !e.scene.right_machine && !crossed {
+            self.violate("wrong-machine", e.at, id, || format!("{name} by seq {seq}"));
+        }
+        if what.needs_empty_host() && (e.scene.workloads > 0 || !e.scene.closed) {
+            let n = e.scene.workloads;
+            self.violate("in-use", e.at, id, || format!("{name} with {n} workloads, seq {seq}"));
+        }
+        // A person who starts something between our look and our write can't be seen.
+        let unseen = e.scene.by_hand_since.is_some_and(|t| t + 15_000 > note.at);
+        if e.scene.flashing && !unseen && matches!(what, What::PowerCut | What::BmcReset) {
+            self.violate("write-during-flash", e.at, id, || format!("{name} by seq {seq}"));
+        }
+        if let What::FlashStarted { already, staged, busy, .. } = what {
+            let w = &self.watches[id.0 as usize];
+            let said_so = w.taken_back_at > w.last_flash;
+            let by_hand = vm.dice.log().iter().rev().take(20).any(|i| {
+                matches!(i.kind, FaultKind::HumanFlash | FaultKind::HumanTask)
+                    && i.at <= e.at
+                    && note.at < i.at + 900_000
+            });
+            if already && !by_hand {
+                self.violate("flash-again", e.at, id, || format!("seq {seq}"));
+            }
+            if staged && !said_so && !by_hand {
+                self.violate("flash-while-staged", e.at, id, || format!("seq {seq}"));
+            }
+            if busy && !unseen {
+                self.violate("flash-while-busy", e.at, id, || format!("seq {seq}"));
+            }
+        }
+    }
+
+    /// An update has just started: counts those that physically run in the same rack.
+    pub fn physical_flashes(&mut self, now: EngineTime, id: MachineId, vms: &[VirtualMachine]) {
+        let rack = self.rack_of[id.0 as usize];
+        let Some(limit) = self
+            .limits
+            .iter()
+            .find(|l| l.class == LimitClass::Flash && l.per == DomainKind::Rack)
+            .copied()
+        else {
+            return;
+        };
+        let running = vms
+            .iter()
+            .zip(&self.rack_of)
+            .filter(|(vm, r)| {
+                **r == rack
+                    && vm.tasks.iter().any(|t| {
+                        t.is_told_running() && t.ends > now && matches!(t.by, Cause::Farrier { .. })
+                    })
+            })
+            .count();
+        if running > limit.max as usize {
+            self.violate("physical-limit", now, id, || format!("{running} updates in the rack"));
+        }
+    }
+}
