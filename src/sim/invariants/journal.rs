@@ -2,7 +2,9 @@
 
 use super::justify::not_true;
 use super::{Checker, Intent, bit, difference};
-use crate::model::{Change, Control, EngineTime, Entry, Fault, MachineId, StepEnd, fold, stage};
+use crate::model::{
+    Change, Control, EngineTime, Entry, Fault, FaultClass, MachineId, StepEnd, fold, stage,
+};
 use crate::port::store::{CommitItem, Stopped};
 use crate::sim::physics::{CANARY, VirtualMachine};
 use crate::sim::rng::mix;
@@ -126,7 +128,10 @@ impl Checker {
             }
             Entry::Quarantined { fault } => {
                 self.count_quarantine(now);
-                if self.only_outage(now, id, vm) {
+                // Silence shows itself as such, never as a disk with data or a broken part.
+                let silent =
+                    matches!(fault.class, FaultClass::Transient | FaultClass::OutcomeUnknown);
+                if silent && self.only_outage(now, id, vm) {
                     self.violate("outage-charged", now, id, || entry_text(entry));
                 }
                 let w = &mut self.watches[id.0 as usize];

@@ -92,6 +92,12 @@ impl Checker {
             || vm.sick.is_some();
         let fine = match (fault.class, &*fault.code) {
             (FaultClass::Bug, _) => false,
+            // Installed anew in the time that a restore lost: the old key stays pinned.
+            (FaultClass::Identity, "host-key-changed")
+                if log.iter().any(|i| i.kind == K::OldDatabase) =>
+            {
+                true
+            }
             (FaultClass::Identity, "host-key-changed") => lasting(&[
                 K::CallbackLost,
                 K::SerialSwapped,
