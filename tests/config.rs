@@ -591,6 +591,7 @@ fn read_as_all(text: &str) {
         daemon: source.clone(),
         inventory: vec![source.clone()],
         workflows: vec![source.clone()],
+        remediation: Some(source.clone()),
         catalog: vec![source],
         catalog_root: String::new(),
     };
