@@ -587,7 +587,6 @@ fn a_flood_is_counted_not_printed() {
 fn read_as_all(text: &str) {
     let source = Source::new("f.toml", text);
     let sources = Sources {
-        remediation: None,
         daemon: source.clone(),
         inventory: vec![source.clone()],
         workflows: vec![source.clone()],

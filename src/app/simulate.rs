@@ -75,7 +75,7 @@ pub fn simulate(ask: &Ask) -> ExitCode {
 
 /// The profile of that name or file, or what to print.
 fn profile(name: &str) -> Result<Profile, String> {
-    if !Path::new(name).extension().is_some_and(|e| e == "toml") {
+    if Path::new(name).extension().is_none_or(|e| e != "toml") {
         let known = Profile::NAMES.join(", ");
         return Profile::named(name).ok_or_else(|| {
             format!(
@@ -123,7 +123,7 @@ fn save(recorded: Option<&Script>, path: &Path) {
     }
     match std::fs::write(path, script.to_string()) {
         Ok(()) => {
-            eprintln!("written to {}: `farrier sim --script {}`", path.display(), path.display())
+            eprintln!("written to {}: `farrier sim --script {}`", path.display(), path.display());
         }
         Err(e) => eprintln!("error: `{}` could not be written: {e}", path.display()),
     }

@@ -1,15 +1,17 @@
 //! The director: the engine without I/O. It owns the rows, knows what is due, and turns events
 //! into commands. State changes only when its commit is confirmed.
 
+mod hearing;
+
 use super::event::{Command, Event};
 use super::headroom::{Headroom, bit};
 use super::outages::Outages;
 use crate::decide::explain::{Explanation, explain};
 use crate::decide::outage::Outage;
 use crate::decide::stuck::{self, Stuck};
-use crate::decide::{Decide, Input, Room, Rules, Verdict, probes, reach, retry};
+use crate::decide::{Decide, Input, Room, Rules, Verdict, probes, retry};
 use crate::model::action::Touch;
-use crate::model::facts::{Power, ProbeSet};
+use crate::model::facts::ProbeSet;
 use crate::model::{
     Action, ActionKind, Change, Channel, EngineTime, Entry, Expected, Fault, FaultClass, Machine,
     MachineId, Outcome, Report, fold,
@@ -853,7 +855,7 @@ impl<D: Decide> Director<D> {
             {
                 // Counted where it is now, from its next report on.
                 let silent = std::mem::take(&mut slot.silent);
-                self.outages.moved(id, old, silent & silence::HOST_KNOWN != 0);
+                self.outages.moved(id, old, silent & hearing::HOST_KNOWN != 0);
             }
             let woken = old.map(|old| self.headroom.change(&old, held, 0)).unwrap_or_default();
             self.headroom.change(&expected, 0, held);

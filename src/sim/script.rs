@@ -60,11 +60,10 @@ impl Script {
         site: &[Injected],
         machines: impl IntoIterator<Item = (MachineId, &'a [Injected])>,
     ) -> Script {
-        let fault = |machine, log: &[Injected]| -> Vec<Line> {
+        let fault = |machine: Option<MachineId>, log: &[Injected]| -> Vec<Line> {
             let thrown = log.iter().filter(|i| {
                 // What struck the store is in its own log, what people did in theirs.
-                !i.kind.is_deed()
-                    && (i.kind < FaultKind::CommitFails || machine == None::<MachineId>)
+                !i.kind.is_deed() && (i.kind < FaultKind::CommitFails || machine.is_none())
             });
             thrown
                 .map(|i| {
