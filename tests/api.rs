@@ -82,6 +82,7 @@ async fn machines_are_listed_by_selector_and_page() {
         ("control=unmanaged&stage=discover&desired=none&held=false", 20),
         ("stage=ready", 0),
         ("held=true", 0),
+        ("held_by=restore", 0),
     ] {
         assert_eq!(s.get(&format!("/v1/machines?{query}")).await.1["total"], count, "{query}");
     }

@@ -46,6 +46,8 @@ pub(super) struct ListQuery {
     /// At the step with this key.
     step: Option<String>,
     held: Option<bool>,
+    /// Held by this name; after a restore, `restore` holds.
+    held_by: Option<String>,
     /// Past the SLA of its stage.
     stuck: Option<bool>,
     /// Something was changed behind Farrier's back.
@@ -78,6 +80,7 @@ pub(super) async fn list(
         desired: q.desired,
         step: q.step,
         held: q.held,
+        held_by: q.held_by,
         stuck: q.stuck,
         out_of_band: q.out_of_band,
     }

@@ -39,6 +39,9 @@ pub struct Selector {
     /// Held for maintenance.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub held: Option<bool>,
+    /// Held by this name; after a restore, `restore` holds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub held_by: Option<String>,
     /// Past the SLA of its stage.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stuck: Option<bool>,
@@ -49,8 +52,8 @@ pub struct Selector {
 
 const CONDITIONS: &[&str] = &["ok", "backing-off", "unreachable", "quarantined"];
 const CONTROLS: &[&str] = &["unmanaged", "adopted", "enrolled"];
-const KEYS: &str =
-    "name, pool, rack, stage, step, condition, control, desired, held, stuck, out-of-band";
+const KEYS: &str = "name, pool, rack, stage, step, condition, control, desired, held, held-by, stuck, \
+     out-of-band";
 
 impl Selector {
     /// Reads `pool=h100,stage=ready` as the CLI takes it.
@@ -70,6 +73,7 @@ impl Selector {
                 "control" => &mut s.control,
                 "desired" => &mut s.desired,
                 "step" => &mut s.step,
+                "held-by" => &mut s.held_by,
                 word @ ("held" | "stuck" | "out-of-band") => {
                     let slot = match word {
                         "held" => &mut s.held,
@@ -152,6 +156,7 @@ impl Matcher {
             && is(&s.desired, m.desired.map_or("none", Desired::name))
             && place(&s.step, m.step.as_ref().map(|step| &*step.key))
             && s.held.is_none_or(|held| held == m.hold.is_some())
+            && place(&s.held_by, m.hold.as_ref().map(|h| h.by.as_str()))
             && s.out_of_band.is_none_or(|changed| changed == (m.out_of_band > 0))
             && s.stuck.is_none_or(|stuck| stuck == d.overdue(m.id, now))
     }

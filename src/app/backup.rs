@@ -123,7 +123,7 @@ fn did(path: &Path, done: &Restoration, as_json: bool) {
         done.incarnation, from.incarnation, from.machines, from.open_actions
     );
     println!("next: start the daemon, let it read the machines, look at what is noticed,");
-    println!("      then release them: farrier machine unhold --selector held=true --why …");
+    println!("      then release them: farrier machine unhold --selector held-by=restore --why …");
 }
 
 fn words(copy: &Copy) -> String {

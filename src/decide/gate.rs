@@ -44,6 +44,11 @@ fn interrupts(kind: ActionKind) -> bool {
     ) || kind.class().touches.contains(&Touch::Disk)
 }
 
+/// Was the cluster not asked, and is its word needed for this?
+pub(super) fn unasked(i: &Input<'_>, action: &Action) -> bool {
+    interrupts(action.kind()) && i.profile.cluster.is_some() && !i.report.cluster.was_asked()
+}
+
 /// Only on machines that the cluster does not use: no member, or cordoned and empty.
 fn workloads(i: &Input<'_>, kind: ActionKind) -> Option<Fault> {
     let node = match (i.report.cluster.seen(), i.report.cluster.fault()) {

@@ -250,6 +250,9 @@ fn act(i: &Input<'_>, spec: &StepSpec, action: Action) -> Verdict {
         Weighed::Unread(fault) => return fail(i, spec, vec![], fault, Failed::Read),
         Weighed::InDoubt(fault) => return give_up(i, fault),
     };
+    if presumed.is_none() && gate::unasked(i, &action) {
+        return wait(i, probes::CLUSTER_WORD, 1_000);
+    }
     if presumed.is_none()
         && let Some(fault) = gate::refuse(i, &action)
     {
@@ -274,7 +277,7 @@ fn act(i: &Input<'_>, spec: &StepSpec, action: Action) -> Verdict {
         class.limit.filter(|c| step.is_none_or(|s| s.holds != Some(*c))).into_iter().chain(holds)
     {
         if let Some(full) = i.room.full(i.m.id, wanted) {
-            return wait(i, &format!("room under the limit {full}"), ROOM_MS);
+            return wait(i, &format!("{} {full}", probes::ROOM), ROOM_MS);
         }
     }
     let (expect, baseline) = gate::expectation(i, &action);

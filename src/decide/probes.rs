@@ -33,7 +33,7 @@ pub fn wanted(m: &Machine, profile: &Profile, workflow: &Workflow, now: EngineTi
             // A remedy may follow: what it must know.
             set = set.with(ProbeSet::TASKS);
         }
-        if profile.cluster.is_some() && (failing || disrupts(&spec.step)) {
+        if profile.cluster.is_some() && (failing || disrupts(&spec.step) && may_act(m)) {
             set = set.with(ProbeSet::CLUSTER);
         }
     }
@@ -47,6 +47,18 @@ pub fn wanted(m: &Machine, profile: &Profile, workflow: &Workflow, now: EngineTi
         _ => set,
     }
 }
+
+/// A wait that ends with the next probe: what that one must hold.
+pub const CLUSTER_WORD: &str = "the cluster's word on the node";
+
+/// Asking the cluster is a program's start. While a step waits for something that only time brings
+/// it is not asked; when the wait is over it is, before anything is interrupted.
+fn may_act(m: &Machine) -> bool {
+    m.waiting.as_deref().is_none_or(|w| w == CLUSTER_WORD || w.starts_with(ROOM))
+}
+
+/// How every wait for headroom begins.
+pub const ROOM: &str = "room under the limit";
 
 /// Does the machine back off for something that a remedy may mend?
 fn fails(m: &Machine) -> bool {

@@ -202,6 +202,7 @@ pub fn apply(m: &mut Machine, entry: &Entry, at: EngineTime) -> Result<(), Illeg
                 return Err(refuse("no action is open".into()));
             }
             close(m, *happened, at);
+            m.waiting = None;
             // Launched work was followed to its end; a quarantined machine holds no place beyond.
             if m.is_quarantined()
                 && let Some(step) = &mut m.step

@@ -47,7 +47,7 @@ async fn unhold(site: &Site) {
         assert!(Instant::now() < deadline, "{list}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    let words = ["--api", &site.api_url, "machine", "unhold", "--selector", "held=true"];
+    let words = ["--api", &site.api_url, "machine", "unhold", "--selector", "held-by=restore"];
     let words = [&words[..], &["--why", "looked", "--confirm", &count]].concat();
     run(&words, &[]).await;
 }
