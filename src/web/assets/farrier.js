@@ -108,7 +108,7 @@
     const glob = name.replace(/[*?]/g, "?");
     const heard = () => refresh(400);
     const events = { gap: heard };
-    for (const kind of ["registered", "changed", "run-began", "run-ended", "entered", "step-began", "step-ended", "proven", "host-key-pinned", "deployed", "intent", "settled", "found", "progressed", "closed", "faulted", "lost", "back", "quarantined", "waits", "out-of-band", "restored", "noticed"]) events[kind] = heard;
+    for (const kind of ["registered", "changed", "run-began", "run-ended", "entered", "step-began", "step-ended", "proven", "host-key-pinned", "deployed", "intent", "settled", "found", "progressed", "closed", "faulted", "lost", "back", "quarantined", "waits", "observed", "out-of-band", "restored", "presumed", "excused", "cut", "remedied", "noticed"]) events[kind] = heard;
     follow("/v1/events?machine=" + encodeURIComponent(glob), events);
     // Ages grow.
     setInterval(heard, 10000);
