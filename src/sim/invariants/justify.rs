@@ -120,6 +120,8 @@ impl Checker {
             (FaultClass::Precondition, "workloads-running") => vm.node.workloads(now) > 0,
             (FaultClass::Precondition, "drain-deadline") => lasting(&[K::WorkloadsLate]),
             (FaultClass::Throttled, _) => false,
+            // However long it rested in between; and without a restore there is no such doubt.
+            (_, "restored-in-doubt") => log.iter().any(|i| i.kind == K::OldDatabase),
             // A restored machine keeps its doubt about staged images until it is ready again.
             (_, Fault::VERSION_UNCHANGED) if log.iter().any(|i| i.kind == K::OldDatabase) => true,
             // Without power nothing boots and no node gets ready; nobody told Farrier to power it on.
