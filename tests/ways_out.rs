@@ -437,3 +437,47 @@ fn machines_at_rest_have_a_way_out_too() {
         }
     }
 }
+
+/// A host that was installed by nobody we know of shows another key, for ever.
+#[test]
+fn a_changed_host_key_ends_in_a_new_installation() {
+    let changed =
+        || Fault::new(FaultClass::Identity, Channel::Host, "host-key-changed", "another key");
+    let places = places();
+    let place = &places[0];
+    let say = |m: &mut Machine, change| {
+        let entry = Entry::Changed { change, by: "people".into(), key: "k".into() };
+        fold::apply(m, &entry, NOW).map_err(|e| e.to_string())
+    };
+    let repair = || Change::Repair { why: "reinstalled".into() };
+    let job = Action::StartJob { script: JobScript::Wipe, name: "j".into(), timeout_ms: 60_000 };
+    let report = |power| Report {
+        system: Read::Seen(SystemFacts { identity: identity(), power, ..SystemFacts::default() }),
+        host: Read::Failed(changed()),
+        job: Read::Failed(changed()),
+        ..Report::default()
+    };
+    let (on, off) = (report(Power::On), report(Power::Off));
+    let stages = [Stage::BurnIn, Stage::Retire];
+    let steps = place.workflow.steps.iter().enumerate().filter(|(_, s)| stages.contains(&s.stage));
+    for (index, spec) in steps {
+        let what = format!("{} `{}`", spec.stage, spec.key);
+        let m = Machine { open: Some(open(&job, OpenState::Applied)), ..row(place, index) };
+        let case =
+            |m, report| Case { place, report, outage: None, now: NOW + DAY, m, what: what.clone() };
+        // The job can't be followed: quarantined, and its host is not given away meanwhile.
+        let mut quarantined = case(m, &on);
+        quarantined.look();
+        assert!(quarantined.m.is_quarantined() && quarantined.m.open.is_some(), "{what}");
+        assert!(say(&mut quarantined.m.clone(), repair()).is_err(), "{what}");
+        // No job outlives its host's power.
+        let mut dark = case(quarantined.m, &off);
+        dark.look();
+        assert!(dark.m.open.is_none() && dark.m.is_quarantined(), "{what}");
+        say(&mut dark.m, repair()).unwrap();
+        say(&mut dark.m, Change::Enroll { allow_existing_data: true, desired: Desired::Ready })
+            .unwrap();
+        dark.look();
+        assert_eq!(dark.m.stage, Stage::Discover, "{what}");
+    }
+}

@@ -246,7 +246,8 @@ fn number(m: &Machine, name: &str) -> Option<u64> {
 fn in_doubt(what: String) -> Weighed {
     Weighed::InDoubt(
         Fault::new(FaultClass::OutcomeUnknown, Channel::Engine, "restored-in-doubt", what).hint(
-            "look at the machine; `farrier machine release` does the step again, `farrier machine skip` leaves it out",
+            "look at the machine; `farrier machine release` does the step again, `farrier machine skip` \
+             leaves it out, `farrier machine repair`, then `enroll`, installs it anew",
         ),
     )
 }

@@ -174,7 +174,11 @@ fn changed(place: &str, expected: &PublicKey, shown: &str) -> Fault {
         "host-key-changed",
         format!("{place} does not show its pinned SSH host key"),
     )
-    .hint("another machine at this address, or a reinstalled one; nothing was sent to it")
+    .hint(
+        "another machine at this address, or a reinstalled one; nothing was sent to it. Reinstalled: \
+         `farrier machine repair`, then `enroll`, installs it anew and pins its new key; a job that \
+         is open on it ends when the host is powered off",
+    )
     .evidence(format!(
         "pinned {} {}, shown {shown}",
         expected.algorithm(),

@@ -2,10 +2,11 @@
 //! hourly rounds that look at the rows as people see them, and repairs.
 
 use super::faults::{Dice, FaultKind, Seat};
-use super::physics::{Build, Quirks, Sickness, VirtualMachine};
+use super::physics::{Build, PowerState, Quirks, Sickness, VirtualMachine};
 use super::profile::{MODELS, Profile};
 use super::rng::Rng;
 use super::workflows::{self, RACK};
+use crate::model::stage::is_legal;
 use crate::model::{
     Change, Condition, Control, Desired, EngineTime, Expected, Identity, Machine, MachineId, Stage,
 };
@@ -308,6 +309,23 @@ impl Scenario {
             let patience = if safety { 3 * HOUR } else { HOUR / 2 };
             let tired = vm.sick.is_some() && !rng.chance(20_000);
             if now.since(*since) < patience || tired {
+                return;
+            }
+            // As the fault's hint says: installed anew, its new key is pinned. A job that is open
+            // there can't be followed; it ends with the host's power.
+            let anew = fault.code == "host-key-changed"
+                && row.control == Control::Enrolled
+                && is_legal(row.stage, Stage::Repair);
+            if anew {
+                match (&row.open, vm.power) {
+                    (None, _) => {
+                        plan.push((soon, say(Change::Repair { why: "reinstalled".into() })));
+                    }
+                    (Some(_), PowerState::On) => {
+                        plan.push((soon, Deed::PressPower { machine: id }));
+                    }
+                    (Some(_), _) => {}
+                }
                 return;
             }
             // Some release without looking; most repair first.

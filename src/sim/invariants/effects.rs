@@ -91,7 +91,7 @@ impl Checker {
         {
             self.violate("write-during-flash", e.at, id, || format!("{name} by seq {seq}"));
         }
-        if let What::FlashStarted { already, staged, busy, .. } = what {
+        if let What::FlashStarted { slot, already, staged, busy } = what {
             let w = &self.watches[id.0 as usize];
             let said_so = w.taken_back_at > w.last_flash;
             let by_hand = vm.dice.log().iter().rev().take(20).any(|i| {
@@ -99,10 +99,22 @@ impl Checker {
                     && i.at <= e.at
                     && note.at < i.at + 900_000
             });
+            // Nothing on a BMC's wire shows an image that a person has staged and not activated: the
+            // old version still reads, so it is written over with the same.
+            let before = vm
+                .truth
+                .effects()
+                .iter()
+                .rev()
+                .filter(|x| x.at < e.at)
+                .find(|x| matches!(x.what, What::FlashStarted { slot: s, .. } if s == slot));
+            let theirs = before.is_some_and(|x| {
+                x.by == Cause::Human && matches!(x.what, What::FlashStarted { staged: false, .. })
+            });
             if already && !by_hand {
                 self.violate("flash-again", e.at, id, || format!("seq {seq}"));
             }
-            if staged && !said_so && !by_hand {
+            if staged && !said_so && !by_hand && !theirs {
                 self.violate("flash-while-staged", e.at, id, || format!("seq {seq}"));
             }
             if busy && !unseen {

@@ -1,7 +1,7 @@
 //! Is a quarantine traced to an injected fault, and is what ended as done so in the world?
 
 use super::Checker;
-use crate::model::{EngineTime, Fault, FaultClass, MachineId};
+use crate::model::{EngineTime, Fault, FaultClass, MachineId, Stage};
 use crate::sim::faults::{FaultKind, Injected};
 use crate::sim::physics::{HostState, PowerState, Sickness, VirtualMachine};
 use crate::sim::truth::{Cause, What};
@@ -40,6 +40,8 @@ impl Checker {
         outage
             && vm.sick.is_none()
             && vm.power == PowerState::On
+            // A blank machine was put here by people and sent into service: it never gets ready.
+            && !(vm.host == HostState::Stuck && w.folded.stage == Stage::Join)
             && !(self.killed && self.last_kill >= since)
             && self.last_trouble.is_none_or(|t| t < since)
     }
@@ -118,6 +120,8 @@ impl Checker {
             (FaultClass::Precondition, "workloads-running") => vm.node.workloads(now) > 0,
             (FaultClass::Precondition, "drain-deadline") => lasting(&[K::WorkloadsLate]),
             (FaultClass::Throttled, _) => false,
+            // However long it rested in between; and without a restore there is no such doubt.
+            (_, "restored-in-doubt") => log.iter().any(|i| i.kind == K::OldDatabase),
             // A restored machine keeps its doubt about staged images until it is ready again.
             (_, Fault::VERSION_UNCHANGED) if log.iter().any(|i| i.kind == K::OldDatabase) => true,
             // Without power nothing boots and no node gets ready; nobody told Farrier to power it on.

@@ -80,6 +80,13 @@ impl<D: Decide + Clone> Runner<D> {
         self.host_out[rack].max(self.core_out.1) > self.now
     }
 
+    /// The key that the daemon wants its SSH to see there.
+    fn pinned(&self, id: MachineId) -> Option<String> {
+        let row = self.director.as_ref().and_then(|d| d.machine(id));
+        let line = || self.lines[id.0 as usize].host.host_key.as_deref();
+        row.and_then(|m| m.host_key.as_deref()).or_else(line).map(String::from)
+    }
+
     pub(super) fn probe(
         &mut self,
         machine: MachineId,
@@ -91,12 +98,8 @@ impl<D: Decide + Clone> Runner<D> {
         self.stats.probes += 1;
         let i = machine.0 as usize;
         self.set_scene(i, None);
-        let key = self
-            .director
-            .as_ref()
-            .and_then(|d| d.machine(machine))
-            .and_then(|m| m.host_key.clone());
-        let key = key.as_deref().or(self.lines[i].host.host_key.as_deref());
+        let key = self.pinned(machine);
+        let key = key.as_deref();
         let (bmcs_cut_off, hosts_cut_off) =
             (self.bmcs_cut_off(machine), self.hosts_cut_off(machine));
         let rng = &mut self.rngs[i];
@@ -184,7 +187,14 @@ impl<D: Decide + Clone> Runner<D> {
         let no_host = matches!(a.action, Action::StartJob { .. }) && self.hosts_cut_off(a.machine);
         let deadline = a.action.kind().class().deadline_ms;
         let rest = 1 + self.rngs[i].below(1_000);
+        // A job goes over SSH with the pinned key, or not at all.
+        let key = (a.life == self.life && matches!(a.action, Action::StartJob { .. }))
+            .then(|| self.pinned(a.machine))
+            .flatten();
         let vm = &mut self.vms[i];
+        let stranger = key
+            .and_then(|key| vm.host_fault(Some(&key)))
+            .filter(|f| f.class == FaultClass::Identity);
         let channel = if touches_bmc { Channel::Bmc } else { Channel::Host };
         let failed = |class, code, text: &str| Outcome::Failed {
             fault: Fault::new(class, channel, code, text),
@@ -200,6 +210,8 @@ impl<D: Decide + Clone> Runner<D> {
         let mut over_at = self.now;
         let (outcome, after) = if no_bmc || no_host {
             (Outcome::Failed { fault: Fault::no_answer(channel, "connect timed out") }, rest)
+        } else if let Some(fault) = stranger {
+            (Outcome::Failed { fault }, rest)
         } else {
             match a.meets {
                 Meets::LostBefore => (unknown(), deadline),
