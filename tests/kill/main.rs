@@ -96,6 +96,12 @@ async fn a_daemon_that_is_killed_again_and_again_resumes_and_repeats_nothing() {
     for kill in 1..=kills {
         let fleet = api.fleet().await.unwrap_or_default();
         at_work += u32::from(!people.under_way(&fleet).is_empty());
+        let given_up = people.given_up(&fleet);
+        if !given_up.is_empty() {
+            people.explain(&api, &given_up).await;
+            let kept = site.stop(true).await;
+            panic!("before kill {kill}: healthy and in quarantine; all is kept in {kept:?}");
+        }
         // Orders are under way too when it dies: those are said again, under the same key.
         let sending = async {
             people.send_on(&fleet).await;
@@ -120,6 +126,7 @@ async fn a_daemon_that_is_killed_again_and_again_resumes_and_repeats_nothing() {
             .unwrap_or_else(|e| panic!("after kill {kill}: {e}"));
     }
     let killing = began.elapsed();
+    let in_that_time = truth::tally(&admin::truth(&site.serving.world));
 
     // From here on it lives; every healthy machine goes through a whole round.
     let deadline = Instant::now() + Duration::from_secs(420);
@@ -134,10 +141,13 @@ async fn a_daemon_that_is_killed_again_and_again_resumes_and_repeats_nothing() {
         } else if under_way.is_empty() && fleet.rows.len() == 16 {
             break;
         }
-        if Instant::now() > deadline {
+        let given_up = !people.given_up(&fleet).is_empty();
+        if given_up || Instant::now() > deadline {
             people.explain(&api, &under_way).await;
             println!("{}", admin::truth(&site.serving.world));
-            panic!("the fleet does not arrive; the daemon's last words:\n{}", daemon.tail());
+            let kept = site.stop(true).await;
+            let words = daemon.tail();
+            panic!("the fleet does not arrive; all is kept in {kept:?}; last words:\n{words}");
         }
         tokio::time::sleep(Duration::from_millis(250)).await;
     }
@@ -151,12 +161,13 @@ async fn a_daemon_that_is_killed_again_and_again_resumes_and_repeats_nothing() {
     println!(
         "{kills} kills in {killing:?} ({at_work} with machines under way, {in_commits} in the \
          middle of a commit); {ordered} orders, said {said} times; {entries} journal entries; \
-         {tally:?}"
+         {tally:?}, of these while it was being killed {in_that_time:?}"
     );
     let repeated = truth::repeated(&log);
     assert!(repeated.is_empty(), "done twice: {repeated:#?}");
     for what in ["flash-started", "wipe-started", "install-started", "smoke-started", "power-cut"] {
         assert!(tally.get(what).is_some_and(|n| *n >= 5), "too few `{what}`: {tally:?}");
+        assert!(in_that_time.contains_key(what), "no `{what}` between the kills: {in_that_time:?}");
     }
     site.stop(false).await;
 }
