@@ -388,6 +388,27 @@ fn a_daemon_killed_in_the_middle_asks_before_it_acts() {
 }
 
 #[test]
+fn a_daemon_killed_again_and_again_costs_the_machine_neither_attempts_nor_time() {
+    let mut c = Case::new("1.5");
+    assert_eq!(c.step(), "intent:update-firmware");
+    for kill in 1..=40 {
+        // Died before the call went out.
+        assert_eq!(c.step(), "settled", "kill {kill}");
+        assert_eq!(c.later(250_000).step(), "closed:false faulted:did-not-take", "kill {kill}");
+        c.now = c.m.not_before;
+        assert_eq!(c.step(), "intent:update-firmware", "kill {kill}");
+    }
+    let step = c.m.step.as_ref().unwrap();
+    assert_eq!(step.attempt, 0);
+    assert!(c.now.since(EngineTime(1_000_000)) > 7_200_000, "longer than the step may take");
+    // An answer that was lost while the daemon lived is an attempt as before.
+    let lost = Fault::no_answer(Channel::Bmc, "connection reset");
+    c.apply(Entry::Settled { outcome: Outcome::Unknown { fault: lost } });
+    assert_eq!(c.later(250_000).step(), "closed:false faulted:did-not-take");
+    assert_eq!(c.m.step.as_ref().unwrap().attempt, 1);
+}
+
+#[test]
 fn another_machine_at_the_address_is_quarantined_at_once() {
     let mut c = Case::with_task();
     if let Read::Seen(s) = &mut c.report.system {

@@ -382,6 +382,10 @@ fn settle_down(m: &mut Machine) {
 
 fn close(m: &mut Machine, happened: bool, at: EngineTime) {
     if let (Some(open), Some(step)) = (m.open.take(), &mut m.step) {
+        // What the daemon's end cut is nobody's delay either.
+        if open.interrupted && open.state == OpenState::Unknown && !happened {
+            step.since = step.since + at.since(open.at.max(step.since));
+        }
         if step.acts.len() == ACTS_KEPT {
             step.acts.remove(0);
         }

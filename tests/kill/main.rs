@@ -9,10 +9,14 @@ mod truth;
 use farrier::app::demo::daemon::Daemon;
 use farrier::app::demo::fleet::Api;
 use farrier::app::demo::{Options, Site};
+use farrier::model::Fault;
 use farrier::sim::rng::Rng;
 use farrier::sim::serve::admin;
 use farrier::store::fsck::fsck;
 use people::People;
+use rusqlite::OpenFlags;
+use serde_json::Value;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -29,37 +33,75 @@ fn farrier() -> PathBuf {
 enum Moment {
     /// So many milliseconds after the daemon answers: it works, or still recovers.
     After(u64),
-    /// As soon as something is written to the database's log: in the middle of a commit.
-    MidCommit,
+    /// So many milliseconds after something is written to the database's log: in the middle of a
+    /// commit, or once an intent is durable and its call not yet answered.
+    AfterCommit(u64),
 }
 
 /// `longest_ms`: until the latest kill.
 fn moment(rng: &mut Rng, longest_ms: u64) -> Moment {
     match rng.between(0, 9) {
         0..=1 => Moment::After(rng.between(0, 60)),
-        2..=4 => Moment::MidCommit,
+        2..=3 => Moment::AfterCommit(0),
+        4..=5 => Moment::AfterCommit(rng.between(1, 20)),
         _ => Moment::After(rng.between(60, longest_ms)),
     }
 }
 
 /// Waits for the moment. A commit is waited for at most a second: a fleet may have nothing to say.
 async fn wait(moment: Moment, wal: &Path) -> bool {
-    let ms = match moment {
-        Moment::After(ms) => ms,
-        Moment::MidCommit => {
+    let (ms, commit) = match moment {
+        Moment::After(ms) => (ms, false),
+        Moment::AfterCommit(ms) => {
             let stamp = || std::fs::metadata(wal).ok().map(|m| (m.len(), m.modified().ok()));
             let (before, until) = (stamp(), Instant::now() + Duration::from_secs(1));
-            while Instant::now() < until {
-                if stamp() != before {
-                    return true;
+            while stamp() == before {
+                if Instant::now() > until {
+                    return false;
                 }
                 tokio::task::yield_now().await;
             }
-            return false;
+            (ms, true)
         }
     };
-    tokio::time::sleep(Duration::from_millis(ms)).await;
-    false
+    if ms > 0 {
+        tokio::time::sleep(Duration::from_millis(ms)).await;
+    }
+    commit
+}
+
+/// Actions that were under way when the daemon ended, by kind: how many, and how many of them had
+/// not happened.
+fn interrupted(db: &Path) -> BTreeMap<String, (u32, u32)> {
+    let db = rusqlite::Connection::open_with_flags(db, OpenFlags::SQLITE_OPEN_READ_ONLY);
+    let db = db.expect("the database");
+    let mut entries = db
+        .prepare("SELECT machine, json FROM journal ORDER BY machine, machine_seq")
+        .expect("a journal");
+    let mut rows = entries.query([]).expect("entries");
+    let (mut open, mut found) = (None, BTreeMap::<String, (u32, u32)>::new());
+    while let Some(row) = rows.next().expect("an entry") {
+        let machine: u32 = row.get(0).expect("a machine");
+        let entry: Value =
+            serde_json::from_str(&row.get::<_, String>(1).expect("an entry")).expect("JSON");
+        let is = |what: &str| entry["entry"] == what;
+        if is("intent") {
+            let action = &entry["action"];
+            let more = action["op"].as_str().or(action["script"].as_str()).unwrap_or_default();
+            let kind = format!("{} {more}", action["action"].as_str().expect("an action"));
+            open = Some((machine, kind.trim_end().to_string(), false));
+        } else if let Some((of, kind, cut)) = &mut open
+            && *of == machine
+        {
+            if is("settled") && entry["fault"]["code"] == Fault::INTERRUPTED {
+                *cut = true;
+                found.entry(kind.clone()).or_default().0 += 1;
+            } else if is("closed") && *cut && entry["happened"] == false {
+                found.entry(kind.clone()).or_default().1 += 1;
+            }
+        }
+    }
+    found
 }
 
 async fn database_is_clean(db: &Path, when: &str) -> u64 {
@@ -96,6 +138,12 @@ async fn a_daemon_that_is_killed_again_and_again_resumes_and_repeats_nothing() {
     for kill in 1..=kills {
         let fleet = api.fleet().await.unwrap_or_default();
         at_work += u32::from(!people.under_way(&fleet).is_empty());
+        let given_up = people.given_up(&fleet);
+        if !given_up.is_empty() {
+            people.explain(&api, &given_up).await;
+            let kept = site.stop(true).await;
+            panic!("before kill {kill}: healthy and in quarantine; all is kept in {kept:?}");
+        }
         // Orders are under way too when it dies: those are said again, under the same key.
         let sending = async {
             people.send_on(&fleet).await;
@@ -120,9 +168,11 @@ async fn a_daemon_that_is_killed_again_and_again_resumes_and_repeats_nothing() {
             .unwrap_or_else(|e| panic!("after kill {kill}: {e}"));
     }
     let killing = began.elapsed();
+    let in_that_time = truth::tally(&admin::truth(&site.serving.world));
 
     // From here on it lives; every healthy machine goes through a whole round.
-    let deadline = Instant::now() + Duration::from_secs(420);
+    // Six machines are drained, four at once, for three hours of the world's time at most each.
+    let deadline = Instant::now() + Duration::from_secs(if long { 900 } else { 420 });
     loop {
         if let Some(error) = daemon.check() {
             panic!("{error}");
@@ -134,10 +184,13 @@ async fn a_daemon_that_is_killed_again_and_again_resumes_and_repeats_nothing() {
         } else if under_way.is_empty() && fleet.rows.len() == 16 {
             break;
         }
-        if Instant::now() > deadline {
+        let given_up = !people.given_up(&fleet).is_empty();
+        if given_up || Instant::now() > deadline {
             people.explain(&api, &under_way).await;
             println!("{}", admin::truth(&site.serving.world));
-            panic!("the fleet does not arrive; the daemon's last words:\n{}", daemon.tail());
+            let kept = site.stop(true).await;
+            let words = daemon.tail();
+            panic!("the fleet does not arrive; all is kept in {kept:?}; last words:\n{words}");
         }
         tokio::time::sleep(Duration::from_millis(250)).await;
     }
@@ -148,15 +201,18 @@ async fn a_daemon_that_is_killed_again_and_again_resumes_and_repeats_nothing() {
     let log = admin::truth(&site.serving.world);
     let tally = truth::tally(&log);
     let (ordered, said) = people.words();
+    let cut = interrupted(&db);
     println!(
-        "{kills} kills in {killing:?} ({at_work} with machines under way, {in_commits} in the \
-         middle of a commit); {ordered} orders, said {said} times; {entries} journal entries; \
-         {tally:?}"
+        "{kills} kills in {killing:?} ({at_work} with machines under way, {in_commits} during or \
+         just after a commit); actions cut (and not happened): {cut:?}; {ordered} orders, said {said} times; {entries} journal entries; \
+         {tally:?}, of these while it was being killed {in_that_time:?}"
     );
+    assert!(!cut.is_empty(), "no kill came between an intent and its answer");
     let repeated = truth::repeated(&log);
     assert!(repeated.is_empty(), "done twice: {repeated:#?}");
     for what in ["flash-started", "wipe-started", "install-started", "smoke-started", "power-cut"] {
         assert!(tally.get(what).is_some_and(|n| *n >= 5), "too few `{what}`: {tally:?}");
+        assert!(in_that_time.contains_key(what), "no `{what}` between the kills: {in_that_time:?}");
     }
     site.stop(false).await;
 }

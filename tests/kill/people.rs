@@ -126,6 +126,12 @@ impl<'a> People<'a> {
             .collect()
     }
 
+    /// Machines in quarantine that nothing is wrong with but the daemon's ends.
+    pub(crate) fn given_up(&self, fleet: &Fleet) -> Vec<Row> {
+        let is = |r: &&Row| r.condition == "quarantined" && !self.is_sick(&r.name);
+        fleet.rows.iter().filter(is).cloned().collect()
+    }
+
     /// Healthy machines that have not been through a retirement yet.
     pub(crate) fn new_comers(&self, fleet: &Fleet) -> usize {
         let whole = |n: usize, row: &Row| {
