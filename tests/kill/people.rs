@@ -33,6 +33,8 @@ struct Trip {
     /// Stations that were ordered and acknowledged.
     ordered: usize,
     said: usize,
+    /// Said and not acknowledged: the answer died with the daemon, the order may stand.
+    in_air: bool,
 }
 
 pub(crate) struct People<'a> {
@@ -75,8 +77,9 @@ impl<'a> People<'a> {
     pub(crate) async fn send_on(&mut self, fleet: &Fleet) {
         for (n, row) in fleet.rows.iter().enumerate() {
             let ordered = self.trips.get(&row.name).map_or(0, |t| t.ordered);
+            let in_air = self.trips.get(&row.name).is_some_and(|t| t.in_air);
             let stays = ordered > 0 && (self.is_sick(&row.name) || self.stays(n, ordered));
-            if stays || !self.has_arrived(n, row) {
+            if !in_air && (stays || !self.has_arrived(n, row)) {
                 continue;
             }
             self.say(n, &row.name).await;
@@ -95,6 +98,7 @@ impl<'a> People<'a> {
         let station = round[trip.ordered % round.len()];
         let url = format!("{}/v1/machines/{name}/changes", self.site.api_url);
         trip.said += 1;
+        trip.in_air = true;
         let answer = self
             .http
             .post(url)
@@ -104,7 +108,10 @@ impl<'a> People<'a> {
             .send()
             .await;
         match answer {
-            Ok(answer) if answer.status().is_success() => trip.ordered += 1,
+            Ok(answer) if answer.status().is_success() => {
+                trip.ordered += 1;
+                trip.in_air = false;
+            }
             Ok(answer) if answer.status().is_server_error() => {}
             Ok(answer) => panic!("{name}: {} {:?}", answer.status(), answer.text().await),
             Err(_) => {}
@@ -135,9 +142,9 @@ impl<'a> People<'a> {
     /// Healthy machines that have not been through a retirement yet.
     pub(crate) fn new_comers(&self, fleet: &Fleet) -> usize {
         let whole = |n: usize, row: &Row| {
-            self.trips
-                .get(&row.name)
-                .is_some_and(|t| t.ordered > round(n, self.long).len() || self.stays(n, t.ordered))
+            let through = |t: &Trip| t.ordered > round(n, self.long).len();
+            let trip = self.trips.get(&row.name);
+            trip.is_some_and(|t| !t.in_air && (through(t) || self.stays(n, t.ordered)))
         };
         fleet
             .rows
