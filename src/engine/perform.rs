@@ -59,7 +59,7 @@ impl Context {
 const PROBE_DEADLINE: Duration = Duration::from_secs(90);
 
 /// Reads the wanted parts; channels side by side, parts of one channel one after the other, each
-/// channel within [`PROBE_DEADLINE`].
+/// channel within 90 s.
 pub async fn read(
     c: &Context,
     set: ProbeSet,
