@@ -1,27 +1,27 @@
 //! The director: the engine without I/O. It owns the rows, knows what is due, and turns events
 //! into commands. State changes only when its commit is confirmed.
 
+mod commits;
 mod hearing;
+mod orders;
+mod slot;
+mod view;
 
 use super::event::{Command, Event};
 use super::headroom::{Headroom, bit};
 use super::outages::Outages;
-use crate::decide::explain::{Explanation, explain};
-use crate::decide::outage::Outage;
-use crate::decide::stuck::{self, Stuck};
 use crate::decide::{Decide, Input, Room, Rules, Verdict, probes, retry};
-use crate::model::action::Touch;
 use crate::model::facts::ProbeSet;
 use crate::model::{
-    Action, ActionKind, Change, Channel, EngineTime, Entry, Expected, Fault, FaultClass, Machine,
-    MachineId, Outcome, Report, fold,
+    Action, ActionKind, EngineTime, Entry, Expected, Machine, MachineId, Outcome, Report,
 };
-use crate::port::store::{CommitItem, Committed, Loaded, SiteState, Stopped, StoreError};
+use crate::port::store::{Loaded, SiteState, Stopped};
 use crate::steps::site::{Profile, Site};
 use crate::steps::workflow::Workflow;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use orders::store_fault;
+use slot::Slot;
+use std::collections::{BTreeSet, VecDeque};
 use std::num::NonZeroU64;
-use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 /// How this process runs the engine.
@@ -38,100 +38,6 @@ pub struct Settings {
 enum Then {
     Look(EngineTime),
     Act,
-}
-
-#[derive(Debug)]
-struct Pending {
-    item: Box<CommitItem>,
-    then: Then,
-    tickets: Vec<u64>,
-    /// The store said no: say it again at the slot's due time.
-    failed: bool,
-}
-
-#[derive(Debug)]
-struct Slot {
-    row: Machine,
-    expected: Option<Arc<Expected>>,
-    due: EngineTime,
-    probed_at: EngineTime,
-    /// Read and written as if it stood here; apart, because nearly all machines are at rest.
-    busy: Option<Box<Busy>>,
-    /// Limit classes counted in the headroom: the row's, and those of the row to be.
-    held: u8,
-    /// Who does not answer: bits of [`hearing`].
-    silent: u8,
-}
-
-/// What is under way with a machine.
-#[derive(Debug)]
-struct Busy {
-    probing: Option<NonZeroU64>,
-    /// The row's seq when the probe was sent: what it reads was asked for by that row.
-    asked_at: u64,
-    acting: Option<NonZeroU64>,
-    commit: Option<Box<Pending>>,
-    /// What came while a commit was under way.
-    backlog: VecDeque<Event>,
-    queued: Option<(u16, Arc<str>)>,
-    /// Last report of a machine on its way: for `explain`. Resting machines keep none.
-    last: Option<Box<Report>>,
-}
-
-impl Busy {
-    const NOTHING: Busy = Busy {
-        probing: None,
-        asked_at: 0,
-        acting: None,
-        commit: None,
-        backlog: VecDeque::new(),
-        queued: None,
-        last: None,
-    };
-
-    fn is_nothing(&self) -> bool {
-        self.probing.is_none()
-            && self.acting.is_none()
-            && self.commit.is_none()
-            && self.backlog.is_empty()
-            && self.queued.is_none()
-            && self.last.is_none()
-    }
-}
-
-impl Deref for Slot {
-    type Target = Busy;
-    fn deref(&self) -> &Busy {
-        static NOTHING: Busy = Busy::NOTHING;
-        self.busy.as_deref().unwrap_or(&NOTHING)
-    }
-}
-
-impl DerefMut for Slot {
-    fn deref_mut(&mut self) -> &mut Busy {
-        self.busy.get_or_insert_with(|| Box::new(Busy::NOTHING))
-    }
-}
-
-/// 100,000 machines are resident: 1,000 bytes each, strings and all.
-const _: () = assert!(size_of::<Option<Slot>>() <= 312 && size_of::<Expected>() <= 216);
-
-impl Slot {
-    /// Keeps an event until the commit that is under way is answered.
-    fn later(&mut self, event: Event) {
-        self.backlog.push_back(event);
-    }
-
-    /// The oldest event that was kept.
-    fn kept(&mut self) -> Option<Event> {
-        self.backlog.pop_front()
-    }
-
-    fn tidy(&mut self) {
-        if self.busy.as_ref().is_some_and(|b| b.is_nothing()) {
-            self.busy = None;
-        }
-    }
 }
 
 /// See the module's head.
@@ -228,95 +134,9 @@ impl<D: Decide> Director<D> {
         });
     }
 
-    pub fn machine(&self, id: MachineId) -> Option<&Machine> {
-        self.slot(id).map(|s| &s.row)
-    }
-
-    pub fn expected(&self, id: MachineId) -> Option<&Arc<Expected>> {
-        self.slot(id).and_then(|s| s.expected.as_ref())
-    }
-
-    pub fn machines(&self) -> impl Iterator<Item = &Machine> {
-        self.slots.iter().flatten().map(|s| &s.row)
-    }
-
-    pub fn site(&self) -> &Arc<Site> {
-        &self.site
-    }
-
-    pub fn headroom(&self) -> &Headroom {
-        &self.headroom
-    }
-
-    pub fn stopped(&self) -> Option<&Stopped> {
-        self.state.stopped.as_ref()
-    }
-
-    /// Why the database can't be written at the moment. Until it can, no action starts, and what
-    /// happened meanwhile is kept and written later.
-    pub fn unwritable(&self) -> Option<&str> {
-        self.trouble.as_deref()
-    }
-
-    pub fn observe_only(&self) -> bool {
-        self.settings.observe_only
-    }
-
-    /// When the machine was last read, and when it is looked at next.
-    pub fn times(&self, id: MachineId) -> Option<(EngineTime, EngineTime)> {
-        self.slot(id).map(|s| (s.probed_at, s.due))
-    }
-
-    /// Is the machine past its stage's SLA? For people only.
-    pub fn overdue(&self, id: MachineId, now: EngineTime) -> bool {
-        let Some(slot) = self.slot(id) else { return false };
-        let Some((_, _, workflow)) = self.context(slot) else { return false };
-        stuck::overdue_at(&slot.row, workflow).is_some_and(|at| now >= at)
-    }
-
-    /// The same in words; `None` when it is not.
-    pub fn stuck(&self, id: MachineId, now: EngineTime) -> Option<Stuck> {
-        let slot = self.slot(id)?;
-        let (_, _, workflow) = self.context(slot)?;
-        stuck::stuck(&slot.row, workflow, now)
-    }
-
-    /// Quarantines that the circuit breaker counts now, and how many trip it (0 = off).
-    pub fn breaker(&self, now: EngineTime) -> (usize, u32) {
-        let window = self.site.breaker_window_ms;
-        let counted = self.quarantines.iter().filter(|t| now.since(**t) <= window).count();
-        (counted, self.site.breaker_quarantines)
-    }
-
-    /// Actions that were started and not answered yet: a graceful stop waits for these.
-    pub fn acting(&self) -> usize {
-        self.slots.iter().flatten().filter(|s| s.acting.is_some()).count()
-    }
-
-    /// Commits that are not answered yet.
-    pub fn committing(&self) -> usize {
-        self.slots.iter().flatten().filter(|s| s.commit.is_some()).count()
-    }
-
     /// When the next machine is due.
     pub fn next_due(&self) -> EngineTime {
         self.due.first().map_or(EngineTime::NEVER, |(t, _)| *t)
-    }
-
-    /// The live decision in words; `stored`: facts to use when none were read since the start.
-    pub fn explain(
-        &self,
-        id: MachineId,
-        now: EngineTime,
-        stored: Option<&Report>,
-    ) -> Option<Explanation> {
-        let slot = self.slot(id)?;
-        let empty = Report::default();
-        let report = slot.last.as_deref().or(stored).unwrap_or(&empty);
-        let (expected, profile, workflow) = self.context(slot)?;
-        let room = self.headroom.view(expected);
-        let input = self.input(slot, (expected, profile, workflow), report, &room, now);
-        Some(explain(&self.decider, &input, slot.due))
     }
 
     fn slot(&self, id: MachineId) -> Option<&Slot> {
@@ -365,11 +185,6 @@ impl<D: Decide> Director<D> {
             resumed: self.state.resumed_at,
             outage: self.outages.of(slot.row.id, expected, slot.row.lost_at(), now),
         }
-    }
-
-    /// What machines share and is out now, or was until lately: for the API and metrics.
-    pub fn outages(&self) -> impl Iterator<Item = &Outage> {
-        self.outages.iter()
     }
 
     fn set_due(&mut self, id: MachineId, due: EngineTime) {
@@ -627,311 +442,6 @@ impl<D: Decide> Director<D> {
             .unwrap_or(now + FIRST_LOOK_MS);
         self.commit(id, entries, Then::Look(due), vec![], None, now, out);
     }
-
-    /// Folds the entries into the row to be and asks the store to make them durable.
-    #[allow(clippy::too_many_arguments, reason = "one call shape for every commit")]
-    fn commit(
-        &mut self,
-        id: MachineId,
-        entries: Vec<Entry>,
-        then: Then,
-        tickets: Vec<u64>,
-        facts: Option<Box<Report>>,
-        now: EngineTime,
-        out: &mut Vec<Command>,
-    ) {
-        let Some(slot) = self.slots.get_mut(id.0 as usize).and_then(Option::as_mut) else {
-            return;
-        };
-        let mut row = slot.row.clone();
-        let mut entries = entries;
-        let mut then = then;
-        if let Some(illegal) = entries.iter().find_map(|e| fold::apply(&mut row, e, now).err()) {
-            // A defect of ours: stop with this machine, keep the evidence, harm nothing.
-            let fault = Fault::new(
-                FaultClass::Bug,
-                Channel::Engine,
-                "illegal-entry",
-                format!("a decision does not fit the machine's row: {illegal}"),
-            )
-            .hint("please report this with the machine's history");
-            row = slot.row.clone();
-            entries = vec![Entry::Quarantined { fault }];
-            then = Then::Look(now + 60_000);
-            if fold::apply(&mut row, &entries[0], now).is_err() {
-                self.set_due(id, now + 60_000);
-                return;
-            }
-        }
-        let after = slot.held | held_bits(&row);
-        let before = std::mem::replace(&mut slot.held, after);
-        let item = Box::new(CommitItem {
-            machine: id,
-            after_seq: slot.row.seq,
-            at: now,
-            entries,
-            row,
-            facts,
-        });
-        slot.commit = Some(Box::new(Pending { item: item.clone(), then, tickets, failed: false }));
-        if let Some(expected) = slot.expected.clone() {
-            self.headroom.change(&expected, before, after);
-        }
-        self.set_due(id, EngineTime::NEVER);
-        out.push(Command::Commit(item));
-    }
-
-    fn committed(
-        &mut self,
-        id: MachineId,
-        result: Result<Committed, StoreError>,
-        now: EngineTime,
-        out: &mut Vec<Command>,
-    ) {
-        let Some(slot) = self.slot_mut(id) else { return };
-        let Some(mut pending) = slot.commit.take() else { return };
-        match result {
-            Ok(Committed::Durable) => {}
-            Ok(Committed::Repeated { .. }) => {
-                // Said before, durable before: acknowledged again, done once.
-                let seq = slot.row.seq;
-                for ticket in pending.tickets {
-                    out.push(Command::Ack { ticket, result: Ok(seq) });
-                }
-                self.release(id, now);
-                self.set_due(id, now);
-                self.drain(id, now, out);
-                return;
-            }
-            Ok(Committed::Conflict { stored_seq }) => {
-                let why = format!(
-                    "another process writes this database: {} is at {stored_seq}, expected {}",
-                    pending.item.row.name, pending.item.after_seq
-                );
-                out.push(Command::Halt { why });
-                return;
-            }
-            Err(e @ (StoreError::NotWritten(_) | StoreError::Full(_))) => {
-                self.trouble = Some(e.to_string());
-                pending.failed = true;
-                if let Some(slot) = self.slot_mut(id) {
-                    slot.commit = Some(pending);
-                }
-                self.set_due(id, now + COMMIT_PAUSE_MS);
-                return;
-            }
-            Err(e @ (StoreError::Unknown(_) | StoreError::Unusable(_))) => {
-                out.push(Command::Halt { why: e.to_string() });
-                return;
-            }
-        }
-        let Pending { item, then, tickets, .. } = *pending;
-        let quarantined = item.entries.iter().any(|e| matches!(e, Entry::Quarantined { .. }));
-        slot.row = item.row;
-        slot.last = if slot.row.run.is_some() { item.facts.or(slot.last.take()) } else { None };
-        let seq = slot.row.seq;
-        let lost = slot.row.lost_at();
-        let excused =
-            slot.expected.clone().is_some_and(|e| self.outages.of(id, &e, lost, now).is_some());
-        self.trouble = None;
-        if let Some(stopped) = self.unsaid.take() {
-            self.stopping.push_back((Some(stopped.clone()), 0));
-            out.push(Command::CommitStop { stopped: Some(stopped) });
-        }
-        for ticket in tickets {
-            out.push(Command::Ack { ticket, result: Ok(seq) });
-        }
-        self.release(id, now);
-        // What a domain that is out does to its machines says nothing of our own work.
-        if quarantined && !excused {
-            self.brake(now, out);
-        }
-        match then {
-            Then::Look(due) => self.set_due(id, due.max(now)),
-            Then::Act => self.start(id, now, out),
-        }
-        self.drain(id, now, out);
-    }
-
-    /// The intent is durable: do it, unless something newer says no.
-    fn start(&mut self, id: MachineId, now: EngineTime, out: &mut Vec<Command>) {
-        let no_actions = self.no_actions();
-        let Some(slot) = self.slot_mut(id) else { return };
-        let Some(open) = &slot.row.open else { return };
-        let newer = slot.backlog.iter().any(|e| matches!(e, Event::Change { .. }));
-        if newer || no_actions {
-            let why = if newer { "a newer change came first" } else { "actions are stopped" };
-            let entries = vec![Entry::Settled { outcome: Outcome::Withdrawn { why: why.into() } }];
-            self.commit(id, entries, Then::Look(now), vec![], None, now, out);
-            return;
-        }
-        let (seq, action, expect) = (open.seq, open.action.clone(), open.expect.clone());
-        slot.acting = NonZeroU64::new(seq);
-        if action.kind().class().touches.contains(&Touch::Power) {
-            self.forget_host(id);
-        }
-        out.push(Command::Act { machine: id, seq, action, expect });
-    }
-
-    /// Counts only what the row holds now, and wakes who waited for what became free.
-    fn release(&mut self, id: MachineId, now: EngineTime) {
-        let Some(slot) = self.slots.get_mut(id.0 as usize).and_then(Option::as_mut) else {
-            return;
-        };
-        let after = held_bits(&slot.row);
-        let before = std::mem::replace(&mut slot.held, after);
-        if before == after {
-            return;
-        }
-        if let Some(expected) = slot.expected.clone() {
-            let woken = self.headroom.change(&expected, before, after);
-            self.wake(woken, now);
-        }
-    }
-
-    /// Handles what came while the commit was under way, in order, until the next commit.
-    fn drain(&mut self, id: MachineId, now: EngineTime, out: &mut Vec<Command>) {
-        while let Some(slot) = self.slot_mut(id) {
-            if slot.commit.is_some() {
-                return;
-            }
-            let Some(event) = slot.kept() else { return };
-            self.on(now, event, out);
-        }
-    }
-
-    #[allow(clippy::too_many_arguments, reason = "the event's own parts")]
-    fn change(
-        &mut self,
-        id: MachineId,
-        change: Change,
-        by: String,
-        key: String,
-        ticket: u64,
-        now: EngineTime,
-        out: &mut Vec<Command>,
-    ) {
-        let Some(slot) = self.slot_mut(id) else {
-            let fault = Fault::new(
-                FaultClass::Precondition,
-                Channel::Engine,
-                "no-such-machine",
-                format!("there is no machine {id}"),
-            );
-            out.push(Command::Ack { ticket, result: Err(fault) });
-            return;
-        };
-        if slot.commit.is_some() {
-            slot.later(Event::Change { machine: id, change, by, key, ticket });
-            return;
-        }
-        let entry = Entry::Changed { change, by, key };
-        let mut probe = slot.row.clone();
-        if let Err(illegal) = fold::apply(&mut probe, &entry, now) {
-            let fault = Fault::new(
-                FaultClass::Precondition,
-                Channel::Engine,
-                "not-now",
-                format!("{}: {}", slot.row.name, illegal.why),
-            );
-            out.push(Command::Ack { ticket, result: Err(fault) });
-            return;
-        }
-        self.commit(id, vec![entry], Then::Look(now), vec![ticket], None, now, out);
-    }
-
-    fn expect(
-        &mut self,
-        id: MachineId,
-        expected: Arc<Expected>,
-        now: EngineTime,
-        out: &mut Vec<Command>,
-    ) {
-        if let Some(slot) = self.slots.get_mut(id.0 as usize).and_then(Option::as_mut) {
-            let held = slot.held;
-            let old = slot.expected.replace(expected.clone());
-            if let Some(old) = &old
-                && old.domains != expected.domains
-            {
-                // Counted where it is now, from its next report on.
-                let silent = std::mem::take(&mut slot.silent);
-                self.outages.moved(id, old, silent & hearing::HOST_KNOWN != 0);
-            }
-            let woken = old.map(|old| self.headroom.change(&old, held, 0)).unwrap_or_default();
-            self.headroom.change(&expected, 0, held);
-            self.wake(woken, now);
-            return;
-        }
-        let name = expected.name.clone();
-        self.insert(Machine::blank(id), Some(expected), EngineTime::NEVER);
-        self.due.remove(&(EngineTime::NEVER, id));
-        let due = now + retry::jitter(id, now) % self.settings.spread_ms.max(1);
-        self.commit(id, vec![Entry::Registered { name }], Then::Look(due), vec![], None, now, out);
-    }
-
-    fn reload(&mut self, site: Arc<Site>, now: EngineTime) {
-        // Workflows that runs are pinned to stay known.
-        let mut site = Arc::unwrap_or_clone(site);
-        for slot in self.slots.iter().flatten() {
-            if let Some(run) = &slot.row.run
-                && !site.workflows.contains_key(&run.workflow)
-                && let Some(old) = self.site.workflows.get(&run.workflow)
-            {
-                site.workflows.insert(run.workflow.clone(), old.clone());
-            }
-        }
-        if site.incarnation.is_empty() {
-            site.incarnation = self.site.incarnation.clone();
-        }
-        self.headroom = Headroom::new(site.limits.clone());
-        self.outages.set_rule(site.remediation.outage);
-        self.site = Arc::new(site);
-        // Who waits for room may have some under the new limits.
-        let mut waiting = Vec::new();
-        for slot in self.slots.iter_mut().flatten() {
-            if slot.queued.is_some() {
-                slot.queued = None;
-                slot.tidy();
-                waiting.push(slot.row.id);
-            }
-            if let Some(expected) = &slot.expected {
-                self.headroom.change(expected, 0, slot.held);
-            }
-        }
-        self.wake(waiting, now);
-    }
-
-    /// Too many quarantines in a window stop all actions: the fault is then likely ours or the
-    /// site's, not the machines'.
-    fn brake(&mut self, now: EngineTime, out: &mut Vec<Command>) {
-        let (limit, window) = (self.site.breaker_quarantines, self.site.breaker_window_ms);
-        self.quarantines.push_back(now);
-        while self.quarantines.front().is_some_and(|t| now.since(*t) > window) {
-            self.quarantines.pop_front();
-        }
-        let many = limit > 0 && self.quarantines.len() >= limit as usize;
-        if many && !self.no_actions() {
-            let why = format!(
-                "{} machines were quarantined within {}",
-                self.quarantines.len(),
-                crate::model::time::Span(window)
-            );
-            let stopped = Some(Stopped { by: "circuit-breaker".into(), why, at: now });
-            self.stopping.push_back((stopped.clone(), 0));
-            out.push(Command::CommitStop { stopped });
-        }
-    }
-
-    /// Hashes of the workflows that running runs are pinned to.
-    pub fn pinned(&self) -> BTreeMap<Arc<str>, u32> {
-        let mut pinned = BTreeMap::new();
-        for slot in self.slots.iter().flatten() {
-            if let Some(run) = &slot.row.run {
-                *pinned.entry(run.workflow.clone()).or_insert(0) += 1;
-            }
-        }
-        pinned
-    }
 }
 
 fn held_bits(row: &Machine) -> u8 {
@@ -951,9 +461,4 @@ fn job_name(row: &Machine) -> Option<String> {
         .rev()
         .find(|a| matches!(a.kind, ActionKind::BurnInJob | ActionKind::WipeJob))?;
     Some(last.about.clone())
-}
-
-fn store_fault(e: &StoreError) -> Fault {
-    Fault::new(FaultClass::Transient, Channel::Engine, "not-durable", e.to_string())
-        .hint("nothing was changed; try again once the database can be written")
 }
