@@ -92,7 +92,7 @@ impl Cluster for Nobody {
 
 #[async_trait]
 impl Boot for Nobody {
-    async fn window(&self, _: &str) -> Result<WindowFacts, Fault> {
+    async fn window(&self, _: MachineId, _: &str) -> Result<WindowFacts, Fault> {
         Ok(WindowFacts::default())
     }
     async fn open(&self, _: &WindowOrder) -> Outcome {

@@ -162,17 +162,17 @@ async fn a_host_installs_from_script_to_callback() {
         assert_eq!(site.get(&site.host, path).await.0, 404, "{path} without a window");
     }
     site.open(&order()).await;
-    let facts = site.boot.window(RUN).await.unwrap();
+    let facts = site.boot.window(MachineId(1), RUN).await.unwrap();
     assert!(facts.open && !facts.script_fetched && !facts.seed_fetched);
     assert_eq!(facts.run.as_deref(), Some(RUN));
 
     site.ok("ipxe").await;
-    assert!(site.boot.window(RUN).await.unwrap().script_fetched);
-    assert!(!site.boot.window(RUN).await.unwrap().seed_fetched);
+    assert!(site.boot.window(MachineId(1), RUN).await.unwrap().script_fetched);
+    assert!(!site.boot.window(MachineId(1), RUN).await.unwrap().seed_fetched);
     site.ok("meta-data").await;
-    assert!(!site.boot.window(RUN).await.unwrap().seed_fetched);
+    assert!(!site.boot.window(MachineId(1), RUN).await.unwrap().seed_fetched);
     let seed = site.seed().await;
-    assert!(site.boot.window(RUN).await.unwrap().seed_fetched);
+    assert!(site.boot.window(MachineId(1), RUN).await.unwrap().seed_fetched);
     assert_eq!(seed, site.seed().await, "the seed is the same each time");
     assert_eq!(seed["run"], RUN);
     assert_eq!(seed["image"], "ubuntu-24.04-gpu");
@@ -183,7 +183,7 @@ async fn a_host_installs_from_script_to_callback() {
     assert_eq!(token.len(), 32, "128 bits as hex");
     let body = json!({"token": token, "ok": true, "host_key": format!("{KEY} root@gpu-001")});
     assert_eq!(site.call(&site.host, &body).await, 200);
-    let said = site.boot.window(RUN).await.unwrap().callback.unwrap();
+    let said = site.boot.window(MachineId(1), RUN).await.unwrap().callback.unwrap();
     assert!(said.ok);
     assert_eq!(said.host_key.as_deref(), Some(KEY), "the comment is not part of a key");
     assert_eq!(site.pokes(), [MachineId(1); 3], "script, seed, callback; nothing twice");
@@ -192,14 +192,14 @@ async fn a_host_installs_from_script_to_callback() {
     for path in ["ipxe", "meta-data", "user-data", "seed.json"] {
         assert_eq!(site.get(&site.host, path).await.0, 404, "{path} after the callback");
     }
-    assert!(site.boot.window(RUN).await.unwrap().open, "open for the engine until it closes it");
+    assert!(site.boot.window(MachineId(1), RUN).await.unwrap().open, "open for the engine until it closes it");
     assert!(matches!(site.boot.close(RUN).await, Outcome::Applied { .. }));
-    let facts = site.boot.window(RUN).await.unwrap();
+    let facts = site.boot.window(MachineId(1), RUN).await.unwrap();
     assert!(!facts.open && facts.callback.is_some());
     assert_eq!(site.call(&site.host, &body).await, 404);
     assert!(matches!(site.boot.close(RUN).await, Outcome::Applied { .. }), "closing is idempotent");
     assert!(matches!(site.boot.close("no-such-run").await, Outcome::Applied { .. }));
-    assert!(site.boot.window("no-such-run").await.unwrap().run.is_none());
+    assert!(site.boot.window(MachineId(1), "no-such-run").await.unwrap().run.is_none());
 }
 
 #[tokio::test]
@@ -210,7 +210,7 @@ async fn a_restart_keeps_window_token_and_source() {
     let seed = site.seed().await;
 
     let site = site.restart().await;
-    let facts = site.boot.window(RUN).await.unwrap();
+    let facts = site.boot.window(MachineId(1), RUN).await.unwrap();
     assert!(facts.open && facts.script_fetched && facts.seed_fetched);
     assert_eq!(site.seed().await, seed, "the same token after the restart");
     let stranger = client_from("127.0.0.3");
@@ -219,13 +219,13 @@ async fn a_restart_keeps_window_token_and_source() {
     assert_eq!(site.call(&site.host, &body).await, 200);
 
     let site = site.restart().await;
-    let facts = site.boot.window(RUN).await.unwrap();
+    let facts = site.boot.window(MachineId(1), RUN).await.unwrap();
     assert_eq!(facts.callback.unwrap().host_key.as_deref(), Some(KEY));
     assert_eq!(site.call(&site.host, &body).await, 200, "the first answer was lost: 200 again");
     assert_eq!(site.get(&site.host, "ipxe").await.0, 404);
     site.boot.close(RUN).await;
     let site = site.restart().await;
-    assert!(!site.boot.window(RUN).await.unwrap().open);
+    assert!(!site.boot.window(MachineId(1), RUN).await.unwrap().open);
     assert_eq!(site.call(&site.host, &body).await, 404);
 }
 
@@ -247,7 +247,7 @@ async fn the_first_address_owns_the_window() {
         assert!(!response.text().await.unwrap().contains(&token));
     }
     assert_eq!(site.call(&stranger, &done(&token)).await, 409);
-    assert!(site.boot.window(RUN).await.unwrap().callback.is_none());
+    assert!(site.boot.window(MachineId(1), RUN).await.unwrap().callback.is_none());
     assert_eq!(site.call(&site.host, &done(&token)).await, 200);
 }
 
@@ -258,7 +258,7 @@ async fn a_head_binds_nothing() {
     let curious = client_from("127.0.0.3");
     let response = curious.head(site.url("ipxe")).send().await.unwrap();
     assert_eq!(response.status(), 200);
-    assert!(!site.boot.window(RUN).await.unwrap().script_fetched);
+    assert!(!site.boot.window(MachineId(1), RUN).await.unwrap().script_fetched);
     assert!(site.pokes().is_empty());
     site.ok("ipxe").await;
 }
@@ -278,7 +278,7 @@ async fn a_wrong_token_is_refused_and_then_slowed_down() {
     // Per source: another one gets its own answer.
     let stranger = client_from("127.0.0.3");
     assert_eq!(site.call(&stranger, &done("")).await, 403);
-    assert!(site.boot.window(RUN).await.unwrap().callback.is_none());
+    assert!(site.boot.window(MachineId(1), RUN).await.unwrap().callback.is_none());
 }
 
 #[tokio::test]
@@ -295,7 +295,7 @@ async fn a_callback_counts_once() {
     let count = |s: u16| answers.iter().filter(|a| a.status() == s).count();
     assert_eq!((count(200), count(410)), (1, 15));
     let winner = answers.iter().position(|a| a.status() == 200).unwrap();
-    let said = site.boot.window(RUN).await.unwrap().callback.unwrap();
+    let said = site.boot.window(MachineId(1), RUN).await.unwrap().callback.unwrap();
     assert_eq!(said.message.unwrap(), format!("call {winner}"));
 }
 
@@ -330,7 +330,7 @@ async fn malformed_callbacks_consume_nothing() {
     assert_eq!(response.status(), 400);
     let large = json!({"token": token, "ok": true, "message": "x".repeat(16 * 1024)});
     assert_eq!(site.call(&site.host, &large).await, 413);
-    assert!(site.boot.window(RUN).await.unwrap().callback.is_none());
+    assert!(site.boot.window(MachineId(1), RUN).await.unwrap().callback.is_none());
     assert_eq!(site.call(&site.host, &done(&token)).await, 200);
 }
 
@@ -350,10 +350,10 @@ async fn a_new_attempt_is_a_new_window_and_the_same_order_twice_is_one() {
     let old = site.token().await;
     assert_eq!(old, token_of(&before));
     site.call(&site.host, &json!({"token": old, "ok": false, "message": "disks hold data"})).await;
-    assert!(!site.boot.window(RUN).await.unwrap().callback.unwrap().ok);
+    assert!(!site.boot.window(MachineId(1), RUN).await.unwrap().callback.unwrap().ok);
 
     site.open(&order()).await;
-    let facts = site.boot.window(RUN).await.unwrap();
+    let facts = site.boot.window(MachineId(1), RUN).await.unwrap();
     assert!(facts.open && !facts.seed_fetched && facts.callback.is_none());
     // The host comes back with another lease, and the old attempt's word is worth nothing.
     let moved = client_from("127.0.0.4");
@@ -381,12 +381,12 @@ async fn one_mac_waits_for_one_machine() {
     assert_eq!(fault.code, "mac-in-use");
     assert!(fault.message.contains("gpu-001") && fault.message.contains("gpu-002"));
     assert_eq!(site.seed().await["run"], RUN, "the first one is untouched");
-    assert!(site.boot.window(&twin.run).await.unwrap().run.is_none());
+    assert!(site.boot.window(MachineId(1), &twin.run).await.unwrap().run.is_none());
 
     // The same machine's next run takes over from one that never closed its window.
     let next = WindowOrder { run: "0badcafe-m1-8".into(), ..order() };
     site.open(&next).await;
-    assert!(!site.boot.window(RUN).await.unwrap().open);
+    assert!(!site.boot.window(MachineId(1), RUN).await.unwrap().open);
     assert_eq!(site.seed().await["run"], "0badcafe-m1-8");
     site.boot.close(&next.run).await;
     site.open(&twin).await;
@@ -429,11 +429,11 @@ async fn an_answer_waits_for_the_disk() {
     fs::rename(site.file(), site.state.path().join("aside")).unwrap();
     fs::create_dir_all(site.file().join("in-the-way")).unwrap();
     assert_eq!(site.get(&site.host, "ipxe").await.0, 503);
-    assert!(!site.boot.window(RUN).await.unwrap().script_fetched, "memory is not ahead of disk");
+    assert!(!site.boot.window(MachineId(1), RUN).await.unwrap().script_fetched, "memory is not ahead of disk");
     assert_eq!(site.call(&site.host, &done(&token)).await, 503);
-    assert!(site.boot.window(RUN).await.unwrap().callback.is_none());
+    assert!(site.boot.window(MachineId(1), RUN).await.unwrap().callback.is_none());
     assert!(matches!(site.boot.close(RUN).await, Outcome::Failed { .. }));
-    assert!(site.boot.window(RUN).await.unwrap().open);
+    assert!(site.boot.window(MachineId(1), RUN).await.unwrap().open);
     assert!(site.pokes().is_empty());
     // The disk is well again.
     fs::remove_dir_all(site.file()).unwrap();
@@ -463,7 +463,7 @@ async fn files_are_private_and_old_ones_go() {
     let site = site.restart().await;
     assert!(!site.file().exists());
     assert!(!dir.join(".staged-x").exists());
-    assert!(site.boot.window(RUN).await.unwrap().run.is_none());
+    assert!(site.boot.window(MachineId(1), RUN).await.unwrap().run.is_none());
     site.open(&order()).await;
 }
 
@@ -478,7 +478,7 @@ async fn two_open_windows_of_one_mac_are_never_both_served() {
     twin["opened_at"] = json!(twin["opened_at"].as_u64().unwrap() + 5);
     fs::write(site.file().with_file_name("0badcafe-m2-9.json"), twin.to_string()).unwrap();
     let site = site.restart().await;
-    assert!(!site.boot.window(RUN).await.unwrap().open);
+    assert!(!site.boot.window(MachineId(1), RUN).await.unwrap().open);
     assert_eq!(site.seed().await["run"], "0badcafe-m2-9");
 }
 
@@ -522,7 +522,7 @@ async fn the_shipped_callback_script_calls_back() {
         .replace("/run/farrier-callback", root.path().join("farrier-callback").to_str().unwrap());
     let run = tokio::process::Command::new("sh").arg("-c").arg(&script).output().await.unwrap();
     assert!(run.status.success(), "{run:?}");
-    let said = site.boot.window(RUN).await.unwrap().callback.unwrap();
+    let said = site.boot.window(MachineId(1), RUN).await.unwrap().callback.unwrap();
     assert!(said.ok);
     assert_eq!(said.host_key.as_deref(), Some(KEY));
     let left: Vec<_> = fs::read_dir(root.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
@@ -565,7 +565,7 @@ fn the_token_is_in_no_log_and_no_debug_output() {
         site.call(&site.host, &done(&format!("{token}x"))).await;
         site.call(&site.host, &json!({"token": token, "ok": 1})).await;
         site.call(&site.host, &done(&token)).await;
-        let facts = site.boot.window(RUN).await.unwrap();
+        let facts = site.boot.window(MachineId(1), RUN).await.unwrap();
         let shown = format!("{:?} {:?} {facts:?}", site.boot, order());
         site.boot.close(RUN).await;
         // The file may have been cut short by somebody: that is reported, without its text.
@@ -810,18 +810,18 @@ async fn a_window_that_no_run_waits_for_is_closed_unless_a_host_is_at_it() {
     site.open(&order()).await;
     let current = |_, run: &str| run == RUN;
     assert_eq!(site.boot.close_strays(current).await.unwrap(), 0);
-    assert!(site.boot.window(RUN).await.unwrap().open);
+    assert!(site.boot.window(MachineId(1), RUN).await.unwrap().open);
     // A restored database knows another run; this one was fetched, so an installation may run.
     site.ok("ipxe").await;
     let nobody = |_, _: &str| false;
     assert_eq!(site.boot.close_strays(nobody).await.unwrap(), 0);
-    assert!(site.boot.window(RUN).await.unwrap().open);
+    assert!(site.boot.window(MachineId(1), RUN).await.unwrap().open);
 
     let site = Site::new().await;
     site.open(&order()).await;
     assert_eq!(site.boot.close_strays(nobody).await.unwrap(), 1);
-    assert!(!site.boot.window(RUN).await.unwrap().open);
+    assert!(!site.boot.window(MachineId(1), RUN).await.unwrap().open);
     let site = site.restart().await;
-    assert!(!site.boot.window(RUN).await.unwrap().open, "and it stays so");
+    assert!(!site.boot.window(MachineId(1), RUN).await.unwrap().open, "and it stays so");
     assert_eq!(site.get(&site.host, "ipxe").await.0, 404);
 }

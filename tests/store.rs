@@ -602,9 +602,9 @@ async fn secrets_are_sealed_and_need_their_key() {
     secrets.set("bmc", "root", &Secret::new("old")).await.unwrap();
     secrets.set("bmc", "root", &Secret::new(canary)).await.unwrap();
     secrets.set("ipmi", "admin", &Secret::new(canary)).await.unwrap();
-    let (user, value) = secrets.get("bmc").await.unwrap().unwrap();
+    let (user, value) = secrets.get("bmc").unwrap().unwrap();
     assert_eq!((user.as_str(), value.expose()), ("root", canary));
-    assert!(secrets.get("nope").await.unwrap().is_none());
+    assert!(secrets.get("nope").unwrap().is_none());
     let names: Vec<String> = secrets.list().await.unwrap().into_iter().map(|l| l.name).collect();
     assert_eq!(names, ["bmc", "ipmi"]);
     let key_text = std::fs::read_to_string(&key_path).unwrap();
@@ -617,10 +617,10 @@ async fn secrets_are_sealed_and_need_their_key() {
 
     // A sealed value counts for its own row only.
     p.sql("UPDATE secret SET sealed = (SELECT sealed FROM secret WHERE name = 'ipmi')");
-    let why = secrets.get("bmc").await.unwrap_err().to_string();
+    let why = secrets.get("bmc").unwrap_err().to_string();
     assert!(why.contains("can't be opened"), "{why}");
     p.sql("UPDATE secret SET user = 'x' WHERE name = 'ipmi'");
-    assert!(secrets.get("ipmi").await.is_err());
+    assert!(secrets.get("ipmi").is_err());
     assert!(secrets.remove("bmc").await.unwrap());
     assert!(!secrets.remove("bmc").await.unwrap());
     secrets.set("ipmi", "admin", &Secret::new(canary)).await.unwrap();
@@ -634,7 +634,7 @@ async fn secrets_are_sealed_and_need_their_key() {
     assert!(why.contains("does not open"), "{why}");
     let key = Key::read(&KeyFrom::File(key_path)).unwrap();
     let secrets = store.secrets(key).await.unwrap();
-    assert_eq!(secrets.get("ipmi").await.unwrap().unwrap().1.expose(), canary);
+    assert_eq!(secrets.get("ipmi").unwrap().unwrap().1.expose(), canary);
 }
 
 #[test]

@@ -41,8 +41,6 @@ pub(super) struct Shared {
     pub(super) settings: Settings,
     inbox: Inbox,
     index: Mutex<Index>,
-    /// Openings and closings go one after the other: they look at several windows.
-    order: AsyncMutex<()>,
     pub(super) templates: Templates,
     pub(super) throttle: Mutex<Throttle>,
 }
@@ -50,9 +48,31 @@ pub(super) struct Shared {
 #[derive(Debug, Default)]
 struct Index {
     by_run: BTreeMap<String, Slot>,
-    /// Open windows only.
-    by_mac: BTreeMap<Mac, String>,
+    /// Open windows, and those that are being opened.
+    by_mac: BTreeMap<Mac, Claim>,
+    by_machine: BTreeMap<MachineId, Lane>,
+    /// When files of old runs were last looked for, in s since 1970.
+    swept_at: u64,
 }
+
+#[derive(Clone, Debug)]
+struct Claim {
+    run: String,
+    machine: MachineId,
+    name: String,
+}
+
+/// What is done to the windows of one machine goes one after the other; a slow disk under one
+/// machine's file keeps no other waiting.
+#[derive(Clone, Debug, Default)]
+struct Lane {
+    turn: Arc<AsyncMutex<()>>,
+    /// The run whose window is open, and its MAC.
+    open: Option<(String, Mac)>,
+}
+
+/// How often files of old runs are looked for.
+const SWEEP_S: u64 = 86_400;
 
 impl BootServer {
     /// Reads the windows back from `<state_dir>/boot-windows`; blocks for as long as that takes.
@@ -64,7 +84,7 @@ impl BootServer {
         let mut windows = files.load()?;
         // The youngest first: should two claim one MAC, it is the one that is waited for.
         windows.sort_by_key(|w| std::cmp::Reverse((w.opened_at, w.changed_at)));
-        let mut index = Index::default();
+        let mut index = Index { swept_at: now_s(), ..Index::default() };
         for mut w in windows {
             if is_old(&w, &settings) {
                 files.remove(&w.run)?;
@@ -77,7 +97,7 @@ impl BootServer {
                 files.write(&w)?;
             }
             if w.open {
-                index.by_mac.insert(w.mac.clone(), w.run.clone());
+                index.claim(&w.mac, &w.run, w.machine, &w.name);
             }
             index.by_run.insert(w.run.clone(), Arc::new(AsyncMutex::new(w)));
         }
@@ -86,7 +106,6 @@ impl BootServer {
             settings,
             inbox,
             index: Mutex::new(index),
-            order: AsyncMutex::new(()),
             templates,
             throttle: Mutex::default(),
         })))
@@ -137,8 +156,14 @@ impl BootServer {
 
 #[async_trait]
 impl Boot for BootServer {
-    async fn window(&self, run: &str) -> Result<WindowFacts, Fault> {
-        match self.0.by_run(run) {
+    async fn window(&self, machine: MachineId, run: &str) -> Result<WindowFacts, Fault> {
+        let slot = {
+            let index = self.0.index();
+            let open = || index.by_machine.get(&machine)?.open.as_ref().map(|(run, _)| run);
+            let own = index.by_run.get(run);
+            own.or_else(|| index.by_run.get(open()?)).cloned()
+        };
+        match slot {
             Some(slot) => Ok(slot.lock().await.facts()),
             None => Ok(WindowFacts::default()),
         }
@@ -151,13 +176,26 @@ impl Boot for BootServer {
 
     async fn close(&self, run: &str) -> Outcome {
         let (shared, run) = (self.0.clone(), run.to_string());
-        outcome(
-            finish(async move {
-                let _turn = shared.order.lock().await;
-                shared.close_window(&run).await
-            })
-            .await,
-        )
+        outcome(finish(async move { shared.close_window(&run).await }).await)
+    }
+}
+
+impl Index {
+    /// The run's window answers this MAC, and no other one.
+    fn claim(&mut self, mac: &Mac, run: &str, machine: MachineId, name: &str) {
+        let lane = self.by_machine.entry(machine).or_default();
+        if let Some((_, before)) = lane.open.replace((run.into(), mac.clone())) {
+            self.by_mac.remove(&before);
+        }
+        let claim = Claim { run: run.into(), machine, name: name.into() };
+        self.by_mac.insert(mac.clone(), claim);
+    }
+
+    fn release(&mut self, machine: MachineId, run: &str) {
+        let Some(lane) = self.by_machine.get_mut(&machine) else { return };
+        if let Some((_, mac)) = lane.open.take_if(|(open, _)| open == run) {
+            self.by_mac.remove(&mac);
+        }
     }
 }
 
@@ -173,54 +211,58 @@ impl Shared {
 
     pub(super) fn by_mac(&self, mac: &Mac) -> Option<Slot> {
         let index = self.index();
-        index.by_run.get(index.by_mac.get(mac)?).cloned()
+        index.by_run.get(&index.by_mac.get(mac)?.run).cloned()
     }
 
     async fn open_window(self: &Arc<Self>, order: &WindowOrder) -> Result<(), Fault> {
         let mac = check(order)?;
-        let _turn = self.order.lock().await;
-        let slots: Vec<Slot> = self.index().by_run.values().cloned().collect();
-        let mut older = Vec::new();
-        for slot in slots {
-            let w = slot.lock().await;
-            if w.run == order.run {
-                continue;
-            } else if w.open && w.machine == order.machine {
-                older.push(w.run.clone());
-            } else if w.open && w.mac == mac {
-                return Err(mac_in_use(order, &mac, &w));
-            } else if !w.open && is_old(&w, &self.settings) {
-                self.forget(&w.run).await;
+        let turn = self.index().by_machine.entry(order.machine).or_default().turn.clone();
+        let _turn = turn.lock().await;
+        let older = {
+            let mut index = self.index();
+            if let Some(other) = index.by_mac.get(&mac).filter(|c| c.machine != order.machine) {
+                return Err(mac_in_use(order, &mac, other));
             }
-        }
+            let older = index.by_machine.get(&order.machine).and_then(|l| l.open.clone());
+            // Before anything is written: no other machine can take the MAC meanwhile.
+            index.claim(&mac, &order.run, order.machine, &order.name);
+            older.filter(|(run, _)| *run != order.run)
+        };
         // A run that ended without closing its window. Closed first, so that a kill in between
         // can't leave two windows for one machine.
-        for run in older {
-            self.close_window(&run).await?;
+        if let Some((run, mac)) = older
+            && let Err(fault) = self.close_window(&run).await
+        {
+            self.index().claim(&mac, &run, order.machine, &order.name);
+            return Err(fault);
         }
+        if let Err(fault) = self.put_window(order, &mac).await {
+            self.index().release(order.machine, &order.run);
+            return Err(fault);
+        }
+        self.warn_without_kernel(order).await;
+        self.sweep().await;
+        Ok(())
+    }
+
+    async fn put_window(&self, order: &WindowOrder, mac: &Mac) -> Result<(), Fault> {
         match self.by_run(&order.run) {
             Some(slot) => {
                 let mut held = slot.lock().await;
                 // Nobody was here: opening twice is opening once. Else this is a new attempt, and
                 // what an earlier one started must not be able to answer for it.
-                let token = held.token.clone().filter(|_| held.untouched() && held.mac == mac);
-                let window = new_window(order, &mac, token)?;
+                let token = held.token.clone().filter(|_| held.untouched() && held.mac == *mac);
+                let window = new_window(order, mac, token)?;
                 self.write(&window).await?;
                 *held = window;
             }
             None => {
-                let window = new_window(order, &mac, None)?;
+                let window = new_window(order, mac, None)?;
                 self.write(&window).await?;
                 let slot = Arc::new(AsyncMutex::new(window));
                 self.index().by_run.insert(order.run.clone(), slot);
             }
         }
-        {
-            let mut index = self.index();
-            index.by_mac.retain(|_, run| *run != order.run);
-            index.by_mac.insert(mac, order.run.clone());
-        }
-        self.warn_without_kernel(order).await;
         Ok(())
     }
 
@@ -233,11 +275,30 @@ impl Shared {
             self.write(&closed).await?;
             *slot = closed;
         }
-        let mut index = self.index();
-        if index.by_mac.get(&slot.mac).is_some_and(|r| r == run) {
-            index.by_mac.remove(&slot.mac);
-        }
+        self.index().release(slot.machine, run);
         Ok(())
+    }
+
+    /// Removes what is left of runs of long ago.
+    async fn sweep(&self) {
+        let slots: Vec<Slot> = {
+            let mut index = self.index();
+            let now = now_s();
+            if now.saturating_sub(index.swept_at) < SWEEP_S {
+                return;
+            }
+            index.swept_at = now;
+            index.by_run.values().cloned().collect()
+        };
+        for slot in slots {
+            let old = {
+                let w = slot.lock().await;
+                (!w.open && is_old(&w, &self.settings)).then(|| w.run.clone())
+            };
+            if let Some(run) = old {
+                self.forget(&run).await;
+            }
+        }
     }
 
     async fn forget(&self, run: &str) {
@@ -355,7 +416,7 @@ fn check(order: &WindowOrder) -> Result<Mac, Fault> {
     Ok(mac)
 }
 
-fn mac_in_use(order: &WindowOrder, mac: &Mac, other: &Window) -> Fault {
+fn mac_in_use(order: &WindowOrder, mac: &Mac, other: &Claim) -> Fault {
     Fault::new(
         FaultClass::Precondition,
         Channel::Boot,

@@ -402,9 +402,10 @@ fn update(
         (None, Some(_)) => Still("the task to be listed again"),
         (None, None) => match fresh {
             Some(task) => Found(task.uri.clone()),
-            // After a restore the list may have been lost with a BMC reset in between: as taken.
-            None if late && (open.state == OpenState::Applied || i.m.restored.is_some()) => {
-                Happened("taken, no task was named; the version will decide".into())
+            // Its answer may have been lost after the BMC took it, and its task with a BMC reset: an
+            // image may be staged. It is activated first, and only the re-read version takes it back.
+            None if late && (open.state != OpenState::Intended || i.m.restored.is_some()) => {
+                Happened("perhaps taken, no task was named; the version will decide".into())
             }
             None if late => DidNot("no new task, and the version is the old one".into()),
             None => Still("the update's task to appear"),

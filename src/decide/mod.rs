@@ -245,6 +245,7 @@ const ROOM_MS: u64 = 900_000;
 fn act(i: &Input<'_>, spec: &StepSpec, action: Action) -> Verdict {
     let (action, presumed) = match restored::weigh(i, &action) {
         Weighed::AsWanted => (action, None),
+        Weighed::First(instead) => (instead, None),
         Weighed::Presume(instead, why) => (instead, Some(why)),
         Weighed::Wait(what) => return wait(i, &what, 30_000),
         Weighed::Unread(fault) => return fail(i, spec, vec![], fault, Failed::Read),

@@ -19,6 +19,8 @@ use crate::steps::site::Profile;
 pub(super) enum Weighed {
     /// Nothing speaks against it: as on any other machine.
     AsWanted,
+    /// What the lost time left there would make it do something else: this goes before it.
+    First(Action),
     /// This may have been done already: take it as launched. The text is for people.
     Presume(Action, String),
     Wait(String),
@@ -35,7 +37,7 @@ pub(super) fn reads(m: &Machine, profile: &Profile) -> ProbeSet {
         set = set.with(ProbeSet::FIRMWARE).with(ProbeSet::TASKS);
     }
     if m.hold.is_some() || m.step.is_some() {
-        set = set.with(ProbeSet::HOST);
+        set = set.with(ProbeSet::HOST).with(ProbeSet::BOOT);
     }
     if profile.cluster.is_some() && (m.hold.is_some() || m.step.is_some()) {
         set = set.with(ProbeSet::CLUSTER);
@@ -95,6 +97,9 @@ pub(super) fn weigh(i: &Input<'_>, action: &Action) -> Weighed {
         && class.touches.contains(&Touch::Bmc)
     {
         return Weighed::Wait("what was sent before the restore to show itself".into());
+    }
+    if let Some(left) = window_left(i, action) {
+        return left;
     }
     match action {
         Action::UpdateFirmware { component, .. } => {
@@ -185,9 +190,26 @@ pub(super) fn weigh(i: &Input<'_>, action: &Action) -> Weighed {
     }
 }
 
+/// A boot window of the lost time and, on the BMC, an override that goes with it: the next start of
+/// the host would write an image that nobody has asked for since. Closed first; the host then finds
+/// no image and boots its disk.
+fn window_left(i: &Input<'_>, action: &Action) -> Option<Weighed> {
+    let Action::Power { op: PowerOp::On | PowerOp::ForceRestart } = action else { return None };
+    if i.m.happened(ActionKind::OpenBootWindow).is_some() {
+        return None;
+    }
+    match &i.report.boot {
+        Read::Seen(w) if w.open => {
+            w.run.clone().map(|run| Weighed::First(Action::CloseBootWindow { run }))
+        }
+        Read::Seen(_) => None,
+        Read::Failed(f) => Some(Weighed::Unread(f.clone())),
+        Read::NotAsked => Some(Weighed::Wait("the boot server to be asked for its window".into())),
+    }
+}
+
 /// Why a failed attempt is held against nobody: it stood on what was presumed, and that never was.
 pub(super) fn excuse(m: &Machine, fault: &Fault, failed: Failed) -> Option<String> {
-    m.restored.as_ref()?;
     let transient = matches!(fault.class, FaultClass::Transient | FaultClass::OutcomeUnknown);
     let acts = m.step.as_ref().map_or(&[][..], |s| &s.acts);
     let stands = m.open.as_ref().is_some_and(|o| o.presumed)
@@ -196,8 +218,11 @@ pub(super) fn excuse(m: &Machine, fault: &Fault, failed: Failed) -> Option<Strin
             a.presumed
                 && (fault.code == Fault::VERSION_UNCHANGED || a.kind.class().redo != Redo::Never)
         });
-    (transient && failed == Failed::Attempt && stands)
-        .then(|| "it stood on what was presumed after the restore".into())
+    let why = match m.restored {
+        Some(_) => "it stood on what was presumed after the restore",
+        None => "it stood on what was presumed as the daemon ended while sending it",
+    };
+    (transient && failed == Failed::Attempt && stands).then(|| why.into())
 }
 
 fn job(script: crate::model::JobScript, name: &str, timeout_ms: u64) -> Action {

@@ -2,7 +2,7 @@
 //! the row is an error, never a guess.
 
 use super::action::{Action, Expect, Outcome, Redo};
-use super::change::Change;
+use super::change::{Change, Desired};
 use super::fault::Fault;
 use super::journal::{Entry, StepEnd};
 use super::machine::{
@@ -383,7 +383,9 @@ fn settle_down(m: &mut Machine) {
 fn close(m: &mut Machine, happened: bool, at: EngineTime) {
     if let (Some(open), Some(step)) = (m.open.take(), &mut m.step) {
         // What the daemon's end cut is nobody's delay either.
-        if open.interrupted && open.state == OpenState::Unknown && !happened {
+        let cut = open.interrupted && open.state == OpenState::Unknown;
+        let class = open.action.kind().class();
+        if cut && !happened {
             step.since = step.since + at.since(open.at.max(step.since));
         }
         if step.acts.len() == ACTS_KEPT {
@@ -395,7 +397,7 @@ fn close(m: &mut Machine, happened: bool, at: EngineTime) {
             at: open.at,
             closed: at,
             happened,
-            presumed: open.presumed,
+            presumed: open.presumed || cut && happened && class.redo == Redo::Never,
             baseline: open.baseline,
         });
     }
@@ -410,6 +412,7 @@ fn change_row(m: &mut Machine, change: &Change, by: &str, at: EngineTime) -> Res
             m.control = Control::Adopted;
         }
         Change::Enroll { allow_existing_data, desired } => {
+            leads_somewhere(Control::Enrolled, m.stage, *desired)?;
             m.control = Control::Enrolled;
             m.allow_existing_data = *allow_existing_data;
             m.desired = Some(*desired);
@@ -418,6 +421,7 @@ fn change_row(m: &mut Machine, change: &Change, by: &str, at: EngineTime) -> Res
             if m.control == Control::Unmanaged {
                 return Err("the machine is unmanaged: adopt or enroll it first".into());
             }
+            leads_somewhere(m.control, m.stage, *desired)?;
             m.desired = Some(*desired);
         }
         Change::Hold { why } => {
@@ -506,6 +510,26 @@ fn change_row(m: &mut Machine, change: &Change, by: &str, at: EngineTime) -> Res
         }
     }
     Ok(())
+}
+
+/// A wish that no edge leads to would be kept and never come true, without a word.
+fn leads_somewhere(control: Control, stage: Stage, desired: Desired) -> Result<(), String> {
+    match (control, stage, desired) {
+        (_, Stage::Repair, Desired::Retired) => {
+            Err("from repair no way leads to retired: enroll it with desired `ready`, then retire \
+                 it; a machine that can't be enrolled any more leaves by the inventory"
+                .into())
+        }
+        (Control::Adopted, Stage::Repair | Stage::Retire | Stage::Retired, d)
+            if d != Desired::Retired =>
+        {
+            Err(format!(
+                "an adopted machine is not installed anew, so from {stage} it can't become {d}: \
+                 enroll it"
+            ))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// A new attempt starts afresh, except behind an action that may not be done twice and took hold:

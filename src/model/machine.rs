@@ -137,7 +137,8 @@ pub struct Act {
     /// When it was closed.
     pub closed: EngineTime,
     pub happened: bool,
-    /// Not sent by this database: taken as done after a restore.
+    /// Taken as done, because it may have been: after a restore, or as the daemon ended while it
+    /// was being sent.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub presumed: bool,
     pub baseline: Baseline,

@@ -129,7 +129,8 @@ pub struct WindowOrder {
 /// The boot server: answers a machine only while a run waits for it.
 #[async_trait]
 pub trait Boot: Send + Sync {
-    async fn window(&self, run: &str) -> Result<WindowFacts, Fault>;
+    /// The window of this run; where it has none, an open one of the machine's, whose run is another.
+    async fn window(&self, machine: MachineId, run: &str) -> Result<WindowFacts, Fault>;
     async fn open(&self, order: &WindowOrder) -> Outcome;
     async fn close(&self, run: &str) -> Outcome;
 }

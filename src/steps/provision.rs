@@ -47,7 +47,8 @@ impl Params {
         if let Some(host) = host
             && host.image_run.as_deref() == Some(run.as_str())
         {
-            return self.finish(v, system, &image, &run, host.image.as_deref(), window.open);
+            let open = window.open && window.run.as_deref() == Some(run.as_str());
+            return self.finish(v, system, &image, &run, host.image.as_deref(), open);
         }
         // A first deployment must not overwrite what it does not know.
         if v.m.deployed.is_none()

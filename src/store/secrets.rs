@@ -9,6 +9,9 @@ use crate::port::Secret;
 use crate::port::store::StoreError;
 use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
 use sqlx::SqliteConnection;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// A secret without its value.
@@ -22,22 +25,33 @@ pub struct SecretLine {
 }
 
 /// The table and its key, if there is one.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Secrets {
     store: SqliteStore,
     key: Option<Key>,
+    /// What the table holds, still sealed, by name: each login of a site asks for one, and this
+    /// process alone writes the table.
+    sealed: Arc<RwLock<BTreeMap<String, (String, Vec<u8>)>>>,
+}
+
+impl fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secrets")
+    }
 }
 
 impl SqliteStore {
     /// The secrets table. Refused when it holds secrets that `key` does not open: a daemon
     /// without its credentials would see a site full of login failures.
     pub async fn secrets(&self, key: Option<Key>) -> Result<Secrets, StoreError> {
-        let secrets = Secrets { store: self.clone(), key };
-        let first: Option<(String, String, Vec<u8>)> =
-            sqlx::query_as("SELECT name, user, sealed FROM secret LIMIT 1")
-                .fetch_optional(&self.readers)
+        let rows: Vec<(String, String, Vec<u8>)> =
+            sqlx::query_as("SELECT name, user, sealed FROM secret")
+                .fetch_all(&self.readers)
                 .await
                 .map_err(reading)?;
+        let first = rows.first().cloned();
+        let by_name = rows.into_iter().map(|(name, user, sealed)| (name, (user, sealed))).collect();
+        let secrets = Secrets { store: self.clone(), key, sealed: Arc::new(RwLock::new(by_name)) };
         let Some((name, user, sealed)) = first else { return Ok(secrets) };
         match &secrets.key {
             None => Err(StoreError::Unusable(
@@ -74,8 +88,11 @@ impl Secrets {
         let set_ms = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX));
+        let kept = (name.to_string(), (user.to_string(), sealed.clone()));
         let (name, user) = (name.to_string(), user.to_string());
-        self.store.order(|reply| Order::SetSecret { name, user, sealed, set_ms, reply }).await
+        self.store.order(|reply| Order::SetSecret { name, user, sealed, set_ms, reply }).await?;
+        self.sealed.write().unwrap_or_else(PoisonError::into_inner).insert(kept.0, kept.1);
+        Ok(())
     }
 
     /// All of them, by name, without their values.
@@ -91,19 +108,17 @@ impl Secrets {
 
     /// Answers whether there was one.
     pub async fn remove(&self, name: &str) -> Result<bool, StoreError> {
+        let kept = name.to_string();
         let name = name.to_string();
-        self.store.order(|reply| Order::RemoveSecret { name, reply }).await
+        let was = self.store.order(|reply| Order::RemoveSecret { name, reply }).await?;
+        self.sealed.write().unwrap_or_else(PoisonError::into_inner).remove(&kept);
+        Ok(was)
     }
 
     /// User and value of a secret.
-    pub async fn get(&self, name: &str) -> Result<Option<(String, Secret)>, StoreError> {
-        let row: Option<(String, Vec<u8>)> =
-            sqlx::query_as("SELECT user, sealed FROM secret WHERE name = ?")
-                .bind(name.to_string())
-                .fetch_optional(&self.store.readers)
-                .await
-                .map_err(reading)?;
-        let Some((user, sealed)) = row else { return Ok(None) };
+    pub fn get(&self, name: &str) -> Result<Option<(String, Secret)>, StoreError> {
+        let kept = self.sealed.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned();
+        let Some((user, sealed)) = kept else { return Ok(None) };
         let value = self.key.as_ref().and_then(|key| unseal(key, name, &user, sealed));
         match value {
             Some(value) => Ok(Some((user, value))),

@@ -53,8 +53,8 @@ impl SiteVault {
         Self { secrets, references }
     }
 
-    async fn sealed(&self, name: &str) -> Result<Option<(String, Secret)>, Fault> {
-        self.secrets.get(name).await.map_err(|e| {
+    fn sealed(&self, name: &str) -> Result<Option<(String, Secret)>, Fault> {
+        self.secrets.get(name).map_err(|e| {
             unreadable(name, e.to_string()).hint("every login that needs it waits for this")
         })
     }
@@ -63,7 +63,7 @@ impl SiteVault {
 #[async_trait]
 impl Vault for SiteVault {
     async fn credential(&self, name: &str) -> Result<Credential, Fault> {
-        if let Some((user, password)) = self.sealed(name).await? {
+        if let Some((user, password)) = self.sealed(name)? {
             return Ok(Credential { user, password });
         }
         let Some(reference) = self.references.credentials.get(name) else {
@@ -82,7 +82,7 @@ impl Vault for SiteVault {
     }
 
     async fn ssh_key(&self, name: &str) -> Result<Secret, Fault> {
-        if let Some((_, key)) = self.sealed(name).await? {
+        if let Some((_, key)) = self.sealed(name)? {
             return Ok(key);
         }
         match self.references.ssh_keys.get(name) {

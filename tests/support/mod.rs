@@ -237,7 +237,7 @@ impl Cluster for World {
 
 #[async_trait]
 impl Boot for World {
-    async fn window(&self, _: &str) -> Result<WindowFacts, Fault> {
+    async fn window(&self, _: MachineId, _: &str) -> Result<WindowFacts, Fault> {
         Ok(WindowFacts::default())
     }
     async fn open(&self, _: &WindowOrder) -> Outcome {

@@ -243,12 +243,20 @@ impl VirtualMachine {
         }
     }
 
-    /// The window of `run`; an unknown run has none.
+    /// An open window that no run waits for is closed, unless the host has been at it.
+    pub fn close_stray_window(&mut self, run: Option<&str>) {
+        let w = &mut self.window.facts;
+        if w.open && w.run.as_deref() != run && !w.script_fetched && w.callback.is_none() {
+            w.open = false;
+        }
+    }
+
+    /// The window of `run`, or an open one of another run.
     pub fn window_facts(&self, run: Option<&str>) -> WindowFacts {
-        if run.is_some() && self.window.facts.run.as_deref() == run {
-            self.window.facts.clone()
-        } else {
-            WindowFacts::default()
+        let w = &self.window.facts;
+        match run {
+            Some(run) if w.open || w.run.as_deref() == Some(run) => w.clone(),
+            _ => WindowFacts::default(),
         }
     }
 }

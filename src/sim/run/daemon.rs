@@ -25,6 +25,11 @@ impl<D: Decide + Clone> Runner<D> {
         let settings = Settings { observe_only: false, spread_ms: 30_000 };
         let loaded = self.store.load(self.now);
         let site = self.site.clone();
+        // As the boot server does when the daemon starts.
+        for vm in &mut self.vms {
+            let run = self.store.row(vm.id).map(|m| m.run_name(&site.incarnation));
+            vm.close_stray_window(run.as_deref());
+        }
         self.director = Some(Director::new(self.decider.clone(), settings, loaded, site, self.now));
         if let Some(event) = self.sabotage.as_mut().and_then(|s| s.started(self.life, &self.site)) {
             self.feed(event);
