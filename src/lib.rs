@@ -1,5 +1,9 @@
 //! Farrier takes bare-metal GPU machines from rack to cluster and back. See `ARCHITECTURE.md`.
 
+/// Thousands of BMCs at once leave the system's allocator with holes and slow it down.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 pub mod api;
 pub mod app;
 pub mod bmc;

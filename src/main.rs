@@ -8,10 +8,6 @@ use farrier::cli::args::SecretCommand;
 use farrier::cli::{Cli, Dispatch, Local};
 use std::process::ExitCode;
 
-/// Thousands of BMCs at once leave the system's allocator with holes: measured at 4,500 machines.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     // Every rustls configuration of the process uses aws-lc-rs.
     rustls::crypto::aws_lc_rs::default_provider().install_default().ok();

@@ -187,3 +187,32 @@ async fn a_hook_that_hangs_is_killed_with_its_children() {
     } // dropped, as the engine's deadline does
     gone(&pid);
 }
+
+#[tokio::test]
+async fn a_site_of_questions_does_not_start_a_site_of_programs() {
+    let dir = tempfile::tempdir().unwrap();
+    let (at, go) = (dir.path().join("running"), dir.path().join("go"));
+    fs::create_dir(&at).unwrap();
+    // Each says how many run beside it, after all that may have started are held up together.
+    let text = format!(
+        "touch '{at}'/$$; while ! [ -e '{go}' ]; do sleep 0.05; done; \
+         n=$(ls '{at}' | wc -l); rm '{at}'/$$; \
+         echo \"{{\\\"member\\\":true,\\\"workloads\\\":$n}}\"",
+        at = at.display(),
+        go = go.display(),
+    );
+    let cluster = Arc::new(sh(&text));
+    let mut questions = tokio::task::JoinSet::new();
+    for _ in 0..120 {
+        let cluster = cluster.clone();
+        questions.spawn(async move { cluster.membership(&node()).await.unwrap().workloads });
+    }
+    let running = || fs::read_dir(&at).unwrap().count();
+    while running() < 20 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    fs::write(&go, "").unwrap();
+    let beside: Vec<u32> = questions.join_all().await;
+    assert_eq!(beside.len(), 120);
+    assert!(beside.iter().all(|n| *n <= 24), "{beside:?}");
+}

@@ -146,9 +146,10 @@ impl Clients {
             .tcp_nodelay(true)
             .retry(reqwest::retry::never())
             .connect_timeout(Duration::from_millis(s.connect_timeout_ms))
-            // Long enough from a probe to the action that follows it. The next probe comes after the
-            // BMC's own limit anyway, and thousands of BMCs times three idle connections are memory.
-            .pool_idle_timeout(Duration::from_secs(4))
+            // Long enough within a probe, and from it to what the following action reads again. The
+            // next probe comes after the BMC's own limit anyway, and thousands of BMCs times three
+            // idle connections are memory.
+            .pool_idle_timeout(Duration::from_secs(1))
             .pool_max_idle_per_host(if action { 0 } else { s.reads_per_bmc })
             .user_agent("farrier");
         let builder = match slot {
@@ -222,6 +223,7 @@ impl Clients {
                 });
             }
         };
+        crate::port::heard::answered();
         let status = response.status().as_u16();
         let h = response.headers();
         let answer = Answer {

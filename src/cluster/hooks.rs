@@ -18,9 +18,18 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::sync::Semaphore;
+
+/// The verb that only asks.
+const PROBE: &str = "probe";
 
 /// Kept of each output stream of a local hook; the rest is read and dropped.
 const OUTPUT_LIMIT: usize = 64 * 1024;
+
+/// Hooks beside the daemon that run at once, for reads and for writes each: a site of thousands asks
+/// for all its nodes in one moment, and as many programs would take the machine from everything
+/// else. Waiting for a place is not part of a hook's own timeout.
+const AT_ONCE: usize = 24;
 
 /// Where a hook runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +53,8 @@ pub struct Hook {
 pub struct HooksCluster {
     hooks: BTreeMap<String, Hook>,
     host: Arc<dyn HostCommand>,
+    reads: Semaphore,
+    writes: Semaphore,
 }
 
 impl std::fmt::Debug for HooksCluster {
@@ -79,7 +90,8 @@ fn fault(class: FaultClass, code: &'static str, message: String) -> Fault {
 impl HooksCluster {
     /// `host` runs the hooks that are to run on the machine.
     pub fn new(hooks: BTreeMap<String, Hook>, host: Arc<dyn HostCommand>) -> Self {
-        Self { hooks, host }
+        let places = || Semaphore::new(AT_ONCE);
+        Self { hooks, host, reads: places(), writes: places() }
     }
 
     async fn ask(
@@ -111,7 +123,12 @@ impl HooksCluster {
         .to_string();
         let what = format!("hook `{verb}` of cluster `{}` for {}", node.cluster, node.name);
         let ran = match hook.place {
-            Place::Local => local(hook, &what, question.as_bytes()).await?,
+            Place::Local => {
+                let places = if verb == PROBE { &self.reads } else { &self.writes };
+                // Never closed.
+                let _place = places.acquire().await;
+                local(hook, &what, question.as_bytes()).await?
+            }
             Place::Host => {
                 let expect = check.then_some(identity);
                 let run = self.host.run(
@@ -182,14 +199,20 @@ async fn local(hook: &Hook, what: &str, question: &[u8]) -> Result<Ran, NoAnswer
     let [program, arguments @ ..] = hook.command.as_slice() else {
         return Err(NoAnswer::NotRun(missing(what, "the command is empty", "")));
     };
-    let mut child = tokio::process::Command::new(program)
+    let mut command = tokio::process::Command::new(program);
+    command
         .args(arguments)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .process_group(0)
-        .kill_on_drop(true)
-        .spawn()
+        .kill_on_drop(true);
+    // Starting a program stops the thread until the child has begun, and with thousands of
+    // connections open that takes long: not on a thread that serves them.
+    let spawned = tokio::task::spawn_blocking(move || command.spawn()).await;
+    let mut child = spawned
+        .map_err(std::io::Error::other)
+        .flatten()
         .map_err(|e| NoAnswer::NotRun(missing(what, &format!("{program}: {e}"), "")))?;
     let pid = child.id().and_then(|id| i32::try_from(id).ok());
     let mut group = Group(pid.and_then(rustix::process::Pid::from_raw));
@@ -260,7 +283,7 @@ struct Done {
 #[async_trait]
 impl Cluster for HooksCluster {
     async fn membership(&self, node: &Node) -> Result<Membership, Fault> {
-        let answer = self.ask(node, "probe", &Identity::default(), false).await;
+        let answer = self.ask(node, PROBE, &Identity::default(), false).await;
         let answer = answer.map_err(NoAnswer::fault)?;
         let p: Probe = serde_json::from_str(&answer)
             .map_err(|e| garbage(&format!("hook `probe` for {}", node.name), &e, &answer))?;

@@ -239,7 +239,7 @@ const GATE_REFUSALS: u32 = 8;
 
 /// Who waits for room is woken when there is some; this is for a wake-up that was missed. Thousands
 /// may wait for hours, and each look reads the BMC.
-const ROOM_MS: u64 = 900_000;
+const ROOM_MS: u64 = 3_600_000;
 
 /// An action is wanted: every machine-wide reason against it, then the intent.
 fn act(i: &Input<'_>, spec: &StepSpec, action: Action) -> Verdict {

@@ -8,6 +8,7 @@ use crate::model::{
     Channel, Condition, EngineTime, Fault, FaultClass, Machine, MachineId, Outcome, Read, Report,
 };
 use crate::port::store::{CommitItem, Stopped, Store, StoreError};
+use crate::port::heard::Heard;
 use crate::port::{Inward, Ports};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,14 +17,14 @@ use tokio::sync::{Semaphore, broadcast, mpsc, oneshot};
 
 /// Items that one transaction takes at most (design §8: set-based statements over batches).
 const BATCH: usize = 512;
-/// Probes that get going at once over the whole site; per-BMC gates are the edge's. Each may hold
-/// three connections, so this is also what bounds the memory of a site that starts.
-const PROBES: usize = 768;
+/// Probes that are under way at once over the whole site; per-BMC gates are the edge's. Each may
+/// hold three connections, so this is also what bounds the memory of a site that starts.
+const PROBES: usize = 384;
 /// The same for machines that are known to be unreachable: they never take a place from the others.
 const PROBES_SILENT: usize = 256;
-/// A probe that takes longer waits for somebody silent, which costs neither CPU nor bandwidth: it
-/// goes on without its place. So a thousand BMCs that die together hold up the others this long at
-/// most, not until their own deadlines.
+/// A probe that heard nothing for so long waits for somebody silent, which costs neither CPU nor
+/// bandwidth: it goes on without its place. So a thousand BMCs that die together hold up the others
+/// for seconds, not until their own deadlines.
 const PLACE: Duration = Duration::from_secs(4);
 /// How long a graceful stop waits for actions under way: the longest short deadline and a margin.
 const STOP_WAIT: Duration = Duration::from_secs(130);
@@ -247,20 +248,25 @@ impl Driver {
                 };
                 let meter = self.meter.clone();
                 tokio::spawn(async move {
-                    let place = gate.acquire_owned().await;
+                    let mut place = Some(gate.acquire_owned().await);
+                    let heard = Heard::default();
+                    let counted = heard.clone();
                     let watch = Stopwatch::start();
                     // In a task of its own: a panic in an edge must not leave the machine waiting.
                     let mut part = tokio::spawn(async move {
                         let (job, handle, run) =
                             (job.as_deref(), handle.as_deref(), run.as_deref());
-                        read(&context, set, job, handle, run).await
+                        counted.during(read(&context, set, job, handle, run)).await
                     });
-                    let early = tokio::time::timeout(PLACE, &mut part).await;
-                    drop(place);
-                    let part = match early {
-                        Ok(part) => part,
-                        Err(_) => part.await,
+                    let mut before = 0;
+                    let part = loop {
+                        match tokio::time::timeout(PLACE, &mut part).await {
+                            Ok(part) => break part,
+                            Err(_) if heard.count() == before => place = None,
+                            Err(_) => before = heard.count(),
+                        }
                     };
+                    drop(place);
                     let mut report = Box::new(part.unwrap_or_else(|e| Report {
                         system: Read::Failed(broke(&e)),
                         ..Report::default()

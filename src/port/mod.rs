@@ -2,6 +2,7 @@
 //! the driver use them. Time comes in events: there is no clock port.
 
 pub mod command;
+pub mod heard;
 pub mod outbox;
 pub mod store;
 

@@ -94,9 +94,11 @@ impl Checker {
             || vm.sick.is_some();
         let fine = match (fault.class, &*fault.code) {
             (FaultClass::Bug, _) => false,
-            // Installed anew in the time that a restore lost: the old key stays pinned.
+            // Installed anew in the time that a restore lost: the old key stays pinned, however long
+            // ago that was.
             (FaultClass::Identity, "host-key-changed")
-                if log.iter().any(|i| i.kind == K::OldDatabase) =>
+                if log.iter().any(|i| i.kind == K::OldDatabase)
+                    && installed(vm) != w.folded.deployed.as_ref().map(|d| &*d.run) =>
             {
                 true
             }
@@ -121,9 +123,9 @@ impl Checker {
             (FaultClass::Precondition, "drain-deadline") => lasting(&[K::WorkloadsLate]),
             (FaultClass::Throttled, _) => false,
             // However long it rested in between; and without a restore there is no such doubt.
-            (_, "restored-in-doubt") => log.iter().any(|i| i.kind == K::OldDatabase),
+            (_, "restored-in-doubt") => w.folded.restored.is_some(),
             // A restored machine keeps its doubt about staged images until it is ready again.
-            (_, Fault::VERSION_UNCHANGED) if log.iter().any(|i| i.kind == K::OldDatabase) => true,
+            (_, Fault::VERSION_UNCHANGED) if w.folded.restored.is_some() => true,
             // Without power nothing boots and no node gets ready; nobody told Farrier to power it on.
             (_, "step-timeout") if vm.power != PowerState::On => true,
             // Another machine was put here and sent into service before it had an image.
@@ -172,6 +174,11 @@ pub(super) fn not_true(
         }
         _ => None,
     }
+}
+
+/// The run that wrote what is on the disk.
+fn installed(vm: &VirtualMachine) -> Option<&str> {
+    vm.installed.as_ref()?.run.as_deref()
 }
 
 fn last_install(vm: &VirtualMachine) -> EngineTime {
