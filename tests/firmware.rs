@@ -16,6 +16,13 @@ use std::collections::BTreeMap;
 const UUID: &str = "11111111-2222-3333-4444-555555555501";
 const TASK: &str = "/redfish/v1/TaskService/Tasks/7";
 
+struct Full;
+impl Room for Full {
+    fn full(&self, _: MachineId, _: LimitClass) -> Option<String> {
+        Some("flash in site s (450 at once)".into())
+    }
+}
+
 struct Free;
 impl Room for Free {
     fn full(&self, _: MachineId, _: LimitClass) -> Option<String> {
@@ -31,6 +38,8 @@ struct Case {
     expected: Expected,
     report: Report,
     now: EngineTime,
+    /// Others have all the room.
+    crowded: bool,
 }
 
 fn rx(s: &str) -> Regex {
@@ -110,6 +119,7 @@ impl Case {
             },
             report: Report::default(),
             now: EngineTime(1_000_000),
+            crowded: false,
         };
         case.apply(Entry::RunBegan { workflow: "h".into(), reason: "t".into() });
         case.apply(Entry::StepBegan { index: 0, key: "fw".into() });
@@ -163,6 +173,7 @@ impl Case {
     }
 
     fn decide(&self) -> Verdict {
+        let room: &dyn Room = if self.crowded { &Full } else { &Free };
         Rules.decide(&Input {
             m: &self.m,
             expected: &self.expected,
@@ -171,7 +182,7 @@ impl Case {
             workflow: &self.workflow,
             report: &self.report,
             now: self.now,
-            room: &Free,
+            room,
             stopped: false,
             resumed: EngineTime::ZERO,
             outage: None,
@@ -472,4 +483,29 @@ fn an_intent_does_not_fit_a_held_or_quarantined_row() {
     });
     let now = c.now;
     assert!(fold::apply(&mut c.m, &intent(Action::BmcReset), now).is_err());
+}
+
+#[test]
+fn a_wait_for_room_takes_no_time_of_the_step_whatever_comes_between() {
+    let mut c = Case::new("1.5");
+    c.crowded = true;
+    let busy = || Fault::new(FaultClass::Throttled, Channel::Bmc, "busy", "503, the service is busy");
+    for _ in 0..5 {
+        assert_eq!(c.step(), "waits");
+        // A day, and the step may take two hours.
+        assert_eq!(c.later(86_400_000).step(), "rest");
+        let seen = c.report.firmware.clone();
+        c.report.firmware = Read::Failed(busy());
+        assert_eq!(c.step(), "faulted:busy");
+        c.report.firmware = seen;
+        c.now = c.m.not_before;
+    }
+    c.crowded = false;
+    assert_eq!(c.step(), "intent:update-firmware");
+    // From here on it is the step's time again.
+    c.apply(Entry::Settled { outcome: Outcome::Applied { handle: Some(TASK.into()) } });
+    c.tasks(&[(TASK, TaskState::InProgress, "Running", 10)]);
+    assert_eq!(c.later(60_000).step(), "progressed");
+    c.tasks(&[(TASK, TaskState::InProgress, "Running", 11)]);
+    assert_eq!(c.later(7_200_000).step(), "quarantined:step-timeout");
 }

@@ -164,6 +164,7 @@ fn row(place: &Place, index: usize) -> Machine {
             holds: None,
             skip: None,
             cut: false,
+            room_since: None,
         })),
         ..Machine::blank(MachineId(1))
     }

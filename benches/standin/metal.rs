@@ -177,7 +177,7 @@ impl Cluster for Metals {
 
 #[async_trait::async_trait]
 impl Boot for Metals {
-    async fn window(&self, run: &str) -> Result<WindowFacts, Fault> {
+    async fn window(&self, _: MachineId, run: &str) -> Result<WindowFacts, Fault> {
         let metal = self.get(machine_of(run));
         let window = metal.window.filter(|w| w.0 == run);
         Ok(window.map_or_else(WindowFacts::default, |(run, _, open, called)| WindowFacts {

@@ -57,7 +57,7 @@ pub(super) fn open_action(i: &Input<'_>) -> Verdict {
     };
     let closed = |happened, why: String| Entry::Closed { happened, why };
     let judged = judge(i, open, spec.stall.0);
-    let step_age = m.step.as_ref().map_or(0, |s| i.now.since(s.since.max(i.resumed)));
+    let step_age = m.step.as_ref().map_or(0, |s| s.age(i.now, i.resumed));
     let overdue = step_age > spec.timeout.0 && !i.stopped && i.outage.is_none();
     // A quarantined machine's launched work is still followed to its end; nothing follows from it.
     if m.is_quarantined() {

@@ -17,6 +17,7 @@ pub mod stuck;
 pub mod watch;
 
 use crate::model::facts::Read;
+use crate::model::machine::ROOM;
 use crate::model::{
     Action, ActionKind, Channel, EngineTime, Entry, Expected, Fault, FaultClass, LimitClass,
     Machine, MachineId, OpenState, Outcome, Report, StepEnd,
@@ -280,7 +281,7 @@ fn act(i: &Input<'_>, spec: &StepSpec, action: Action) -> Verdict {
         class.limit.filter(|c| step.is_none_or(|s| s.holds != Some(*c))).into_iter().chain(holds)
     {
         if let Some(full) = i.room.full(i.m.id, wanted) {
-            return wait(i, &format!("{} {full}", probes::ROOM), ROOM_MS);
+            return wait(i, &format!("{} {full}", ROOM), ROOM_MS);
         }
     }
     let (expect, baseline) = gate::expectation(i, &action);

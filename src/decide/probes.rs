@@ -1,6 +1,7 @@
 //! Which parts to read before the next decision: no more than it needs.
 
 use crate::model::facts::ProbeSet;
+use crate::model::machine::ROOM;
 use crate::model::{
     ActionKind, Channel, Condition, Control, EngineTime, FaultClass, Machine, Stage,
 };
@@ -57,8 +58,6 @@ fn may_act(m: &Machine) -> bool {
     m.waiting.as_deref().is_none_or(|w| w == CLUSTER_WORD || w.starts_with(ROOM))
 }
 
-/// How every wait for headroom begins.
-pub const ROOM: &str = "room under the limit";
 
 /// Does the machine back off for something that a remedy may mend?
 fn fails(m: &Machine) -> bool {

@@ -124,6 +124,7 @@ mod tests {
             holds: None,
             skip: None,
             cut: false,
+            room_since: None,
         }));
         assert_eq!(
             after(&m, policy, relogin, &fault(FaultClass::Auth), Failed::Read, EngineTime(0)),

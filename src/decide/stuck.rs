@@ -129,6 +129,7 @@ mod tests {
             holds: None,
             skip: None,
             cut: false,
+            room_since: None,
         }));
         m.waiting = Some("room under the limit flash".into());
         let what = |m: &Machine| stuck(m, &w, late).unwrap().what;

@@ -7,7 +7,7 @@ use super::fault::Fault;
 use super::journal::{Entry, StepEnd};
 use super::machine::{
     Act, Condition, Control, Cursor, Deployed, FaultNote, Hold, Machine, MachineId, OpenAction,
-    OpenState, Restored, Run,
+    OpenState, ROOM, Restored, Run,
 };
 use super::observed::Observed;
 use super::remedy::{REMEDIES_KEPT, Remedied};
@@ -36,6 +36,12 @@ pub fn apply(m: &mut Machine, entry: &Entry, at: EngineTime) -> Result<(), Illeg
     let seq = m.seq + 1;
     let id = m.id;
     let refuse = |why: String| Illegal { machine: id, seq, entry: entry.name(), why };
+    if ends_room_wait(entry)
+        && let Some(step) = &mut m.step
+        && step.end_room(at)
+    {
+        m.waiting = None;
+    }
     match entry {
         Entry::Registered { name } => {
             if m.seq != 0 {
@@ -102,6 +108,7 @@ pub fn apply(m: &mut Machine, entry: &Entry, at: EngineTime) -> Result<(), Illeg
                 holds: None,
                 skip: None,
                 cut: false,
+                room_since: None,
             }));
             m.waiting = None;
         }
@@ -263,11 +270,7 @@ pub fn apply(m: &mut Machine, entry: &Entry, at: EngineTime) -> Result<(), Illeg
                 _ => return Err(refuse("the machine was not away".into())),
             };
             if let Some(step) = &mut m.step {
-                step.since = step.since + gap;
-                // Deadlines that count from an act's end (a callback, a version) stand still too.
-                for act in &mut step.acts {
-                    act.closed = act.closed + gap;
-                }
+                step.stand_still(gap);
             }
             if let Some(open) = &mut m.open {
                 open.progress_at = at;
@@ -292,6 +295,11 @@ pub fn apply(m: &mut Machine, entry: &Entry, at: EngineTime) -> Result<(), Illeg
         }
         Entry::Waits { what } => {
             m.waiting = Some(what.as_str().into());
+            if what.starts_with(ROOM)
+                && let Some(step) = &mut m.step
+            {
+                step.room_since.get_or_insert(at);
+            }
             settle_down(m);
         }
         Entry::Observed { power, boot, firmware } => {
@@ -354,6 +362,20 @@ pub fn apply(m: &mut Machine, entry: &Entry, at: EngineTime) -> Result<(), Illeg
     }
     m.seq = seq;
     Ok(())
+}
+
+/// Does this entry say that the machine no longer waits for headroom, or waits for more than that?
+fn ends_room_wait(entry: &Entry) -> bool {
+    match entry {
+        Entry::Waits { what } => !what.starts_with(ROOM),
+        Entry::Intent { .. }
+        | Entry::Presumed { .. }
+        | Entry::Faulted { .. }
+        | Entry::Excused { .. }
+        | Entry::Lost { .. }
+        | Entry::Quarantined { .. } => true,
+        _ => false,
+    }
 }
 
 /// No attempt before `not_before`, because of this.
@@ -431,7 +453,9 @@ fn change_row(m: &mut Machine, change: &Change, by: &str, at: EngineTime) -> Res
             let Some(hold) = m.hold.take() else {
                 return Err("the machine is not held".into());
             };
-            if let Some(step) = &mut m.step {
+            if let Some(step) = &mut m.step
+                && !step.end_room(at)
+            {
                 step.since = step.since + at.since(hold.since.max(step.since));
             }
         }

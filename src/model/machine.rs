@@ -124,6 +124,36 @@ pub struct Cursor {
     /// not held against the machine.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub cut: bool,
+    /// Since when it waits for room under a limit: that is nobody's delay, and its clocks stand still.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub room_since: Option<EngineTime>,
+}
+
+/// How every wait for headroom begins.
+pub const ROOM: &str = "room under the limit";
+
+impl Cursor {
+    /// Milliseconds that count for the step's timeout. `resumed`: before that nobody watched.
+    pub fn age(&self, now: EngineTime, resumed: EngineTime) -> u64 {
+        self.room_since.unwrap_or(now).since(self.since.max(resumed))
+    }
+
+    /// The wait for room is over: its clocks go on from where they stood. Answers whether there was
+    /// one.
+    pub(super) fn end_room(&mut self, at: EngineTime) -> bool {
+        let Some(began) = self.room_since.take() else { return false };
+        self.stand_still(at.since(began));
+        true
+    }
+
+    /// This long nothing was to be expected of it; deadlines that count from an act's end (a
+    /// callback, a version) move too.
+    pub(super) fn stand_still(&mut self, gap: u64) {
+        self.since = self.since + gap;
+        for act in &mut self.acts {
+            act.closed = act.closed + gap;
+        }
+    }
 }
 
 /// One closed action of the current attempt.

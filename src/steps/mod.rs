@@ -145,9 +145,10 @@ impl View<'_> {
         self.now.since(at.max(self.resumed))
     }
 
-    /// Milliseconds the current step has run (outages, holds and stops not counted).
+    /// Milliseconds the current step has run (outages, holds, stops and the wait for room not
+    /// counted).
     pub fn step_age(&self) -> u64 {
-        self.m.step.as_ref().map_or(0, |s| self.watched_since(s.since))
+        self.m.step.as_ref().map_or(0, |s| s.age(self.now, self.resumed))
     }
 }
 
