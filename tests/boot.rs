@@ -192,7 +192,10 @@ async fn a_host_installs_from_script_to_callback() {
     for path in ["ipxe", "meta-data", "user-data", "seed.json"] {
         assert_eq!(site.get(&site.host, path).await.0, 404, "{path} after the callback");
     }
-    assert!(site.boot.window(MachineId(1), RUN).await.unwrap().open, "open for the engine until it closes it");
+    assert!(
+        site.boot.window(MachineId(1), RUN).await.unwrap().open,
+        "open for the engine until it closes it"
+    );
     assert!(matches!(site.boot.close(RUN).await, Outcome::Applied { .. }));
     let facts = site.boot.window(MachineId(1), RUN).await.unwrap();
     assert!(!facts.open && facts.callback.is_some());
@@ -429,7 +432,10 @@ async fn an_answer_waits_for_the_disk() {
     fs::rename(site.file(), site.state.path().join("aside")).unwrap();
     fs::create_dir_all(site.file().join("in-the-way")).unwrap();
     assert_eq!(site.get(&site.host, "ipxe").await.0, 503);
-    assert!(!site.boot.window(MachineId(1), RUN).await.unwrap().script_fetched, "memory is not ahead of disk");
+    assert!(
+        !site.boot.window(MachineId(1), RUN).await.unwrap().script_fetched,
+        "memory is not ahead of disk"
+    );
     assert_eq!(site.call(&site.host, &done(&token)).await, 503);
     assert!(site.boot.window(MachineId(1), RUN).await.unwrap().callback.is_none());
     assert!(matches!(site.boot.close(RUN).await, Outcome::Failed { .. }));

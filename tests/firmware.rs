@@ -489,7 +489,8 @@ fn an_intent_does_not_fit_a_held_or_quarantined_row() {
 fn a_wait_for_room_takes_no_time_of_the_step_whatever_comes_between() {
     let mut c = Case::new("1.5");
     c.crowded = true;
-    let busy = || Fault::new(FaultClass::Throttled, Channel::Bmc, "busy", "503, the service is busy");
+    let busy =
+        || Fault::new(FaultClass::Throttled, Channel::Bmc, "busy", "503, the service is busy");
     for _ in 0..5 {
         assert_eq!(c.step(), "waits");
         // A day, and the step may take two hours.

@@ -58,7 +58,6 @@ fn may_act(m: &Machine) -> bool {
     m.waiting.as_deref().is_none_or(|w| w == CLUSTER_WORD || w.starts_with(ROOM))
 }
 
-
 /// Does the machine back off for something that a remedy may mend?
 fn fails(m: &Machine) -> bool {
     m.condition == Condition::BackingOff

@@ -7,8 +7,8 @@ use super::{Command, Director, Event};
 use crate::model::{
     Channel, Condition, EngineTime, Fault, FaultClass, Machine, MachineId, Outcome, Read, Report,
 };
-use crate::port::store::{CommitItem, Stopped, Store, StoreError};
 use crate::port::heard::Heard;
+use crate::port::store::{CommitItem, Stopped, Store, StoreError};
 use crate::port::{Inward, Ports};
 use std::collections::BTreeMap;
 use std::sync::Arc;

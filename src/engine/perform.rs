@@ -93,7 +93,9 @@ pub async fn read(
     };
     let boot = async {
         match (set.has(ProbeSet::BOOT), run) {
-            (true, Some(run)) => within(until, Channel::Boot, c.ports.boot.window(c.machine, run)).await,
+            (true, Some(run)) => {
+                within(until, Channel::Boot, c.ports.boot.window(c.machine, run)).await
+            }
             _ => Read::NotAsked,
         }
     };

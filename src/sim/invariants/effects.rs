@@ -101,16 +101,16 @@ impl Checker {
             });
             // Nothing on a BMC's wire shows an image that a person has staged and not activated: the
             // old version still reads, so it is written over with the same.
-            let before = vm
+            let theirs = vm
                 .truth
                 .effects()
                 .iter()
                 .rev()
                 .filter(|x| x.at < e.at)
-                .find(|x| matches!(x.what, What::FlashStarted { slot: s, .. } if s == slot));
-            let theirs = before.is_some_and(|x| {
-                x.by == Cause::Human && matches!(x.what, What::FlashStarted { staged: false, .. })
-            });
+                .filter(|x| matches!(x.what, What::FlashStarted { slot: s, .. } if s == slot))
+                // They may have sent it more than once.
+                .take_while(|x| x.by == Cause::Human)
+                .any(|x| matches!(x.what, What::FlashStarted { staged: false, .. }));
             if already && !by_hand {
                 self.violate("flash-again", e.at, id, || format!("seq {seq}"));
             }
