@@ -135,6 +135,12 @@ fn report(summary: &Summary, seconds: f64, ask: &Ask, profile: &Profile) {
         for violation in failure.violations.iter().take(10) {
             eprintln!("  {violation}");
         }
+        // Of one seed alone: what led to the first of them.
+        if ask.seeds == 1 {
+            for line in &failure.story {
+                eprintln!("    {line}");
+            }
+        }
     }
     if ask.json {
         println!("{}", summary.json(seconds));

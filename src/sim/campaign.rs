@@ -27,6 +27,8 @@ pub struct Failure {
     pub count: u64,
     pub violations: Vec<super::invariants::Violation>,
     pub script: Option<Script>,
+    /// See [`crate::sim::run::Ran::story`].
+    pub story: Vec<String>,
 }
 
 /// All seeds together.
@@ -105,6 +107,7 @@ impl Campaign {
                     count: ran.violation_count,
                     violations: ran.violations,
                     script: ran.script,
+                    story: ran.story,
                 });
             }
         }

@@ -6,6 +6,7 @@ mod daemon;
 mod disk;
 mod people;
 mod queue;
+mod story;
 mod wire;
 
 use super::coverage::{Coverage, column};
@@ -66,6 +67,8 @@ pub struct Ran {
     pub stats: Stats,
     /// All that people and faults did, so that it can be played again: of a run that broke a rule.
     pub script: Option<Script>,
+    /// The last hours of the machine on which the first rule was broken, a line an event.
+    pub story: Vec<String>,
 }
 
 /// Numbers that tell whether a run did anything.
@@ -301,6 +304,10 @@ impl<D: Decide + Clone> Runner<D> {
             let vms = self.vms.iter().map(|vm| (vm.id, vm.dice.log()));
             Script::record(&self.spec, v, safety, &self.deeds, site, vms)
         });
+        let story = match self.checker.violations().first() {
+            Some(v) => story::of(v, &self.store, &self.vms[v.machine.0 as usize]),
+            None => Vec::new(),
+        };
         Ran {
             events: self.events,
             violation_count: self.checker.count(),
@@ -309,6 +316,7 @@ impl<D: Decide + Clone> Runner<D> {
             coverage: self.coverage,
             stats: self.stats,
             script,
+            story,
         }
     }
 
