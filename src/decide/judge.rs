@@ -393,11 +393,9 @@ fn update(
         _ if fresh.is_some_and(|t| t.state == TaskState::InProgress) => {
             Found(fresh.map(|t| t.uri.clone()).unwrap_or_default())
         }
-        // An order without an answer may still be under way, whoever made the version what it is: done
-        // is done only when it can't be taken any more.
-        _ if version_is_new && open.state == OpenState::Unknown && !late => {
-            Still("what was sent to be past")
-        }
+        // Without a task's name the order may still be under way, whoever made the version what it is
+        // (some BMCs begin minutes later): done is done only when it can't begin any more.
+        (None, None) if version_is_new && !late => Still("what was sent to be past"),
         _ if version_is_new => Happened(format!("version {to} is re-read")),
         // The list was lost with the BMC's memory, or the task was cleaned away: neither success
         // nor failure. After a pause the versions decide (the step activates and re-reads).

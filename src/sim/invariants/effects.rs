@@ -111,7 +111,15 @@ impl Checker {
                 // They may have sent it more than once.
                 .take_while(|x| x.by == Cause::Human)
                 .any(|x| matches!(x.what, What::FlashStarted { staged: false, .. }));
-            if already && !by_hand {
+            // Sent on the old version, taken minutes later by a slow BMC: somebody's restart may have
+            // brought the new one meanwhile, and what is under way can't be called back.
+            let mut log = vm.dice.log().iter().rev().take(20);
+            let late = log.any(|i| {
+                i.kind == FaultKind::ActLate
+                    && i.at <= e.at
+                    && note.issued.is_some_and(|t| i.at >= t)
+            });
+            if already && !by_hand && !late {
                 self.violate("flash-again", e.at, id, || format!("seq {seq}"));
             }
             if staged && !said_so && !by_hand && !theirs {
