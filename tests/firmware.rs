@@ -507,7 +507,7 @@ fn a_wait_for_room_takes_no_time_of_the_step_whatever_comes_between() {
     // From here on it is the step's time again.
     c.apply(Entry::Settled { outcome: Outcome::Applied { handle: Some(TASK.into()) } });
     c.tasks(&[(TASK, TaskState::InProgress, "Running", 10)]);
-    assert_eq!(c.later(60_000).step(), "progressed");
+    assert_eq!(c.later(60_000).step(), "waits");
     c.tasks(&[(TASK, TaskState::InProgress, "Running", 11)]);
     assert_eq!(c.later(7_200_000).step(), "quarantined:step-timeout");
 }
