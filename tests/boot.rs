@@ -384,7 +384,7 @@ async fn one_mac_waits_for_one_machine() {
     assert_eq!(fault.code, "mac-in-use");
     assert!(fault.message.contains("gpu-001") && fault.message.contains("gpu-002"));
     assert_eq!(site.seed().await["run"], RUN, "the first one is untouched");
-    assert!(site.boot.window(MachineId(1), &twin.run).await.unwrap().run.is_none());
+    assert!(site.boot.window(twin.machine, &twin.run).await.unwrap().run.is_none());
 
     // The same machine's next run takes over from one that never closed its window.
     let next = WindowOrder { run: "0badcafe-m1-8".into(), ..order() };

@@ -615,12 +615,18 @@ async fn secrets_are_sealed_and_need_their_key() {
     assert!(!holds(&on_disk, canary));
     assert!(!holds(&on_disk, key_text.trim()));
 
-    // A sealed value counts for its own row only.
-    p.sql("UPDATE secret SET sealed = (SELECT sealed FROM secret WHERE name = 'ipmi')");
-    let why = secrets.get("bmc").unwrap_err().to_string();
-    assert!(why.contains("can't be opened"), "{why}");
-    p.sql("UPDATE secret SET user = 'x' WHERE name = 'ipmi'");
-    assert!(secrets.get("ipmi").is_err());
+    // A sealed value counts for its own row and user only; the table is read when a daemon starts.
+    for tamper in [
+        "UPDATE secret SET user = 'x' WHERE name = 'ipmi'",
+        "UPDATE secret SET user = 'admin', sealed = (SELECT sealed FROM secret WHERE name = 'bmc')
+         WHERE name = 'ipmi'",
+    ] {
+        p.sql(tamper);
+        let read = store.secrets(Some(key.clone())).await.unwrap();
+        let why = read.get("ipmi").unwrap_err().to_string();
+        assert!(why.contains("can't be opened"), "{tamper}: {why}");
+        assert!(read.get("bmc").unwrap().is_some());
+    }
     assert!(secrets.remove("bmc").await.unwrap());
     assert!(!secrets.remove("bmc").await.unwrap());
     secrets.set("ipmi", "admin", &Secret::new(canary)).await.unwrap();

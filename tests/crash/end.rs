@@ -28,6 +28,23 @@ pub(crate) struct End {
     pub(crate) effects: BTreeMap<String, usize>,
 }
 
+/// One restart more, of the BMC or of the host: all that an update asks for which may have been
+/// sent, before it is sent again.
+const RESTARTS: [&[&str]; 3] = [&["BmcReset"], &["PowerOn"], &["PowerCut", "PowerOn"]];
+
+impl End {
+    /// The same end, after one restart more.
+    pub(crate) fn is_restarted(&self, undisturbed: &End) -> bool {
+        RESTARTS.iter().any(|restart| {
+            let mut more = undisturbed.clone();
+            for what in *restart {
+                *more.effects.entry((*what).into()).or_insert(0) += 1;
+            }
+            *self == more
+        })
+    }
+}
+
 /// # Panics
 /// When the truth log shows what must never be: an update that was started again, over another, or
 /// cut off; an act on the wrong machine or under workloads.
