@@ -62,7 +62,12 @@ impl<D: Decide + Clone> Runner<D> {
                 self.vms[machine.0 as usize].cross_cables(now, Some(other));
             }
             Deed::Mend { machine } => self.vms[machine.0 as usize].mend(now),
-            Deed::Rebuild { machine } => self.vms[machine.0 as usize].rebuild(now),
+            // Who comes with other disks looks first whether anything is under way.
+            Deed::Rebuild { machine } => {
+                if self.checker.row(machine).run.is_none() {
+                    self.vms[machine.0 as usize].rebuild(now);
+                }
+            }
             Deed::Evict { machine } => self.vms[machine.0 as usize].evict(now),
             Deed::Flash { machine, own, to } => {
                 self.vms[machine.0 as usize].flash_by_hand(now, usize::from(own), &to);
