@@ -30,7 +30,8 @@ pub(crate) struct End {
 
 /// One restart more, of the BMC or of the host: all that an update asks for which may have been
 /// sent, before it is sent again.
-const RESTARTS: [&[&str]; 3] = [&["BmcReset"], &["PowerOn"], &["PowerCut", "PowerOn"]];
+const RESTARTS: [&[&str]; 4] =
+    [&["BmcReset"], &["PowerCut"], &["PowerOn"], &["PowerCut", "PowerOn"]];
 
 impl End {
     /// The same end, after one restart more.
