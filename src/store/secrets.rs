@@ -24,6 +24,9 @@ pub struct SecretLine {
     pub set_ms: u64,
 }
 
+/// User and sealed value by name.
+type Sealed = BTreeMap<String, (String, Vec<u8>)>;
+
 /// The table and its key, if there is one.
 #[derive(Clone)]
 pub struct Secrets {
@@ -31,7 +34,7 @@ pub struct Secrets {
     key: Option<Key>,
     /// What the table holds, still sealed, by name: each login of a site asks for one, and this
     /// process alone writes the table.
-    sealed: Arc<RwLock<BTreeMap<String, (String, Vec<u8>)>>>,
+    sealed: Arc<RwLock<Sealed>>,
 }
 
 impl fmt::Debug for Secrets {
