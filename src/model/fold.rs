@@ -1,13 +1,14 @@
 //! `fold(journal) == row`: the only code that changes a [`Machine`]. An entry that does not fit
 //! the row is an error, never a guess.
 
+mod change;
+
 use super::action::{Action, Expect, Outcome, Redo};
-use super::change::{Change, Desired};
 use super::fault::Fault;
 use super::journal::{Entry, StepEnd};
 use super::machine::{
-    Act, Condition, Control, Cursor, Deployed, FaultNote, Hold, Machine, MachineId, OpenAction,
-    OpenState, ROOM, Restored, Run,
+    Act, Condition, Cursor, Deployed, FaultNote, Hold, Machine, MachineId, OpenAction, OpenState,
+    ROOM, Restored, Run,
 };
 use super::observed::Observed;
 use super::remedy::{REMEDIES_KEPT, Remedied};
@@ -50,7 +51,7 @@ pub fn apply(m: &mut Machine, entry: &Entry, at: EngineTime) -> Result<(), Illeg
             m.name = name.clone();
             m.stage_since = at;
         }
-        Entry::Changed { change, by, .. } => change_row(m, change, by, at).map_err(refuse)?,
+        Entry::Changed { change, by, .. } => change::apply(m, change, by, at).map_err(refuse)?,
         Entry::RunBegan { workflow, reason } => {
             if let Some(run) = &m.run {
                 return Err(refuse(format!("run {} has not ended", run.id)));
@@ -425,137 +426,6 @@ fn close(m: &mut Machine, happened: bool, at: EngineTime) {
     }
 }
 
-fn change_row(m: &mut Machine, change: &Change, by: &str, at: EngineTime) -> Result<(), String> {
-    match change {
-        Change::Adopt => {
-            if m.control == Control::Enrolled {
-                return Err("an enrolled machine can't be adopted".into());
-            }
-            m.control = Control::Adopted;
-        }
-        Change::Enroll { allow_existing_data, desired } => {
-            leads_somewhere(Control::Enrolled, m.stage, *desired)?;
-            m.control = Control::Enrolled;
-            m.allow_existing_data = *allow_existing_data;
-            m.desired = Some(*desired);
-        }
-        Change::Desire { desired } => {
-            if m.control == Control::Unmanaged {
-                return Err("the machine is unmanaged: adopt or enroll it first".into());
-            }
-            leads_somewhere(m.control, m.stage, *desired)?;
-            m.desired = Some(*desired);
-        }
-        Change::Hold { why } => {
-            m.hold = Some(Box::new(Hold { by: by.to_string(), why: why.clone(), since: at }));
-        }
-        Change::Unhold { .. } => {
-            let Some(hold) = m.hold.take() else {
-                return Err("the machine is not held".into());
-            };
-            if let Some(step) = &mut m.step
-                && !step.end_room(at)
-            {
-                step.since = step.since + at.since(hold.since.max(step.since));
-            }
-        }
-        Change::Release { .. } => {
-            if !m.is_quarantined() {
-                return Err("the machine is not quarantined".into());
-            }
-            m.condition = Condition::Ok;
-            // A person has looked: what nobody could tell counts as not done from here on.
-            m.restored = None;
-            if m.open.as_ref().is_some_and(|o| o.state == OpenState::Unknown) {
-                close(m, false, at);
-            }
-            if let Some(open) = &mut m.open {
-                open.progress_at = at;
-            }
-            m.not_before = EngineTime::ZERO;
-            start_over(m, at);
-        }
-        Change::Retry { .. } => {
-            m.not_before = EngineTime::ZERO;
-            if matches!(m.condition, Condition::BackingOff) {
-                m.condition = Condition::Ok;
-            }
-        }
-        Change::Skip { step: wanted, why } => {
-            let Some(step) = &mut m.step else {
-                return Err("no step is under way".into());
-            };
-            if *step.key != **wanted {
-                return Err(format!("the current step is `{}`, not `{wanted}`", step.key));
-            }
-            if m.open.is_some() {
-                return Err("an action is open; hold the machine and wait for it".into());
-            }
-            step.skip = Some(why.as_str().into());
-            m.not_before = EngineTime::ZERO;
-            m.condition = Condition::Ok;
-        }
-        Change::Abort { why } => {
-            if !is_legal(m.stage, Stage::Repair) {
-                return Err(format!(
-                    "there is no safe place to abort to from {}: set the desired state instead",
-                    m.stage
-                ));
-            }
-            let Some(run) = &mut m.run else {
-                return Err("no run is under way".into());
-            };
-            run.abort = Some(why.as_str().into());
-            m.desired = None;
-            m.not_before = EngineTime::ZERO;
-            // A person has looked, as with a release.
-            m.condition = Condition::Ok;
-            if m.open.as_ref().is_some_and(|o| o.state == OpenState::Unknown) {
-                close(m, false, at);
-            }
-            if let Some(open) = &mut m.open {
-                open.progress_at = at;
-            }
-        }
-        Change::Repair { .. } => {
-            if !is_legal(m.stage, Stage::Repair) {
-                return Err(format!("there is no edge {} → repair", m.stage));
-            }
-            if m.open.is_some() {
-                return Err("an action is open; hold the machine and wait for it".into());
-            }
-            m.run = None;
-            m.step = None;
-            m.waiting = None;
-            m.condition = Condition::Ok;
-            m.stage = Stage::Repair;
-            m.stage_since = at;
-            m.desired = None;
-        }
-    }
-    Ok(())
-}
-
-/// A wish that no edge leads to would be kept and never come true, without a word.
-fn leads_somewhere(control: Control, stage: Stage, desired: Desired) -> Result<(), String> {
-    match (control, stage, desired) {
-        (_, Stage::Repair, Desired::Retired) => {
-            Err("from repair no way leads to retired: enroll it with desired `ready`, then retire \
-                 it; a machine that can't be enrolled any more leaves by the inventory"
-                .into())
-        }
-        (Control::Adopted, Stage::Repair | Stage::Retire | Stage::Retired, d)
-            if d != Desired::Retired =>
-        {
-            Err(format!(
-                "an adopted machine is not installed anew, so from {stage} it can't become {d}: \
-                 enroll it"
-            ))
-        }
-        _ => Ok(()),
-    }
-}
-
 /// A new attempt starts afresh, except behind an action that may not be done twice and took hold:
 /// what failed after it (its activation, a read) is tried again, it is not. Only the re-read version
 /// itself takes it back.
@@ -564,18 +434,6 @@ fn forget(acts: &mut Vec<Act>, fault: &Fault) {
     match kept {
         Some(first) if fault.code != Fault::VERSION_UNCHANGED => drop(acts.drain(..first)),
         _ => acts.clear(),
-    }
-}
-
-fn start_over(m: &mut Machine, at: EngineTime) {
-    if let Some(step) = &mut m.step {
-        step.attempt = 0;
-        step.since = at;
-        if m.open.is_none() {
-            // A staged image is not flashed again because a person looked: it is activated, and
-            // only the re-read version takes it back.
-            step.acts.retain(|a| a.happened && a.kind.class().redo == Redo::Never);
-        }
     }
 }
 

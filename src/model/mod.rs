@@ -6,6 +6,7 @@ pub mod expected;
 pub mod facts;
 pub mod fault;
 pub mod fold;
+pub mod hardware;
 pub mod identity;
 pub mod journal;
 pub mod limit;

@@ -1,6 +1,7 @@
 //! The engine's sockets to the outside world, as traits. Edges implement them; the simulator and
 //! the driver use them. Time comes in events: there is no clock port.
 
+pub mod capability;
 pub mod command;
 pub mod heard;
 pub mod outbox;

@@ -5,6 +5,7 @@ use crate::life::{ID, Life};
 use farrier::decide::Decide;
 use farrier::engine::director::Settings;
 use farrier::engine::{Command, Director, Event};
+use farrier::model::action::ActionKind;
 use farrier::model::*;
 use farrier::port::store::{Committed, Store};
 use farrier::sim::physics::{Ask, VirtualMachine};
@@ -171,7 +172,8 @@ impl<D: Decide> Daemon<D> {
             }
             let command = self.out.remove(0);
             let leg = self.said.unwrap_or(0);
-            let name = name_of(&command);
+            let open = row.as_ref().and_then(|m| m.open.as_deref()).map(|o| o.action.kind());
+            let name = name_of(&command, open);
             if matches!(command, Command::Commit(_) | Command::Act { .. }) {
                 at(world, leg, Moment::Before, &name)?;
             }
@@ -201,11 +203,17 @@ impl<D: Decide> Daemon<D> {
     }
 }
 
-fn name_of(command: &Command) -> String {
+/// A commit is named with the action that it is about: the one it begins, or the one that is open.
+fn name_of(command: &Command, open: Option<ActionKind>) -> String {
     match command {
         Command::Commit(item) => {
             let names: Vec<&str> = item.entries.iter().map(Entry::name).collect();
-            format!("commit {}", names.join("+"))
+            let begun = item.entries.iter().find_map(|e| match e {
+                Entry::Intent { action, .. } => Some(action.kind()),
+                _ => None,
+            });
+            let about = begun.or(open).map(|kind| format!(" of {kind}")).unwrap_or_default();
+            format!("commit {}{about}", names.join("+"))
         }
         Command::Probe { set, .. } => format!("probe {:#x}", set.0),
         Command::Act { action, .. } => format!("act {} {}", action.kind(), action.about()),

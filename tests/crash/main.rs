@@ -158,7 +158,7 @@ fn go_on(life: &Life, fork: Fork, wish: usize, undisturbed: &End) {
     }));
     let ended = lived.unwrap_or_else(|_| panic!("{killed}: see above"));
     // An update that may have been sent is made to count before it is sent again.
-    let restarted = killed.contains("commit") || killed.contains("update-firmware");
+    let restarted = killed.contains("update-firmware");
     if !(restarted && ended.is_restarted(undisturbed)) {
         assert_eq!(ended, *undisturbed, "{killed}");
     }

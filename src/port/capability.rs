@@ -1,0 +1,89 @@
+//! What BMCs can do beyond the daily round: each a trait of its own, so that an edge offers what its
+//! protocol has and nothing pretends. Redfish offers all, IPMI a few.
+//!
+//! As with every write: what the action expects is re-read on the same channel first, it is sent
+//! once, and done means read back.
+
+use super::{BmcTarget, Secret};
+use crate::model::hardware::{
+    Account, AccountRules, BiosFacts, ClockFacts, LogEntry, MediaSlot, SecureBootFacts, Sensor,
+    Volume,
+};
+use crate::model::{Expect, Fault, Outcome};
+use async_trait::async_trait;
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+/// An image that a BMC is to show its host as a drive.
+#[derive(Clone, Debug)]
+pub struct MediaOrder {
+    /// Plain, short, no query string (field notes R22).
+    pub image_url: String,
+    /// `CD`, `USBStick`, …
+    pub kind: String,
+}
+
+#[async_trait]
+pub trait BmcMedia: Send + Sync {
+    async fn media(&self, bmc: &BmcTarget) -> Result<Vec<MediaSlot>, Fault>;
+    /// Ejects what is in the slot first, whatever the BMC says of it.
+    async fn insert(&self, bmc: &BmcTarget, expect: &Expect, order: &MediaOrder) -> Outcome;
+    /// Every slot that may hold an image of ours is emptied.
+    async fn eject(&self, bmc: &BmcTarget, expect: &Expect) -> Outcome;
+}
+
+#[async_trait]
+pub trait BmcBios: Send + Sync {
+    async fn bios(&self, bmc: &BmcTarget) -> Result<BiosFacts, Fault>;
+    /// Leaves the settings pending; the next POST applies them.
+    async fn set_bios(
+        &self,
+        bmc: &BmcTarget,
+        expect: &Expect,
+        attributes: &BTreeMap<String, Value>,
+    ) -> Outcome;
+    async fn secure_boot(&self, bmc: &BmcTarget) -> Result<SecureBootFacts, Fault>;
+    async fn set_secure_boot(&self, bmc: &BmcTarget, expect: &Expect, on: bool) -> Outcome;
+}
+
+#[async_trait]
+pub trait BmcLog: Send + Sync {
+    /// The newest entries of every log, at most `most` of each.
+    async fn log(&self, bmc: &BmcTarget, most: usize) -> Result<Vec<LogEntry>, Fault>;
+}
+
+#[async_trait]
+pub trait BmcSensors: Send + Sync {
+    async fn sensors(&self, bmc: &BmcTarget) -> Result<Vec<Sensor>, Fault>;
+}
+
+/// A volume to be made.
+#[derive(Clone, Debug)]
+pub struct VolumeOrder {
+    /// `RAID1`, …
+    pub raid: String,
+    pub name: String,
+    /// Serials of the drives; every one must be found, once.
+    pub drives: Vec<String>,
+}
+
+#[async_trait]
+pub trait BmcVolumes: Send + Sync {
+    async fn volumes(&self, bmc: &BmcTarget) -> Result<Vec<Volume>, Fault>;
+    /// `Applied{handle}` carries the task's path where there is one. Destroys what the drives hold.
+    async fn create(&self, bmc: &BmcTarget, expect: &Expect, order: &VolumeOrder) -> Outcome;
+}
+
+#[async_trait]
+pub trait BmcClock: Send + Sync {
+    async fn clock(&self, bmc: &BmcTarget) -> Result<ClockFacts, Fault>;
+}
+
+#[async_trait]
+pub trait BmcAccounts: Send + Sync {
+    async fn accounts(&self, bmc: &BmcTarget) -> Result<(AccountRules, Vec<Account>), Fault>;
+    /// Sets the password of `user`, an account that is there.
+    async fn set_password(&self, bmc: &BmcTarget, user: &str, password: &Secret) -> Outcome;
+    /// Does this login work? One try, in a session of its own that is ended again.
+    async fn verify(&self, bmc: &BmcTarget, user: &str, password: &Secret) -> Result<(), Fault>;
+}
