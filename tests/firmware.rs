@@ -511,3 +511,25 @@ fn a_wait_for_room_takes_no_time_of_the_step_whatever_comes_between() {
     c.tasks(&[(TASK, TaskState::InProgress, "Running", 11)]);
     assert_eq!(c.later(7_200_000).step(), "quarantined:step-timeout");
 }
+
+#[test]
+fn a_first_look_that_comes_late_is_not_the_machines_delay() {
+    let busy =
+        || Fault::new(FaultClass::Throttled, Channel::Bmc, "busy", "503, the service is busy");
+    let mut c = Case::new("1.5");
+    let seen = c.report.firmware.clone();
+    c.report.firmware = Read::Failed(busy());
+    // Thousands of machines were looked at before this one, and the step may take two hours.
+    assert_eq!(c.later(7_200_001).step(), "faulted:busy");
+    c.now = c.m.not_before;
+    assert_eq!(c.step(), "faulted:busy", "its time began with the first look");
+    c.report.firmware = seen;
+    c.crowded = true;
+    c.now = c.m.not_before;
+    assert_eq!(c.step(), "waits");
+    // The same fault for as long as the step may take.
+    let mut c = Case::new("1.5");
+    c.report.firmware = Read::Failed(busy());
+    assert_eq!(c.step(), "faulted:busy");
+    assert_eq!(c.later(7_200_001).step(), "quarantined:step-timeout");
+}

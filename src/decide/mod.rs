@@ -202,7 +202,11 @@ fn look(i: &Input<'_>, spec: &StepSpec) -> Verdict {
         {
             act(i, spec, action)
         }
-        _ if view.step_age() > spec.timeout.0 && !i.stopped && i.outage.is_none() => {
+        _ if i.m.was_judged()
+            && view.step_age() > spec.timeout.0
+            && !i.stopped
+            && i.outage.is_none() =>
+        {
             give_up(i, timed_out(i, spec))
         }
         Look::Wait { what, poll_ms } => {

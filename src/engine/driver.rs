@@ -5,7 +5,7 @@ use super::meter::Meter;
 use super::perform::{Context, perform, read};
 use super::{Command, Director, Event};
 use crate::model::{
-    Channel, Condition, EngineTime, Fault, FaultClass, Machine, MachineId, Outcome, Read, Report,
+    Channel, Condition, EngineTime, Fault, FaultClass, MachineId, Outcome, Read, Report,
 };
 use crate::port::heard::Heard;
 use crate::port::store::{CommitItem, Stopped, Store, StoreError};
@@ -17,9 +17,13 @@ use tokio::sync::{Semaphore, broadcast, mpsc, oneshot};
 
 /// Items that one transaction takes at most (design §8: set-based statements over batches).
 const BATCH: usize = 512;
-/// Probes that are under way at once over the whole site; per-BMC gates are the edge's. Each may
-/// hold three connections, so this is also what bounds the memory of a site that starts.
-const PROBES: usize = 384;
+/// Probes of machines on their way that are under way at once over the whole site; per-BMC gates
+/// are the edge's. Each may hold three connections, so this is also what bounds the memory of a
+/// site that starts.
+const PROBES: usize = 640;
+/// The same for machines at rest: under load they are looked at less often, and nobody who is on
+/// the way waits behind them.
+const PROBES_AT_REST: usize = 128;
 /// The same for machines that are known to be unreachable: they never take a place from the others.
 const PROBES_SILENT: usize = 256;
 /// A probe that heard nothing for so long waits for somebody silent, which costs neither CPU nor
@@ -108,8 +112,9 @@ pub struct Driver {
     tickets: BTreeMap<u64, oneshot::Sender<Result<u64, Fault>>>,
     ticket: u64,
     probes: Arc<Semaphore>,
-    meter: Arc<Meter>,
+    at_rest: Arc<Semaphore>,
     silent: Arc<Semaphore>,
+    meter: Arc<Meter>,
 }
 
 impl std::fmt::Debug for Driver {
@@ -142,8 +147,9 @@ impl Driver {
             tickets: BTreeMap::new(),
             ticket: 0,
             probes: Arc::new(Semaphore::new(PROBES)),
-            meter: handle.meter.clone(),
+            at_rest: Arc::new(Semaphore::new(PROBES_AT_REST)),
             silent: Arc::new(Semaphore::new(PROBES_SILENT)),
+            meter: handle.meter.clone(),
         }
     }
 
@@ -237,8 +243,11 @@ impl Driver {
                 if !probing {
                     return Ok(());
                 }
-                let silent = self.director.machine(machine).is_some_and(Machine::is_unreachable);
-                let gate = if silent { self.silent.clone() } else { self.probes.clone() };
+                let gate = match self.director.machine(machine) {
+                    Some(m) if m.is_unreachable() => self.silent.clone(),
+                    Some(m) if m.run.is_none() && m.stage.is_resting() => self.at_rest.clone(),
+                    _ => self.probes.clone(),
+                };
                 let (send, clock) = (self.send.clone(), self.wiring.clock);
                 let Some(context) = self.context(machine) else {
                     // Its profile is gone: an empty answer, so that it is looked at again.

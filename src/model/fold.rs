@@ -219,6 +219,7 @@ pub fn apply(m: &mut Machine, entry: &Entry, at: EngineTime) -> Result<(), Illeg
             }
         }
         Entry::Faulted { fault, charged, not_before } => {
+            start_clock(m, at);
             back_off(m, fault, *not_before, at);
             if *charged && let Some(step) = &mut m.step {
                 step.attempt = step.attempt.saturating_add(1);
@@ -295,6 +296,7 @@ pub fn apply(m: &mut Machine, entry: &Entry, at: EngineTime) -> Result<(), Illeg
             }
         }
         Entry::Waits { what } => {
+            start_clock(m, at);
             m.waiting = Some(what.as_str().into());
             if what.starts_with(ROOM)
                 && let Some(step) = &mut m.step
@@ -376,6 +378,15 @@ fn ends_room_wait(entry: &Entry) -> bool {
         | Entry::Lost { .. }
         | Entry::Quarantined { .. } => true,
         _ => false,
+    }
+}
+
+/// The first look that says something starts the step's clock.
+fn start_clock(m: &mut Machine, at: EngineTime) {
+    if !m.was_judged()
+        && let Some(step) = &mut m.step
+    {
+        step.since = at;
     }
 }
 

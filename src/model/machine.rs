@@ -312,6 +312,18 @@ pub struct Machine {
 }
 
 impl Machine {
+    /// Did a look say anything since the current step began? The step's clock starts with the first
+    /// that does: a look that comes late is Farrier's delay, not the machine's.
+    pub fn was_judged(&self) -> bool {
+        self.step.as_ref().is_some_and(|step| {
+            self.open.is_some()
+                || step.attempt > 0
+                || !step.acts.is_empty()
+                || self.waiting.is_some()
+                || self.last_fault.as_ref().is_some_and(|n| n.at >= step.since)
+        })
+    }
+
     /// A row before its first entry.
     pub fn blank(id: MachineId) -> Self {
         Self {
