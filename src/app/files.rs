@@ -20,6 +20,13 @@ pub fn database(path: &Path) -> Option<PathBuf> {
     daemon.map(|d| d.database).filter(|db| db.is_file())
 }
 
+/// The files that grow with the site: database and inventory, as far as `farrier.toml` names them.
+pub fn large(path: &Path) -> Vec<PathBuf> {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    let (daemon, _) = config::daemon::parse(&Source::new(path.display().to_string(), text));
+    daemon.map_or_else(Vec::new, |d| [vec![d.database], d.inventory].concat())
+}
+
 /// Reads `farrier.toml` at `path` and all files it names, and checks them together.
 ///
 /// # Errors

@@ -8,6 +8,7 @@ pub mod demo;
 pub mod descriptors;
 pub mod files;
 pub mod listen;
+pub mod pages;
 pub mod parts;
 pub mod reload;
 pub mod serve;

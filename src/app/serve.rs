@@ -46,6 +46,7 @@ const BLOCKING_THREADS: usize = 32;
 /// Runs until a signal; exit 0 after a graceful end, 1 when it can't run, 2 for bad files.
 pub fn serve(ask: &Ask) -> ExitCode {
     init_log();
+    super::pages::for_reading(&super::files::large(&ask.config));
     // Blocking work here is small files (passwords, boot windows) and checks of files: thousands of
     // logins at once queue for a few threads rather than start hundreds.
     let mut builder = tokio::runtime::Builder::new_multi_thread();
@@ -224,6 +225,7 @@ async fn run(
         let (manager, handle, store) = (manager.clone(), handle.clone(), database.clone());
         tokio::spawn(systemd::signs_of_life(manager, limit, handle, store));
     }
+    super::pages::for_good();
     manager.tell("READY=1");
     let stopping = async {
         signalled().await;
