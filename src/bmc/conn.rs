@@ -6,6 +6,7 @@ use super::http::{Answer, NoAnswer, Request};
 use super::session::Auth;
 use super::tls::Policy;
 use super::{RedfishBmc, Settings};
+use crate::model::quirks::Quirks;
 use crate::model::{BmcEndpoint, Fault};
 use crate::port::BmcTarget;
 use backon::{ConstantBuilder, Retryable};
@@ -44,6 +45,7 @@ struct Known {
     /// Where each firmware inventory member was last read, by id. Never believed: whoever goes
     /// there compares the id.
     members: BTreeMap<String, String>,
+    quirks: Option<Arc<Quirks>>,
 }
 
 /// A collection that a service document names.
@@ -112,6 +114,14 @@ impl Conn {
 
     pub(super) fn keep_links(&self, links: &Arc<Links>) {
         self.known().links = Some(links.clone());
+    }
+
+    pub(super) fn quirks(&self) -> Option<Arc<Quirks>> {
+        self.known().quirks.clone()
+    }
+
+    pub(super) fn keep_quirks(&self, quirks: &Arc<Quirks>) {
+        self.known().quirks = Some(quirks.clone());
     }
 
     pub(super) fn list(&self, of: List) -> Option<Arc<str>> {

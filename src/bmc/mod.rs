@@ -9,6 +9,7 @@
 
 mod boot;
 mod conn;
+mod controllers;
 mod discover;
 mod fault;
 mod firmware;
@@ -17,6 +18,7 @@ mod http;
 mod inventory;
 mod json;
 mod power;
+mod quirks;
 mod session;
 mod system;
 mod task;
@@ -25,6 +27,7 @@ mod update;
 
 use crate::model::action::{BootTarget, Expect, Outcome, PowerOp};
 use crate::model::facts::{Component, InventoryFacts, SystemFacts, Task};
+use crate::model::quirks::QuirkTable;
 use crate::model::{Fault, MachineId};
 use crate::port::{BmcCare, BmcPower, BmcRead, BmcTarget, BmcUpdate, UpdateOrder, Vault};
 use async_trait::async_trait;
@@ -45,6 +48,8 @@ pub struct Settings {
     pub ca_pem: Option<String>,
     /// A refused login is not repeated for this long; some BMCs lock after 3 tries in 30 s.
     pub login_pause_ms: u64,
+    /// What BMCs do otherwise than the standard; empty: nothing.
+    pub quirks: Arc<QuirkTable>,
     /// After a BMC ran out of sessions, how long Basic is used before a session is tried again.
     pub basic_for_ms: u64,
 }
@@ -59,6 +64,7 @@ impl Default for Settings {
             reads_per_bmc: 3,
             ca_pem: None,
             login_pause_ms: 180_000,
+            quirks: Arc::default(),
             basic_for_ms: 1_800_000,
         }
     }
