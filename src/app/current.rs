@@ -2,7 +2,7 @@
 
 use crate::config::{self, Purpose};
 use crate::model::Expected;
-use crate::port::Advertise;
+use crate::port::{Advertise, ImageFile};
 use std::sync::{Arc, RwLock};
 
 /// The last good configuration.
@@ -44,5 +44,17 @@ impl Advertise for Current {
         let listener = loaded.daemon.boot.as_ref()?;
         let address = config::Loaded::address_of(&machine.host.address);
         loaded.advertised(listener, address, Purpose::Provision).map(str::to_string)
+    }
+
+    fn firmware_file(&self, file: &str) -> Option<ImageFile> {
+        let loaded = self.get();
+        // Only what the catalog names, as at the image listener.
+        let sets = loaded.site.catalog.families.iter().flat_map(|f| f.sets.values());
+        let firmware = sets.flat_map(|s| &s.firmware).find(|fw| fw.file == file)?;
+        Some(ImageFile {
+            path: loaded.daemon.catalog.join(file),
+            size: firmware.size,
+            sha256: firmware.sha256.clone(),
+        })
     }
 }

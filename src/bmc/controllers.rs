@@ -67,7 +67,19 @@ fn kind(id: &str, path: &str, v: &Value, system: &str, own: &[String]) -> Contro
 }
 
 /// The manager of the host itself: its path and its document.
-pub(super) async fn host(bmc: &Bmc<'_>, system: &Value) -> Result<Option<(String, Value)>, Fault> {
+pub(super) async fn host(
+    bmc: &Bmc<'_>,
+    system: &Value,
+) -> Result<Option<(String, Value)>, Fault> {
+    Ok(candidates(bmc, system).await?.into_iter().next())
+}
+
+/// Managers that may be the host's, the likeliest first; an unreadable one is left out, unless it was
+/// the only one.
+pub(super) async fn candidates(
+    bmc: &Bmc<'_>,
+    system: &Value,
+) -> Result<Vec<(String, Value)>, Fault> {
     let own = managed_by(system);
     let mut paths = own.clone();
     if paths.is_empty()
@@ -76,25 +88,21 @@ pub(super) async fn host(bmc: &Bmc<'_>, system: &Value) -> Result<Option<(String
         paths = bmc.members(&managers, false).await?.iter().filter_map(json::link_of).collect();
     }
     let system = json::text(system, &["@odata.id"]).unwrap_or_default();
-    let mut best: Option<(ControllerKind, String, Value)> = None;
+    let mut found: Vec<(ControllerKind, String, Value)> = Vec::new();
     let mut broken = None;
     for path in paths {
         match bmc.get(&path).await {
-            Ok(v) => {
-                let kind = controller(&path, &v, &system, &own).kind;
-                if best.as_ref().is_none_or(|(k, _, _)| kind < *k) {
-                    best = Some((kind, path, v));
-                }
-            }
+            Ok(v) => found.push((controller(&path, &v, &system, &own).kind, path, v)),
             Err(f) if discover::is_fatal(&f) => return Err(f),
             Err(f) => broken = Some(f),
         }
     }
-    match (best, broken) {
-        (Some((_, path, v)), _) => Ok(Some((path, v))),
-        (None, Some(f)) => Err(f),
-        (None, None) => Ok(None),
+    if let (true, Some(f)) = (found.is_empty(), broken) {
+        return Err(f);
     }
+    // Stable: of two of a kind the BMC's own order counts.
+    found.sort_by_key(|(kind, _, _)| *kind);
+    Ok(found.into_iter().map(|(_, path, v)| (path, v)).collect())
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use super::http::{Answer, NoAnswer};
 use super::{json, system};
 use crate::model::action::{Expect, Outcome};
 use crate::model::identity::Match;
+use crate::model::quirks::{IfMatch, Quirks};
 use crate::model::{Channel, Fault, FaultClass};
 use reqwest::Method;
 use serde_json::Value;
@@ -63,12 +64,15 @@ pub(super) async fn check(bmc: &Bmc<'_>, expect: &Expect) -> Result<(Arc<Links>,
 /// under a new login.
 pub(super) async fn post(
     bmc: &Bmc<'_>,
+    quirks: &Quirks,
     target: &str,
     body: &Value,
 ) -> Result<Result<Answer, Outcome>, Stop> {
     let url = bmc.conn.url(target)?;
     let what = format!("POST {}", url.path());
-    match bmc.send(Method::POST, url, None, Some(body)).await {
+    // Harmful on iDRAC10, wanted by AMI (R12). An action's own resource has no ETag to name.
+    let if_match = (quirks.etag.action == IfMatch::Any).then_some("*");
+    match bmc.send(Method::POST, url, if_match, Some(body)).await {
         Ok(answer) => Ok(taken(bmc, &what, answer)),
         Err(NoAnswer { fault, sent: false, .. }) => Err(bmc.scrubbed(fault).into()),
         Err(NoAnswer { fault, .. }) => {
@@ -78,7 +82,7 @@ pub(super) async fn post(
 }
 
 /// Sorts an action's answer: taken, turned down, or nobody can tell.
-fn taken(bmc: &Bmc<'_>, what: &str, answer: Answer) -> Result<Answer, Outcome> {
+pub(super) fn taken(bmc: &Bmc<'_>, what: &str, answer: Answer) -> Result<Answer, Outcome> {
     if answer.ok() {
         // 200 with errors inside: seen both where it had worked and where not (R9).
         let critical = json::messages(answer.json())
@@ -103,7 +107,7 @@ fn taken(bmc: &Bmc<'_>, what: &str, answer: Answer) -> Result<Answer, Outcome> {
     Err(Outcome::Failed { fault: f })
 }
 
-fn unknown(f: Fault) -> Fault {
+pub(super) fn unknown(f: Fault) -> Fault {
     f.hint("it may have taken hold; what the machine shows will decide")
 }
 

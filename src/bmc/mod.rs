@@ -11,6 +11,7 @@ mod boot;
 mod conn;
 mod controllers;
 mod discover;
+mod etag;
 mod fault;
 mod firmware;
 mod guard;
@@ -18,6 +19,7 @@ mod http;
 mod inventory;
 mod json;
 mod power;
+mod push;
 mod quirks;
 mod session;
 mod system;
@@ -27,8 +29,11 @@ mod update;
 
 use crate::model::action::{BootTarget, Expect, Outcome, PowerOp};
 use crate::model::facts::{Component, InventoryFacts, SystemFacts, Task};
-use crate::model::quirks::QuirkTable;
+use crate::model::hardware::Controller;
+use crate::model::quirks::{QuirkTable, Quirks};
 use crate::model::{Fault, MachineId};
+use crate::port::capability::{BmcBoot, BmcNature, BootOrder};
+use crate::port::session::SessionStore;
 use crate::port::{BmcCare, BmcPower, BmcRead, BmcTarget, BmcUpdate, UpdateOrder, Vault};
 use async_trait::async_trait;
 use conn::{Bmc, Conn};
@@ -75,6 +80,8 @@ pub struct RedfishBmc {
     vault: Arc<dyn Vault>,
     settings: Arc<Settings>,
     clients: http::Clients,
+    /// Where sessions are kept for the next start.
+    sessions: Option<Arc<dyn SessionStore>>,
     /// What is remembered per BMC: gate, session, links.
     conns: Mutex<BTreeMap<MachineId, Arc<Conn>>>,
 }
@@ -89,7 +96,12 @@ impl RedfishBmc {
     pub fn new(vault: Arc<dyn Vault>, settings: Settings) -> Self {
         let settings = Arc::new(settings);
         let clients = http::Clients::new(settings.clone());
-        Self { vault, settings, clients, conns: Mutex::default() }
+        Self { vault, settings, clients, sessions: None, conns: Mutex::default() }
+    }
+
+    /// Keeps sessions there, and takes up those that are kept there.
+    pub fn keeping(self, sessions: Arc<dyn SessionStore>) -> Self {
+        Self { sessions: Some(sessions), ..self }
     }
 
     /// One BMC with what is remembered of it. A changed address, trust or credential name starts
@@ -109,11 +121,11 @@ impl RedfishBmc {
 
     /// Logs out everywhere, for a graceful stop: sessions are few and outlive us by half an hour.
     pub async fn log_out(&self) {
-        let all: Vec<Arc<Conn>> = {
+        let all: Vec<(MachineId, Arc<Conn>)> = {
             let mut conns = self.conns.lock().unwrap_or_else(PoisonError::into_inner);
-            std::mem::take(&mut *conns).into_values().collect()
+            std::mem::take(&mut *conns).into_iter().collect()
         };
-        let ends = all.iter().map(|c| session::end(&self.clients, c));
+        let ends = all.iter().map(|(machine, c)| session::end(self, *machine, c));
         for fault in futures_util::future::join_all(ends).await.into_iter().filter_map(Result::err)
         {
             tracing::debug!(%fault, "a session was not ended; it will time out");
@@ -160,7 +172,7 @@ impl BmcPower for RedfishBmc {
 
     async fn set_boot(&self, target: &BmcTarget, expect: &Expect, to: BootTarget) -> Outcome {
         match self.bmc(target) {
-            Ok(bmc) => settle(boot::set(&bmc, expect, to).await),
+            Ok(bmc) => settle(boot::set(&bmc, expect, &BootOrder::once(to)).await),
             Err(fault) => Outcome::Failed { fault },
         }
     }
@@ -185,16 +197,44 @@ impl BmcCare for RedfishBmc {
         }
     }
 
+    async fn ac_cycle(&self, target: &BmcTarget, expect: &Expect) -> Outcome {
+        match self.bmc(target) {
+            Ok(bmc) => settle(power::ac_cycle(&bmc, expect).await),
+            Err(fault) => Outcome::Failed { fault },
+        }
+    }
+
     async fn end_sessions(&self, target: &BmcTarget) -> Outcome {
         match self.bmc(target) {
             Ok(bmc) => {
                 let _one = bmc.conn.write().await;
-                match session::end(&self.clients, &bmc.conn).await {
+                match session::end(self, target.machine, &bmc.conn).await {
                     Ok(()) => Outcome::Applied { handle: None },
                     Err(fault) => Outcome::Failed { fault },
                 }
             }
             Err(fault) => Outcome::Failed { fault },
         }
+    }
+}
+
+#[async_trait]
+impl BmcBoot for RedfishBmc {
+    async fn boot(&self, target: &BmcTarget, expect: &Expect, order: &BootOrder) -> Outcome {
+        match self.bmc(target) {
+            Ok(bmc) => settle(boot::set(&bmc, expect, order).await),
+            Err(fault) => Outcome::Failed { fault },
+        }
+    }
+}
+
+#[async_trait]
+impl BmcNature for RedfishBmc {
+    async fn controllers(&self, target: &BmcTarget) -> Result<Vec<Controller>, Fault> {
+        controllers::read(&self.bmc(target)?).await
+    }
+
+    async fn quirks(&self, target: &BmcTarget) -> Result<Arc<Quirks>, Fault> {
+        self.bmc(target)?.quirks().await
     }
 }

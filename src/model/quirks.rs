@@ -223,18 +223,17 @@ pub enum ActionOn {
     Chassis(String),
 }
 
-/// Cutting the power of the whole machine and giving it back.
+/// Cutting the power of the whole machine and giving it back. Only ever with the host off.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AcCycle {
     pub on: ActionOn,
     /// Name below `Actions` or `Actions.Oem`, as `#LenovoComputerSystem.SystemReset`.
     pub action: String,
-    /// The action's target where the BMC does not advertise it.
+    /// The action's target where the BMC does not advertise it; `{system}` stands for the system's
+    /// path.
     pub path: Option<String>,
     /// `ResetType` of its body.
     pub reset_type: String,
-    /// The host must be off, or the BMC refuses.
-    pub host_off: bool,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
