@@ -2,9 +2,8 @@
 //! that it takes it at (field notes §4, R12).
 
 use super::conn::Bmc;
-use super::etag;
 use super::guard::{self, Stop};
-use super::{fault, json};
+use super::{fault, json, patch};
 use crate::model::action::{BootTarget, Expect};
 use crate::model::quirks::{BootAt, BootForm, Quirks};
 use crate::model::{Fault, Outcome};
@@ -28,25 +27,23 @@ pub(super) async fn set(
         (Some(settings), BootAt::Found) => settings.clone(),
         _ => links.system.clone(),
     };
-    let (resource, header) = bmc.get_with_etag(&path).await?;
-    let name = match name(&quirks, order.target, &resource, &system) {
+    let read = patch::read(bmc, &path).await?;
+    let name = match name(&quirks, order.target, &read.document, &system) {
         Ok(name) => name,
         Err(fault) => return Ok(Outcome::Failed { fault }),
     };
-    let etags = etag::ladder(
-        quirks.etag.patch,
-        header.as_deref(),
-        json::text(&resource, &["@odata.etag"]).as_deref(),
-    );
     let wish = Wish { name, order };
     let mut outcome = Outcome::Failed { fault: fault::not_redfish("PATCH", "no body to try") };
-    for (i, boot) in wish.bodies(&quirks, &resource).iter().enumerate() {
+    for (i, boot) in wish.bodies(&quirks, &read.document).iter().enumerate() {
         // The override is set freely (redo class), so another body may be tried where one was
         // plainly turned down: HPE rejects Mode, others miss it.
         if i > 0 && !matches!(&outcome, Outcome::Failed { fault } if fault.code == "rejected") {
             break;
         }
-        outcome = etag::patch(bmc, &path, &etags, &json!({ "Boot": boot })).await?;
+        outcome = match patch::patch(bmc, &read, &json!({ "Boot": boot })).await? {
+            Ok(_) => Outcome::Applied { handle: None },
+            Err(outcome) => outcome,
+        };
     }
     // 200 with errors inside, and yet it works (Dell), or no answer at all: what the resource shows
     // decides (R9). What was taken is observed by the next probe, as after every action.

@@ -67,10 +67,7 @@ fn kind(id: &str, path: &str, v: &Value, system: &str, own: &[String]) -> Contro
 }
 
 /// The manager of the host itself: its path and its document.
-pub(super) async fn host(
-    bmc: &Bmc<'_>,
-    system: &Value,
-) -> Result<Option<(String, Value)>, Fault> {
+pub(super) async fn host(bmc: &Bmc<'_>, system: &Value) -> Result<Option<(String, Value)>, Fault> {
     Ok(candidates(bmc, system).await?.into_iter().next())
 }
 

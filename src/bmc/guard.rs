@@ -8,7 +8,7 @@ use super::http::{Answer, NoAnswer};
 use super::{json, system};
 use crate::model::action::{Expect, Outcome};
 use crate::model::identity::Match;
-use crate::model::quirks::{IfMatch, Quirks};
+use crate::model::quirks::IfMatch;
 use crate::model::{Channel, Fault, FaultClass};
 use reqwest::Method;
 use serde_json::Value;
@@ -64,14 +64,14 @@ pub(super) async fn check(bmc: &Bmc<'_>, expect: &Expect) -> Result<(Arc<Links>,
 /// under a new login.
 pub(super) async fn post(
     bmc: &Bmc<'_>,
-    quirks: &Quirks,
     target: &str,
     body: &Value,
 ) -> Result<Result<Answer, Outcome>, Stop> {
     let url = bmc.conn.url(target)?;
     let what = format!("POST {}", url.path());
     // Harmful on iDRAC10, wanted by AMI (R12). An action's own resource has no ETag to name.
-    let if_match = (quirks.etag.action == IfMatch::Any).then_some("*");
+    let any = bmc.conn.quirks().is_some_and(|q| q.etag.action == IfMatch::Any);
+    let if_match = any.then_some("*");
     match bmc.send(Method::POST, url, if_match, Some(body)).await {
         Ok(answer) => Ok(taken(bmc, &what, answer)),
         Err(NoAnswer { fault, sent: false, .. }) => Err(bmc.scrubbed(fault).into()),

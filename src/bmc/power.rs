@@ -60,7 +60,7 @@ pub(super) async fn power(bmc: &Bmc<'_>, expect: &Expect, op: PowerOp) -> Result
         Way::One(reset) => reset,
         way => return Ok(Outcome::Failed { fault: not_this_way(op, &way, allowed) }),
     };
-    match guard::post(bmc, &quirks, &action.target, &json!({"ResetType": reset})).await? {
+    match guard::post(bmc, &action.target, &json!({"ResetType": reset})).await? {
         Ok(_) => Ok(DONE),
         // 409 and 400 also mean "already so" (R11): what the system shows decides.
         Err(Outcome::Failed { fault }) if fault.code == "conflict" => {
@@ -122,7 +122,7 @@ pub(super) async fn reset_bmc(bmc: &Bmc<'_>, expect: &Expect) -> Result<Outcome,
         );
         return Ok(Outcome::Failed { fault: f });
     };
-    let outcome = guard::post(bmc, &quirks, &action.target, &json!({"ResetType": reset})).await?;
+    let outcome = guard::post(bmc, &action.target, &json!({"ResetType": reset})).await?;
     // Whether or not it answered: sessions, links and tasks are not to be relied on (R4).
     bmc.conn.forget_links();
     Ok(match outcome {
@@ -167,7 +167,7 @@ pub(super) async fn ac_cycle(bmc: &Bmc<'_>, expect: &Expect) -> Result<Outcome, 
         return Ok(Outcome::Failed { fault: f });
     };
     let body = json!({"ResetType": cycle.reset_type});
-    let outcome = guard::post(bmc, &quirks, &target, &body).await?;
+    let outcome = guard::post(bmc, &target, &body).await?;
     bmc.conn.forget_links();
     Ok(match outcome {
         Ok(_) => DONE,
@@ -212,13 +212,13 @@ fn action_target(resource: &Value, name: &str) -> Option<String> {
     let here = |v: &Value| json::at(v, &[name]).and_then(|a| json::text(a, &["target"]));
     let own = json::at(resource, &["Actions"]);
     let oem = json::at(resource, &["Oem"]).and_then(Value::as_object);
-    own.and_then(here)
-        .or_else(|| own.and_then(|a| json::at(a, &["Oem"])).and_then(here))
-        .or_else(|| {
+    own.and_then(here).or_else(|| own.and_then(|a| json::at(a, &["Oem"])).and_then(here)).or_else(
+        || {
             oem.into_iter()
                 .flat_map(|o| o.values())
                 .find_map(|vendor| json::at(vendor, &["Actions"]).and_then(here))
-        })
+        },
+    )
 }
 
 #[cfg(test)]

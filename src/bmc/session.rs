@@ -352,7 +352,8 @@ pub(super) async fn end(edge: &RedfishBmc, machine: MachineId, conn: &Conn) -> R
         return Ok(());
     };
     let what = format!("DELETE {}", url.path());
-    let request = Request { method: Method::DELETE, url, login: &login, if_match: None, body: None };
+    let request =
+        Request { method: Method::DELETE, url, login: &login, if_match: None, body: None };
     let answer = edge.clients.send(conn.policy, request).await.map_err(|no| no.fault)?;
     let secrets = std::mem::take(&mut auth.secrets);
     auth.drop_login();

@@ -7,8 +7,8 @@
 use super::{BmcTarget, Secret};
 use crate::model::action::BootTarget;
 use crate::model::hardware::{
-    Account, AccountRules, BiosFacts, ClockFacts, Controller, LogEntry, MediaSlot,
-    SecureBootFacts, Sensor, Volume,
+    Account, AccountRules, BiosFacts, ClockFacts, Controller, LogEntry, MediaSlot, SecureBootFacts,
+    Sensor, Volume,
 };
 use crate::model::quirks::Quirks;
 use crate::model::{Expect, Fault, Outcome};

@@ -112,9 +112,7 @@ pub trait BmcCare: Send + Sync {
     async fn ac_cycle(&self, _bmc: &BmcTarget, _expect: &Expect) -> Outcome {
         let why = "this way to the BMC can't cut the machine's power";
         let class = crate::model::FaultClass::Unsupported;
-        Outcome::Failed {
-            fault: Fault::new(class, crate::model::Channel::Bmc, "no-ac-cycle", why),
-        }
+        Outcome::Failed { fault: Fault::new(class, crate::model::Channel::Bmc, "no-ac-cycle", why) }
     }
 }
 
