@@ -6,6 +6,7 @@ use crate::boot::{BootServer, ImageServer, KnownImage};
 use crate::cluster::{Hook, HooksCluster, Place};
 use crate::config::Daemon;
 use crate::config::daemon::{HookLocation, SecretFrom, SecretsKey};
+use crate::port::session::SessionStore;
 use crate::port::{Inbox, Ports, Vault};
 use crate::shell::SshShell;
 use crate::steps::catalog::Catalog;
@@ -43,6 +44,18 @@ pub async fn vault(store: &SqliteStore, daemon: &Daemon) -> Result<SiteVault, St
     Ok(SiteVault::new(secrets, references(daemon)))
 }
 
+/// Where sessions at BMCs are kept for the next start; `None` where there is no key.
+///
+/// # Errors
+/// A sentence for a person.
+pub fn sessions(
+    store: &SqliteStore,
+    daemon: &Daemon,
+) -> Result<Option<Arc<dyn SessionStore>>, String> {
+    let kept = store.bmc_sessions(read_key(daemon)?);
+    Ok(kept.map(|kept| Arc::new(kept) as Arc<dyn SessionStore>))
+}
+
 /// The key of the secrets table, where the configuration names one.
 ///
 /// # Errors
@@ -74,7 +87,12 @@ fn references(daemon: &Daemon) -> References {
 ///
 /// # Errors
 /// A sentence for a person.
-pub fn build(current: &Current, vault: Arc<dyn Vault>, inbox: Inbox) -> Result<Parts, String> {
+pub fn build(
+    current: &Current,
+    vault: Arc<dyn Vault>,
+    sessions: Option<Arc<dyn SessionStore>>,
+    inbox: Inbox,
+) -> Result<Parts, String> {
     let loaded = current.get();
     let daemon = &loaded.daemon;
     let shell = Arc::new(SshShell::new(
@@ -97,7 +115,13 @@ pub fn build(current: &Current, vault: Arc<dyn Vault>, inbox: Inbox) -> Result<P
     let settings = crate::boot::Settings { images: images_dir.clone(), ..Default::default() };
     let boot = BootServer::open(&daemon.state, settings, inbox).map_err(|f| f.to_string())?;
     let images = ImageServer::new(daemon.catalog.clone(), images_dir, known(&loaded.site.catalog));
-    let bmc = Arc::new(RedfishBmc::new(vault, crate::bmc::Settings::default()));
+    let settings =
+        crate::bmc::Settings { quirks: loaded.quirks.clone(), ..crate::bmc::Settings::default() };
+    let bmc = RedfishBmc::new(vault, settings);
+    let bmc = Arc::new(match sessions {
+        Some(sessions) => bmc.keeping(sessions),
+        None => bmc,
+    });
     let ports = Ports {
         bmc: bmc.clone(),
         shell,

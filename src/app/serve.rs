@@ -145,6 +145,7 @@ async fn run(
 
     let manager = Manager::from_env();
     let vault = Arc::new(parts::vault(&store, &daemon).await?);
+    let sessions = parts::sessions(&store, &daemon)?;
     let outbox: Arc<dyn Outbox> = Arc::new(store.clone());
     let notifier = Notifier::new(outbox.clone(), vault.clone())?;
     notifier.set(webhooks::hooks(&daemon.webhooks)).await;
@@ -167,7 +168,7 @@ async fn run(
     let current = Current::new(config);
 
     let (handle, ends) = driver::channels();
-    let parts = parts::build(&current, vault, handle.inbox.clone())?;
+    let parts = parts::build(&current, vault, sessions, handle.inbox.clone())?;
     let incarnation = held.state.incarnation.clone();
     let is_current = |id, run: &str| {
         let at = held.machines.binary_search_by_key(&id, |m| m.id);

@@ -22,9 +22,6 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 /// What is read from the disk at a time.
 const CHUNK: usize = 64 * 1024;
 
-/// Between the parts of a body. It must not stand in the image: 128 bits that nobody else writes.
-const BOUNDARY: &str = "farrier-6f1d0c5b7a9e4e2f8b3c-part";
-
 /// Where an image is pushed to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Place {
@@ -177,21 +174,23 @@ impl Frame {
             },
             Place::Multipart(_) => {
                 let name = image.path.file_name().unwrap_or_default().to_string_lossy();
-                // The catalog lets nothing else into a name; a quote would end the header.
+                // Between the parts stands what no image has in it: its own digest.
+                let boundary = format!("farrier-{}", image.sha256.get(..32).unwrap_or("image"));
+                // The catalog lets none of these into a name; a quote would end the header.
                 let name: String =
                     name.chars().filter(|c| !matches!(c, '"' | '\r' | '\n')).collect();
                 let head = format!(
-                    "--{BOUNDARY}\r\n\
+                    "--{boundary}\r\n\
                      Content-Disposition: form-data; name=\"UpdateParameters\"\r\n\
                      Content-Type: application/json\r\n\r\n{parameters}\r\n\
-                     --{BOUNDARY}\r\n\
+                     --{boundary}\r\n\
                      Content-Disposition: form-data; name=\"UpdateFile\"; filename=\"{name}\"\r\n\
                      Content-Type: application/octet-stream\r\n\r\n"
                 );
                 Frame {
-                    kind: format!("multipart/form-data; boundary={BOUNDARY}"),
+                    kind: format!("multipart/form-data; boundary={boundary}"),
                     head: head.into_bytes(),
-                    tail: format!("\r\n--{BOUNDARY}--\r\n").into_bytes(),
+                    tail: format!("\r\n--{boundary}--\r\n").into_bytes(),
                 }
             }
         }
