@@ -90,7 +90,7 @@ fn references(daemon: &Daemon) -> References {
 pub fn build(
     current: &Current,
     vault: Arc<dyn Vault>,
-    sessions: Option<Arc<dyn SessionStore>>,
+    (bmc, sessions): (crate::bmc::Settings, Option<Arc<dyn SessionStore>>),
     inbox: Inbox,
 ) -> Result<Parts, String> {
     let loaded = current.get();
@@ -115,9 +115,7 @@ pub fn build(
     let settings = crate::boot::Settings { images: images_dir.clone(), ..Default::default() };
     let boot = BootServer::open(&daemon.state, settings, inbox).map_err(|f| f.to_string())?;
     let images = ImageServer::new(daemon.catalog.clone(), images_dir, known(&loaded.site.catalog));
-    let settings =
-        crate::bmc::Settings { quirks: loaded.quirks.clone(), ..crate::bmc::Settings::default() };
-    let bmc = RedfishBmc::new(vault, settings);
+    let bmc = RedfishBmc::new(vault, bmc);
     let bmc = Arc::new(match sessions {
         Some(sessions) => bmc.keeping(sessions),
         None => bmc,

@@ -168,7 +168,15 @@ async fn run(
     let current = Current::new(config);
 
     let (handle, ends) = driver::channels();
-    let parts = parts::build(&current, vault, sessions, handle.inbox.clone())?;
+    let parts = {
+        // Where time runs faster than the wall clock, its waits would be hours.
+        let edge = crate::bmc::Settings {
+            quirks: current.get().quirks.clone(),
+            settle_after_reset: ask.time_scale <= 1,
+            ..Default::default()
+        };
+        parts::build(&current, vault, (edge, sessions), handle.inbox.clone())?
+    };
     let incarnation = held.state.incarnation.clone();
     let is_current = |id, run: &str| {
         let at = held.machines.binary_search_by_key(&id, |m| m.id);

@@ -45,6 +45,12 @@ pub(super) async fn set(
             Err(outcome) => outcome,
         };
     }
+    if let Outcome::Failed { fault } = outcome {
+        // HPE takes no change while the host is in POST.
+        let busy = fault.code == "conflict";
+        let fault = if busy { fault::later(fault, quirks.reset.conflict_retry_s) } else { fault };
+        return Ok(Outcome::Failed { fault });
+    }
     // 200 with errors inside, and yet it works (Dell), or no answer at all: what the resource shows
     // decides (R9). What was taken is observed by the next probe, as after every action.
     if let Outcome::Unknown { .. } = &outcome

@@ -235,7 +235,8 @@ impl Bmc<'_> {
                 Err(f) => broken = Some(not_ready(f, "no-system")),
             }
         }
-        let chosen = choose(&read, &self.target.identity).map_err(|f| match broken {
+        let by_tag = |v: &Value| self.by_tag(v);
+        let chosen = choose(&read, &self.target.identity, &by_tag).map_err(|f| match broken {
             Some(broken) if read.is_empty() => broken,
             _ => f,
         })?;
@@ -297,7 +298,11 @@ pub(super) fn is_fatal(f: &Fault) -> bool {
 
 /// Which of the systems is the machine: the one with its identity, else the one that can boot and
 /// reset. HGX baseboards can do neither.
-fn choose(systems: &[(String, Value)], wanted: &Identity) -> Result<usize, Fault> {
+fn choose(
+    systems: &[(String, Value)],
+    wanted: &Identity,
+    by_tag: &(dyn Fn(&Value) -> bool + Sync),
+) -> Result<usize, Fault> {
     let able = |v: &Value| {
         let reset = json::at(v, &["Actions", "#ComputerSystem.Reset"]).is_some();
         let boot = json::at(v, &["Boot"]).is_some();
@@ -305,7 +310,8 @@ fn choose(systems: &[(String, Value)], wanted: &Identity) -> Result<usize, Fault
     };
     let same: Vec<usize> = (0..systems.len())
         .filter(|i| {
-            let found = system::identity(&systems[*i].1, wanted);
+            let v = &systems[*i].1;
+            let found = system::identity(v, wanted, by_tag(v));
             matches!(wanted.compare(&found), Match::Same)
         })
         .collect();
@@ -351,6 +357,7 @@ mod tests {
 
     #[test]
     fn the_system_is_chosen_by_identity_then_by_what_it_can_do() {
+        let choose = |systems: &[(String, Value)], wanted| choose(systems, wanted, &|_| false);
         let nobody = Identity::default();
         let hgx = [system("HGX1", false), system("DGX1", true)];
         assert_eq!(choose(&hgx, &nobody).ok(), Some(1));

@@ -36,11 +36,12 @@ pub(super) async fn check(bmc: &Bmc<'_>, expect: &Expect) -> Result<(Arc<Links>,
     let (links, v) = system::fetch(bmc).await?;
     let refused = |saw: String, wrong_machine| Stop::Refused { saw, wrong_machine };
     let wanted = &expect.identity;
-    let mut found = system::identity(&v, wanted);
+    let by_tag = bmc.by_tag(&v);
+    let mut found = system::identity(&v, wanted, by_tag);
     if matches!(wanted.compare(&found), Match::Unknown) && wanted.mac.is_some() {
         // Neither serial nor UUID to go by: the MACs, read now and not remembered.
         let macs = bmc.macs(&v).await?;
-        found = system::facts(&v, wanted, &macs).identity;
+        found = system::facts(&v, wanted, &macs, by_tag).identity;
     }
     match wanted.compare(&found) {
         Match::Differs { part, expected, found } => {

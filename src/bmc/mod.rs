@@ -31,7 +31,7 @@ use crate::model::action::{BootTarget, Expect, Outcome, PowerOp};
 use crate::model::facts::{Component, InventoryFacts, SystemFacts, Task};
 use crate::model::hardware::Controller;
 use crate::model::quirks::{QuirkTable, Quirks};
-use crate::model::{Fault, MachineId};
+use crate::model::{Channel, Fault, MachineId};
 use crate::port::capability::{BmcBoot, BmcNature, BootOrder};
 use crate::port::session::SessionStore;
 use crate::port::{BmcCare, BmcPower, BmcRead, BmcTarget, BmcUpdate, UpdateOrder, Vault};
@@ -39,6 +39,7 @@ use async_trait::async_trait;
 use conn::{Bmc, Conn};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 /// How the client behaves. The defaults are those of field notes R7.
 #[derive(Clone, Debug)]
@@ -53,6 +54,10 @@ pub struct Settings {
     pub ca_pem: Option<String>,
     /// A refused login is not repeated for this long; some BMCs lock after 3 tries in 30 s.
     pub login_pause_ms: u64,
+    /// Longest time for one part of a probe, all its requests together.
+    pub total_read_ms: u64,
+    /// After a BMC reset, ask nothing for as long as its quirks say.
+    pub settle_after_reset: bool,
     /// What BMCs do otherwise than the standard; empty: nothing.
     pub quirks: Arc<QuirkTable>,
     /// After a BMC ran out of sessions, how long Basic is used before a session is tried again.
@@ -69,6 +74,8 @@ impl Default for Settings {
             reads_per_bmc: 3,
             ca_pem: None,
             login_pause_ms: 180_000,
+            total_read_ms: 120_000,
+            settle_after_reset: true,
             quirks: Arc::default(),
             basic_for_ms: 1_800_000,
         }
@@ -119,6 +126,19 @@ impl RedfishBmc {
         Ok(Bmc { edge: self, target, conn })
     }
 
+    /// A part of a probe within its total deadline (R7): a BMC that answers each request just in time
+    /// has hundreds of documents.
+    async fn within<T>(&self, read: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
+        let total = Duration::from_millis(self.settings.total_read_ms);
+        match tokio::time::timeout(total, read).await {
+            Ok(result) => result,
+            Err(_) => {
+                let why = format!("the BMC was not read to its end within {} s", total.as_secs());
+                Err(Fault::no_answer(Channel::Bmc, why))
+            }
+        }
+    }
+
     /// Logs out everywhere, for a graceful stop: sessions are few and outlive us by half an hour.
     pub async fn log_out(&self) {
         let all: Vec<(MachineId, Arc<Conn>)> = {
@@ -136,19 +156,19 @@ impl RedfishBmc {
 #[async_trait]
 impl BmcRead for RedfishBmc {
     async fn system(&self, target: &BmcTarget) -> Result<SystemFacts, Fault> {
-        system::read(&self.bmc(target)?).await
+        self.within(system::read(&self.bmc(target)?)).await
     }
 
     async fn inventory(&self, target: &BmcTarget) -> Result<InventoryFacts, Fault> {
-        inventory::read(&self.bmc(target)?).await
+        self.within(inventory::read(&self.bmc(target)?)).await
     }
 
     async fn firmware(&self, target: &BmcTarget) -> Result<Vec<Component>, Fault> {
-        firmware::read(&self.bmc(target)?).await
+        self.within(firmware::read(&self.bmc(target)?)).await
     }
 
     async fn tasks(&self, target: &BmcTarget, handle: Option<&str>) -> Result<Vec<Task>, Fault> {
-        task::read(&self.bmc(target)?, handle).await
+        self.within(task::read(&self.bmc(target)?, handle)).await
     }
 }
 
@@ -231,10 +251,10 @@ impl BmcBoot for RedfishBmc {
 #[async_trait]
 impl BmcNature for RedfishBmc {
     async fn controllers(&self, target: &BmcTarget) -> Result<Vec<Controller>, Fault> {
-        controllers::read(&self.bmc(target)?).await
+        self.within(controllers::read(&self.bmc(target)?)).await
     }
 
     async fn quirks(&self, target: &BmcTarget) -> Result<Arc<Quirks>, Fault> {
-        self.bmc(target)?.quirks().await
+        self.within(self.bmc(target)?.quirks()).await
     }
 }

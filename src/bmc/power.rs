@@ -6,8 +6,8 @@ use super::guard::{self, Action, Stop};
 use super::{controllers, discover, fault, json, system};
 use crate::model::action::{Expect, PowerOp};
 use crate::model::facts::Power;
-use crate::model::quirks::{AcCycle, ActionOn, Ladder, Quirks, ResetOf};
-use crate::model::{Fault, FaultClass, Outcome};
+use crate::model::quirks::{AcCycle, ActionOn, Ladder, ResetOf};
+use crate::model::{Fault, Outcome};
 use serde_json::{Value, json};
 
 const DONE: Outcome = Outcome::Applied { handle: None };
@@ -66,18 +66,11 @@ pub(super) async fn power(bmc: &Bmc<'_>, expect: &Expect, op: PowerOp) -> Result
         Err(Outcome::Failed { fault }) if fault.code == "conflict" => {
             let now = system::fetch(bmc).await.ok().map(|(_, v)| system::power(&v));
             let so = goal(op).is_some() && goal(op) == now;
-            Ok(if so { DONE } else { Outcome::Failed { fault: later(fault, &quirks) } })
+            let later = |f| fault::later(f, quirks.reset.conflict_retry_s);
+            Ok(if so { DONE } else { Outcome::Failed { fault: later(fault) } })
         }
         Err(outcome) => Ok(outcome),
     }
-}
-
-/// The machine is not in a state for it, now: POST, a BMC that has not yet seen the last change. The
-/// edge does not wait that out (R11: up to 6 times 10 s); whoever ordered it does.
-fn later(fault: Fault, quirks: &Quirks) -> Fault {
-    let ms = u64::from(quirks.reset.conflict_retry_s) * 1000;
-    let ms = fault.retry_after_ms.unwrap_or(ms);
-    Fault { class: FaultClass::Throttled, ..fault }.retry_after(ms)
 }
 
 fn not_this_way(op: PowerOp, way: &Way<'_>, allowed: Option<Vec<String>>) -> Fault {
@@ -125,6 +118,9 @@ pub(super) async fn reset_bmc(bmc: &Bmc<'_>, expect: &Expect) -> Result<Outcome,
     let outcome = guard::post(bmc, &action.target, &json!({"ResetType": reset})).await?;
     // Whether or not it answered: sessions, links and tasks are not to be relied on (R4).
     bmc.conn.forget_links();
+    if !matches!(outcome, Err(Outcome::Failed { .. } | Outcome::Refused { .. })) {
+        bmc.settle(quirks.bmc_settle_s);
+    }
     Ok(match outcome {
         Ok(_) => DONE,
         Err(outcome) => outcome,
@@ -169,10 +165,13 @@ pub(super) async fn ac_cycle(bmc: &Bmc<'_>, expect: &Expect) -> Result<Outcome, 
     let body = json!({"ResetType": cycle.reset_type});
     let outcome = guard::post(bmc, &target, &body).await?;
     bmc.conn.forget_links();
+    if !matches!(outcome, Err(Outcome::Failed { .. } | Outcome::Refused { .. })) {
+        bmc.settle(quirks.bmc_settle_s);
+    }
     Ok(match outcome {
         Ok(_) => DONE,
         Err(Outcome::Failed { fault }) if fault.code == "conflict" => {
-            Outcome::Failed { fault: later(fault, &quirks) }
+            Outcome::Failed { fault: fault::later(fault, quirks.reset.conflict_retry_s) }
         }
         Err(outcome) => outcome,
     })

@@ -60,16 +60,6 @@ pub(super) async fn push(
         let f = fault::unsupported("no-push", "the BMC takes no images that are pushed");
         return Ok(Outcome::Failed { fault: f });
     };
-    if let Some(most) = json::at(service, &["MaxImageSizeBytes"]).and_then(Value::as_u64)
-        && image.size > most
-        && most > 0
-    {
-        let f = fault::precondition(
-            "image-too-large",
-            format!("the image has {} bytes, and the BMC takes {most} at most", image.size),
-        );
-        return Ok(Outcome::Failed { fault: f.hint("take the vendor's image for this BMC alone") });
-    }
     whole(image).await?;
     if !quirks.update.busy_flag {
         return send(bmc, quirks, &place, member, image).await;

@@ -58,8 +58,13 @@ impl Bmc<'_> {
         }
     }
 
+    /// Is this system's serial its service tag? Asked on every probe, so without a request.
+    pub(super) fn by_tag(&self, system: &Value) -> bool {
+        self.quirks_at_hand(system).service_tag
+    }
+
     /// What is known of a system's document alone, without a request.
-    pub(super) fn quirks_at_hand(&self, system: &Value) -> Arc<Quirks> {
+    fn quirks_at_hand(&self, system: &Value) -> Arc<Quirks> {
         if let Some(known) = self.conn.quirks() {
             return known;
         }

@@ -37,6 +37,17 @@ pub(super) async fn update(
         let f = fault::precondition("update-service-off", "the BMC's update service is disabled");
         return Ok(Outcome::Failed { fault: f.hint("enable it on the BMC") });
     }
+    if let (Some(image), Some(most)) =
+        (&order.file, json::at(&service, &["MaxImageSizeBytes"]).and_then(Value::as_u64))
+        && most > 0
+        && image.size > most
+    {
+        let f = fault::precondition(
+            "image-too-large",
+            format!("the image has {} bytes, and the BMC takes {most} at most", image.size),
+        );
+        return Ok(Outcome::Failed { fault: f.hint("take the vendor's image for this BMC alone") });
+    }
     let simple = Action::find(bmc, &service, "#UpdateService.SimpleUpdate").await?;
     let pull = match (quirks.update.way, simple) {
         (UpdateWay::Push, _) => Err(no_simple_update()),

@@ -377,7 +377,7 @@ impl Default for Quirks {
             etag: EtagQuirks { patch: IfMatch::Ladder, action: IfMatch::Never },
             update: UpdateQuirks::default(),
             account: AccountQuirks::default(),
-            bmc_settle_s: 30,
+            bmc_settle_s: 10,
             expand: true,
             service_tag: false,
         }
