@@ -7,6 +7,8 @@
 
 #[path = "bmc/faults.rs"]
 mod faults;
+#[path = "bmc/push.rs"]
+mod push;
 #[path = "bmc/quirks.rs"]
 mod quirks;
 #[path = "bmc/server.rs"]

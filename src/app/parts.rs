@@ -6,7 +6,6 @@ use crate::boot::{BootServer, ImageServer, KnownImage};
 use crate::cluster::{Hook, HooksCluster, Place};
 use crate::config::Daemon;
 use crate::config::daemon::{HookLocation, SecretFrom, SecretsKey};
-use crate::port::session::SessionStore;
 use crate::port::{Inbox, Ports, Vault};
 use crate::shell::SshShell;
 use crate::steps::catalog::Catalog;
@@ -44,16 +43,29 @@ pub async fn vault(store: &SqliteStore, daemon: &Daemon) -> Result<SiteVault, St
     Ok(SiteVault::new(secrets, references(daemon)))
 }
 
-/// Where sessions at BMCs are kept for the next start; `None` where there is no key.
+/// The Redfish edge: its quirks from the configuration, its sessions kept where there is a key.
+/// `time_scale`: how much faster than the wall clock the engine's time runs.
 ///
 /// # Errors
 /// A sentence for a person.
-pub fn sessions(
+pub fn redfish(
+    current: &Current,
+    vault: Arc<dyn Vault>,
     store: &SqliteStore,
-    daemon: &Daemon,
-) -> Result<Option<Arc<dyn SessionStore>>, String> {
-    let kept = store.bmc_sessions(read_key(daemon)?);
-    Ok(kept.map(|kept| Arc::new(kept) as Arc<dyn SessionStore>))
+    time_scale: u32,
+) -> Result<RedfishBmc, String> {
+    let loaded = current.get();
+    let settings = crate::bmc::Settings {
+        quirks: loaded.quirks.clone(),
+        // In a time that runs faster its real seconds would be hours.
+        settle_after_reset: time_scale <= 1,
+        ..Default::default()
+    };
+    let bmc = RedfishBmc::new(vault, settings);
+    Ok(match store.bmc_sessions(read_key(&loaded.daemon)?) {
+        Some(kept) => bmc.keeping(Arc::new(kept)),
+        None => bmc,
+    })
 }
 
 /// The key of the secrets table, where the configuration names one.
@@ -90,7 +102,7 @@ fn references(daemon: &Daemon) -> References {
 pub fn build(
     current: &Current,
     vault: Arc<dyn Vault>,
-    (bmc, sessions): (crate::bmc::Settings, Option<Arc<dyn SessionStore>>),
+    bmc: RedfishBmc,
     inbox: Inbox,
 ) -> Result<Parts, String> {
     let loaded = current.get();
@@ -115,11 +127,7 @@ pub fn build(
     let settings = crate::boot::Settings { images: images_dir.clone(), ..Default::default() };
     let boot = BootServer::open(&daemon.state, settings, inbox).map_err(|f| f.to_string())?;
     let images = ImageServer::new(daemon.catalog.clone(), images_dir, known(&loaded.site.catalog));
-    let bmc = RedfishBmc::new(vault, bmc);
-    let bmc = Arc::new(match sessions {
-        Some(sessions) => bmc.keeping(sessions),
-        None => bmc,
-    });
+    let bmc = Arc::new(bmc);
     let ports = Ports {
         bmc: bmc.clone(),
         shell,

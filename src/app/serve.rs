@@ -145,7 +145,6 @@ async fn run(
 
     let manager = Manager::from_env();
     let vault = Arc::new(parts::vault(&store, &daemon).await?);
-    let sessions = parts::sessions(&store, &daemon)?;
     let outbox: Arc<dyn Outbox> = Arc::new(store.clone());
     let notifier = Notifier::new(outbox.clone(), vault.clone())?;
     notifier.set(webhooks::hooks(&daemon.webhooks)).await;
@@ -168,15 +167,8 @@ async fn run(
     let current = Current::new(config);
 
     let (handle, ends) = driver::channels();
-    let parts = {
-        // Where time runs faster than the wall clock, its waits would be hours.
-        let edge = crate::bmc::Settings {
-            quirks: current.get().quirks.clone(),
-            settle_after_reset: ask.time_scale <= 1,
-            ..Default::default()
-        };
-        parts::build(&current, vault, (edge, sessions), handle.inbox.clone())?
-    };
+    let bmc = parts::redfish(&current, vault.clone(), &database, ask.time_scale)?;
+    let parts = parts::build(&current, vault, bmc, handle.inbox.clone())?;
     let incarnation = held.state.incarnation.clone();
     let is_current = |id, run: &str| {
         let at = held.machines.binary_search_by_key(&id, |m| m.id);
