@@ -241,7 +241,7 @@ impl Bmc<'_> {
                     .or_else(|| super::json::link_of(answer.json()))
                     .and_then(|l| self.conn.path(&l))
                     .and_then(|p| self.conn.url(&p).ok());
-                self.keep(&mark, &token, own.as_ref()).await;
+                self.save(&mark, &token, own.as_ref()).await;
                 let login = Login::Token(token);
                 auth.set(login.clone(), own, &credential);
                 Ok(login)
@@ -307,7 +307,7 @@ impl Bmc<'_> {
     }
 
     /// Keeps a new session for the next start.
-    async fn keep(&self, mark: &[u8; 32], token: &Secret, own: Option<&Url>) {
+    async fn save(&self, mark: &[u8; 32], token: &Secret, own: Option<&Url>) {
         let Some(store) = &self.edge.sessions else { return };
         // One commit for each login: not for sessions that no restart finds alive.
         if self.session_quirks().timeout_s.is_some_and(|s| s < KEEP_FROM_S) {

@@ -106,18 +106,8 @@ fn when(mut t: Table<'_, '_>) -> Option<When> {
         bmc: list(&mut t, "bmc"),
         ..When::default()
     };
-    let mut version = |t: &mut Table<'_, '_>, key: &'static str| {
-        let text = t.text(key);
-        whole &= t.lacks(key) || text.is_some();
-        let text = text?;
-        if numbers(text.value).is_empty() {
-            t.error(text.at, format!("`{key}` has no number in it"));
-            whole = false;
-        }
-        Some(text)
-    };
-    let from = version(&mut t, "firmware_from");
-    let before = version(&mut t, "firmware_before");
+    let from = version(&mut t, "firmware_from", &mut whole);
+    let before = version(&mut t, "firmware_before", &mut whole);
     if let (Some(from), Some(before)) = (from, before)
         && numbers(from.value).cmp(&numbers(before.value)) != Ordering::Less
     {
@@ -138,6 +128,17 @@ fn when(mut t: Table<'_, '_>) -> Option<When> {
     }
     t.done();
     whole.then_some(out)
+}
+
+fn version<'b>(t: &mut Table<'b, '_>, key: &'static str, whole: &mut bool) -> Option<Text<'b>> {
+    let text = t.text(key);
+    *whole &= t.lacks(key) || text.is_some();
+    let text = text?;
+    if numbers(text.value).is_empty() {
+        t.error(text.at, format!("`{key}` has no number in it"));
+        *whole = false;
+    }
+    Some(text)
 }
 
 /// A regex that starts with `^`; case does not count, as BMCs of one vendor differ in it.
