@@ -528,3 +528,68 @@ proptest! {
         prop_assert!(found.iter().all(|d| d.line >= 1));
     }
 }
+
+#[test]
+fn the_rules_in_the_edges_page_name_tests_that_exist() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |path: &str| std::fs::read_to_string(root.join(path)).unwrap();
+    let mut code = String::new();
+    for dir in ["src/bmc", "tests/bmc"] {
+        for entry in std::fs::read_dir(root.join(dir)).unwrap() {
+            code.push_str(&std::fs::read_to_string(entry.unwrap().path()).unwrap());
+        }
+    }
+    let page = read("src/bmc/mod.rs");
+    let rows = page.lines().filter(|l| l.starts_with("//! | R") || l.starts_with("//! | §"));
+    let names =
+        rows.flat_map(|l| l.split('`').skip(1).step_by(2).filter(|w| w.matches('_').count() > 3));
+    let names: Vec<&str> = names.collect();
+    assert!(names.len() > 40, "{}", names.len());
+    let missing: Vec<&&str> =
+        names.iter().filter(|n| !code.contains(&format!("fn {n}("))).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+    for n in 1..=24 {
+        assert!(
+            page.contains(&format!("R{n} ")) || page.contains(&format!("R{n},")),
+            "R{n} has no row"
+        );
+    }
+}
+
+#[test]
+fn a_sites_own_table_is_checked_with_the_rest_and_comes_first() {
+    let file = |path: &str| {
+        let at = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+        Source::new(path, std::fs::read_to_string(at).unwrap())
+    };
+    let with = |quirks: &str| {
+        let catalog = ["dell/poweredge-xe9680", "farrier/virtual", "supermicro/sys-821ge-tnhr"];
+        config::load(
+            &config::Sources {
+                daemon: file("farrier.example.toml"),
+                inventory: vec![file("inventory.example.toml")],
+                workflows: vec![file("workflows/gpu-node.toml"), file("workflows/cpu-node.toml")],
+                catalog: catalog
+                    .iter()
+                    .map(|f| file(&format!("firmware-catalog/{f}.toml")))
+                    .collect(),
+                catalog_root: "firmware-catalog".into(),
+                quirks: Some(Source::new("site-quirks.toml", quirks)),
+                ..config::Sources::default()
+            },
+            &|_| true,
+        )
+    };
+    let rule = "schema = 1\n[[quirk]]\nname = \"ours\"\n[quirk.match]\nvendor = \"^Dell\"\n";
+    let loaded = with(&format!("{rule}[quirk.bmc]\nsettle = \"5m\"\n")).unwrap();
+    let dell = Subject { vendors: vec!["Dell".into()], ..Subject::default() };
+    let quirks = loaded.quirks.resolve(&dell);
+    assert_eq!(quirks.rules, ["ours", "dell-idrac"]);
+    assert_eq!((quirks.bmc_settle_s, quirks.service_tag), (300, true));
+    let found = with(&format!("{rule}[quirk.bmc]\nsettel = \"5m\"\n")).unwrap_err();
+    let report = config::render(&found);
+    assert!(
+        report.contains("unknown key `settel`") && report.contains("site-quirks.toml:7"),
+        "{report}"
+    );
+}
