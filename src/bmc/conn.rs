@@ -216,7 +216,7 @@ impl Bmc<'_> {
         }
     }
 
-    fn settled(&self, method: &Method, url: &Url) -> Result<(), Fault> {
+    pub(super) fn settled(&self, method: &Method, url: &Url) -> Result<(), Fault> {
         let mut settling = self.conn.settling.lock().unwrap_or_else(PoisonError::into_inner);
         let left = settling.map(|until| until.saturating_duration_since(Instant::now()));
         match left {

@@ -81,9 +81,11 @@ impl Bmc<'_> {
         }
         let mut last = None;
         for path in ["/redfish/v1/", "/redfish/v1"] {
+            let url = self.conn.url(path)?;
+            self.settled(&Method::GET, &url)?;
             let request = Request {
                 method: Method::GET,
-                url: self.conn.url(path)?,
+                url,
                 login: &Login::None,
                 if_match: None,
                 body: None,
