@@ -41,9 +41,19 @@ fn place(service: &Value, form: PushForm) -> Option<Place> {
     }
 }
 
+/// How this image is pushed: as the catalog says, else as the BMC's quirks do. What this vendor's push
+/// is none of is not asked for.
+fn form(quirks: &UpdateQuirks, image: &ImageFile) -> PushForm {
+    match (quirks.push, image.form) {
+        (PushForm::None, _) => PushForm::None,
+        (_, Some(form)) => form,
+        (form, None) => form,
+    }
+}
+
 /// Can an image be pushed at all?
-pub(super) fn is_offered(service: &Value, quirks: &UpdateQuirks) -> bool {
-    place(service, quirks.push).is_some()
+pub(super) fn is_offered(service: &Value, quirks: &UpdateQuirks, image: &ImageFile) -> bool {
+    place(service, form(quirks, image)).is_some()
 }
 
 /// Pushes `image` for `member`. The caller holds the BMC's write permit and has checked what is
@@ -56,7 +66,7 @@ pub(super) async fn push(
     image: &ImageFile,
 ) -> Result<Outcome, Stop> {
     let (service_path, service) = service;
-    let Some(place) = place(service, quirks.update.push) else {
+    let Some(place) = place(service, form(&quirks.update, image)) else {
         let f = fault::unsupported("no-push", "the BMC takes no images that are pushed");
         return Ok(Outcome::Failed { fault: f });
     };

@@ -20,6 +20,9 @@ const MAX_REFUSED: usize = 2;
 /// Sessions that a BMC drops sooner than this are not worth keeping for the next start.
 const KEEP_FROM_S: u32 = 120;
 
+/// Requests of one probe are side by side.
+const SIDE_BY_SIDE: Duration = Duration::from_secs(1);
+
 /// How we are logged in to one BMC.
 #[derive(Debug, Default)]
 pub(super) struct Auth {
@@ -39,6 +42,8 @@ pub(super) struct Auth {
     /// This BMC has sessions: it has given us one.
     has_sessions: bool,
     used: Option<Instant>,
+    /// How long the session had rested when it was used last; requests side by side count as one.
+    rested: Duration,
     /// A session that had rested for longer than this BMC's time-out was refused: the time-out is
     /// as the quirks say.
     expires: bool,
@@ -74,6 +79,20 @@ impl Auth {
         self.session = session;
         self.round += 1;
         self.used = Some(Instant::now());
+        self.rested = Duration::ZERO;
+    }
+
+    /// The session is used now.
+    fn touch(&mut self) {
+        let rested = self.rest();
+        if rested > SIDE_BY_SIDE {
+            self.rested = rested;
+        }
+        self.used = Some(Instant::now());
+    }
+
+    fn rest(&self) -> Duration {
+        self.used.map_or(Duration::ZERO, |at| at.elapsed())
     }
 
     fn drop_login(&mut self) {
@@ -81,12 +100,10 @@ impl Auth {
         self.session = None;
     }
 
-    /// Has the session rested for longer than this BMC keeps one?
-    fn rested(&self, timeout_s: Option<u32>) -> bool {
+    /// Is it a session, and such a rest longer than this BMC keeps one?
+    fn outlasts(&self, rest: Duration, timeout_s: Option<u32>) -> bool {
         let limit = timeout_s.map(|s| Duration::from_secs(u64::from(s)));
-        let rest = self.used.map(|at| at.elapsed());
-        matches!(self.login, Some(Login::Token(_)))
-            && limit.zip(rest).is_some_and(|(limit, rest)| rest >= limit)
+        matches!(self.login, Some(Login::Token(_))) && limit.is_some_and(|limit| rest >= limit)
     }
 
     /// How long this credential must still rest.
@@ -138,11 +155,11 @@ impl Bmc<'_> {
                 auth.basic_until.is_some_and(|until| Instant::now() >= until)
             } else {
                 // Not worth a refused request: it is known how long this BMC keeps a session.
-                auth.expires && auth.rested(self.session_quirks().timeout_s)
+                auth.expires && auth.outlasts(auth.rest(), self.session_quirks().timeout_s)
             };
             if !expired {
                 let login = login.clone();
-                auth.used = Some(Instant::now());
+                auth.touch();
                 return Ok((login, auth.round));
             }
             auth.drop_login();
@@ -177,7 +194,7 @@ impl Bmc<'_> {
             return Err(fault::bad_credentials(what));
         }
         // Sessions expire, and die with every BMC reset (R4).
-        auth.expires |= auth.rested(self.session_quirks().timeout_s);
+        auth.expires |= auth.outlasts(auth.rested, self.session_quirks().timeout_s);
         auth.drop_login();
         let login = self.log_in(&mut auth).await?;
         Ok((login, auth.round))

@@ -49,16 +49,18 @@ pub(super) async fn update(
         return Ok(Outcome::Failed { fault: f.hint("take the vendor's image for this BMC alone") });
     }
     let simple = Action::find(bmc, &service, "#UpdateService.SimpleUpdate").await?;
-    let pull = match (quirks.update.way, simple) {
-        (UpdateWay::Push, _) => Err(no_simple_update()),
-        (_, None) => Err(no_simple_update()),
-        (_, Some(action)) => Pull::new(&quirks, action, &member, order),
+    let pushed = order.file.as_ref().is_some_and(|image| image.form.is_some());
+    let pull = match simple {
+        Some(action) if !pushed && quirks.update.way != UpdateWay::Push => {
+            Pull::new(&quirks, action, &member, order)
+        }
+        _ => Err(no_simple_update()),
     };
     match (pull, &order.file) {
         (Ok(pull), _) => Ok(pull.send(bmc).await?),
         (Err(_), Some(image))
             if quirks.update.way != UpdateWay::Pull
-                && push::is_offered(&service, &quirks.update) =>
+                && push::is_offered(&service, &quirks.update, image) =>
         {
             push::push(bmc, &quirks, (&service_path, &service), &member, image).await
         }

@@ -12,6 +12,7 @@ use crate::model::action::{BootTarget, HookVerb, JobScript, PowerOp};
 use crate::model::facts::{
     Component, HostFacts, InventoryFacts, JobFacts, Membership, SystemFacts, Task, WindowFacts,
 };
+use crate::model::quirks::PushForm;
 use crate::model::{
     BmcEndpoint, Change, EngineTime, Expect, Expected, Fault, HostEndpoint, MachineId, Outcome,
 };
@@ -86,6 +87,8 @@ pub struct ImageFile {
     pub size: u64,
     /// Lower-case hex.
     pub sha256: String,
+    /// It is to be pushed, in this form, also where the BMC fetches; `None`: where it does not.
+    pub form: Option<PushForm>,
 }
 
 impl ImageFile {

@@ -4,6 +4,7 @@ use super::server::{Reply, Seen, Server, calm};
 use super::{OneCredential, edge, settings, target};
 use farrier::bmc::{RedfishBmc, Settings};
 use farrier::model::action::{Expect, Outcome};
+use farrier::model::quirks::PushForm;
 use farrier::model::{FaultClass, Identity};
 use farrier::port::{BmcUpdate, ImageFile, UpdateOrder};
 use serde_json::{Value, json};
@@ -21,7 +22,7 @@ fn image() -> (TempDir, Vec<u8>, ImageFile) {
     let path = dir.path().join("bios.bin");
     std::fs::write(&path, &bytes).unwrap();
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &bytes);
-    let file = ImageFile { path, size: 900_001, sha256: hex::encode(digest) };
+    let file = ImageFile { path, size: 900_001, sha256: hex::encode(digest), form: None };
     (dir, bytes, file)
 }
 
@@ -124,6 +125,30 @@ async fn a_plain_push_is_the_image_alone() {
     let post = seen.iter().find(|s| s.is("POST", RAW)).unwrap();
     assert_eq!(post.header("content-type"), Some("application/octet-stream"));
     assert!(post.bytes == bytes, "the image is the image");
+}
+
+#[tokio::test]
+async fn the_catalog_may_ask_for_a_push_of_a_bmc_that_fetches() {
+    let (_dir, bytes, file) = image();
+    for (form, at) in [(PushForm::Multipart, PUSH), (PushForm::Raw, RAW)] {
+        let bmc = pushed("Acme", json!({"MultipartHttpPushUri": PUSH, "HttpPushUri": RAW}));
+        let server = Server::start(move |r, _| match (calm(r), bmc(r)) {
+            (Reply::Json(200, h, mut both), Reply::Json(200, _, push)) if r.path == SERVICE => {
+                both["MultipartHttpPushUri"] = push["MultipartHttpPushUri"].clone();
+                both["HttpPushUri"] = push["HttpPushUri"].clone();
+                Reply::Json(200, h, both)
+            }
+            (_, reply) => reply,
+        })
+        .await;
+        let file = ImageFile { form: Some(form), ..file.clone() };
+        assert_eq!(edge().update(&target(&server.url), &expect(), &order(&file)).await, applied());
+        assert_eq!(server.count("POST", at), 1, "{form:?}");
+        let sent = server.seen().into_iter().find(|s| s.is("POST", at)).unwrap();
+        assert!(sent.bytes.windows(4096).any(|w| w == &bytes[..4096]));
+        let pulled = "/redfish/v1/UpdateService/Actions/UpdateService.SimpleUpdate";
+        assert_eq!(server.count("POST", pulled), 0);
+    }
 }
 
 #[tokio::test]
