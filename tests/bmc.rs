@@ -7,8 +7,14 @@
 
 #[path = "bmc/faults.rs"]
 mod faults;
+#[path = "bmc/push.rs"]
+mod push;
+#[path = "bmc/quirks.rs"]
+mod quirks;
 #[path = "bmc/server.rs"]
 mod server;
+#[path = "bmc/sessions.rs"]
+mod sessions;
 #[path = "bmc/sushy.rs"]
 mod sushy;
 #[path = "bmc/trees.rs"]
@@ -39,7 +45,12 @@ impl Vault for OneCredential {
 
 /// Short deadlines: a server that never answers must not cost the test a minute.
 fn settings() -> Settings {
-    Settings { read_timeout_ms: 1_500, write_timeout_ms: 1_500, ..Settings::default() }
+    Settings {
+        read_timeout_ms: 1_500,
+        write_timeout_ms: 1_500,
+        quirks: Arc::new(farrier::config::quirks::shipped()),
+        ..Settings::default()
+    }
 }
 
 fn edge() -> RedfishBmc {
