@@ -16,6 +16,7 @@ mod guard;
 mod http;
 mod inventory;
 mod json;
+mod patch;
 mod power;
 mod session;
 mod system;
