@@ -6,13 +6,19 @@
 
 use super::{BmcTarget, Secret};
 use crate::model::hardware::{
-    Account, AccountRules, BiosFacts, ClockFacts, LogEntry, MediaSlot, SecureBootFacts, Sensor,
+    Abilities, Account, AccountRules, BiosFacts, ClockFacts, LogEntry, MediaSlot, SecureBootFacts, Sensor,
     Volume,
 };
 use crate::model::{Expect, Fault, Outcome};
 use async_trait::async_trait;
 use serde_json::Value;
 use std::collections::BTreeMap;
+
+#[async_trait]
+pub trait BmcAbilities: Send + Sync {
+    /// What the BMC is and says it can do; nothing is tried.
+    async fn abilities(&self, bmc: &BmcTarget) -> Result<Abilities, Fault>;
+}
 
 /// An image that a BMC is to show its host as a drive.
 #[derive(Clone, Debug)]
