@@ -7,10 +7,7 @@ use crate::model::Fault;
 use serde_json::Value;
 
 /// Managers of the system, those of HGX baseboards last: they are not the machine's BMC.
-pub(super) async fn managers(
-    bmc: &Bmc<'_>,
-    system: &Value,
-) -> Result<Vec<(String, Value)>, Fault> {
+pub(super) async fn managers(bmc: &Bmc<'_>, system: &Value) -> Result<Vec<(String, Value)>, Fault> {
     let mut paths = linked(system, "ManagedBy");
     if paths.is_empty()
         && let Some(all) = bmc.root().await?.managers.clone()

@@ -4,7 +4,7 @@
 
 use super::conn::Bmc;
 use super::guard::{self, Stop};
-use super::{fault, json, patch, system, task};
+use super::{fault, json, system, task, write};
 use crate::model::action::Expect;
 use crate::model::hardware::BiosFacts;
 use crate::model::{Fault, FaultClass, Outcome};
@@ -45,11 +45,7 @@ fn facts(bios: &Value, settings: Option<&Value>) -> BiosFacts {
     let in_force = all(attributes(bios));
     let mut pending = all(settings.and_then(attributes));
     pending.retain(|k, v| in_force.get(k) != Some(v));
-    BiosFacts {
-        attributes: in_force,
-        pending,
-        registry: json::text(bios, &["AttributeRegistry"]),
-    }
+    BiosFacts { attributes: in_force, pending, registry: json::text(bios, &["AttributeRegistry"]) }
 }
 
 pub(super) async fn set(
@@ -65,7 +61,7 @@ pub(super) async fn set(
         Some(path) => path,
         None => return Err(fault::unsupported("no-bios", "no place for BIOS settings").into()),
     };
-    let read = patch::read(bmc, &path).await?;
+    let read = write::read(bmc, &path).await?;
     let before = facts(&now, Some(&read.document));
     if let Some(fault) = wrong(&before, wanted) {
         return Ok(Outcome::Failed { fault });
@@ -87,7 +83,7 @@ pub(super) async fn set(
     }
     let mut handle = None;
     for (n, body) in bodies.iter().enumerate() {
-        match patch::patch(bmc, &read, body).await? {
+        match write::patch(bmc, &read, body).await? {
             Ok(answer) => {
                 handle = (answer.status == 202 || answer.location.is_some())
                     .then(|| task::handle(bmc, &answer))

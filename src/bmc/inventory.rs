@@ -32,7 +32,11 @@ pub(super) async fn read(bmc: &Bmc<'_>) -> Result<InventoryFacts, Fault> {
 }
 
 /// A part's fault becomes a warning; the BMC's own ends the read.
-pub(super) fn soft<T>(read: Result<T, Fault>, what: &str, w: &mut Warnings) -> Result<Option<T>, Fault> {
+pub(super) fn soft<T>(
+    read: Result<T, Fault>,
+    what: &str,
+    w: &mut Warnings,
+) -> Result<Option<T>, Fault> {
     match read {
         Ok(v) => Ok(Some(v)),
         Err(f) if discover::is_fatal(&f) => Err(f),

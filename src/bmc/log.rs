@@ -109,9 +109,8 @@ async fn newest(bmc: &Bmc<'_>, link: &str, most: usize) -> Result<Vec<(String, V
 /// Told by the times of the first and the last entry, else by their numbers.
 fn is_oldest_first(members: &[Value]) -> bool {
     let (Some(first), Some(last)) = (members.first(), members.last()) else { return false };
-    let time = |v: &Value| {
-        json::text(v, &["Created"]).and_then(|t| t.parse::<jiff::Timestamp>().ok())
-    };
+    let time =
+        |v: &Value| json::text(v, &["Created"]).and_then(|t| t.parse::<jiff::Timestamp>().ok());
     let number = |v: &Value| {
         let id = json::text(v, &["Id"])
             .or_else(|| Some(json::last_segment(&json::link_of(v)?).to_string()))?;

@@ -7,7 +7,12 @@
     reason = "an edge: session ages and pauses are measured on the monotonic clock"
 )]
 
+mod abilities;
+mod around;
+mod bios;
 mod boot;
+mod capable;
+mod clock;
 mod conn;
 mod discover;
 mod fault;
@@ -16,13 +21,21 @@ mod guard;
 mod http;
 mod inventory;
 mod json;
-mod patch;
+mod log;
+mod media;
 mod power;
+mod secure_boot;
+mod sensors;
 mod session;
 mod system;
 mod task;
 mod tls;
+mod trace;
 mod update;
+mod volumes;
+mod write;
+
+pub use trace::{Asked, Trace};
 
 use crate::model::action::{BootTarget, Expect, Outcome, PowerOp};
 use crate::model::facts::{Component, InventoryFacts, SystemFacts, Task};
@@ -48,6 +61,10 @@ pub struct Settings {
     pub login_pause_ms: u64,
     /// After a BMC ran out of sessions, how long Basic is used before a session is tried again.
     pub basic_for_ms: u64,
+    /// Pause between reads that wait for a change to show, as after an eject.
+    pub settle_ms: u64,
+    /// Notes every request, for a person's report.
+    pub trace: Option<Arc<Trace>>,
 }
 
 impl Default for Settings {
@@ -61,6 +78,8 @@ impl Default for Settings {
             ca_pem: None,
             login_pause_ms: 180_000,
             basic_for_ms: 1_800_000,
+            settle_ms: 1_000,
+            trace: None,
         }
     }
 }

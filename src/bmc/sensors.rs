@@ -91,8 +91,13 @@ fn sensor(v: &Value, kind: SensorKind, at: &[&str], unit: &str) -> Option<Sensor
         .or_else(|| json::text(v, &["DeviceName"]))
         .or_else(|| json::text(v, &["Id"]))
         .or_else(|| json::text(v, &["MemberId"]))?;
-    (!is_absent(v) && (value.is_some() || health.is_some()))
-        .then(|| Sensor { name, kind, value, unit: Some(unit.to_string()), health })
+    (!is_absent(v) && (value.is_some() || health.is_some())).then(|| Sensor {
+        name,
+        kind,
+        value,
+        unit: Some(unit.to_string()),
+        health,
+    })
 }
 
 fn thermal(v: &Value, out: &mut Vec<Sensor>) {
@@ -175,8 +180,8 @@ async fn leaks(bmc: &Bmc<'_>, thermal: &Value, out: &mut Vec<Sensor>) -> Result<
         found.extend(groups.iter().flat_map(|g| json::list(g, &["Detectors"])).cloned());
     }
     for v in &found {
-        let state = json::text(v, &["DetectorState"])
-            .or_else(|| json::text(v, &["Status", "Health"]));
+        let state =
+            json::text(v, &["DetectorState"]).or_else(|| json::text(v, &["Status", "Health"]));
         let name = json::text(v, &["Name"]).or_else(|| json::text(v, &["Id"]));
         if is_absent(v) || state.is_none() && name.is_none() {
             continue;
@@ -250,11 +255,15 @@ mod tests {
                        {"FanName": "F2", "ReadingRPM": "9000"}]}),
             &mut out,
         );
-        let seen: Vec<_> = out.iter().map(|s| (s.name.as_str(), s.value, s.unit.as_deref())).collect();
+        let seen: Vec<_> =
+            out.iter().map(|s| (s.name.as_str(), s.value, s.unit.as_deref())).collect();
         assert_eq!(
             seen,
-            [("Inlet", Some(-4.0), Some("Cel")), ("F1", Some(45.0), Some("%")),
-             ("F2", Some(9000.0), Some("RPM"))]
+            [
+                ("Inlet", Some(-4.0), Some("Cel")),
+                ("F1", Some(45.0), Some("%")),
+                ("F2", Some(9000.0), Some("RPM"))
+            ]
         );
     }
 }

@@ -52,9 +52,29 @@ impl Trace {
 
 /// Parts of property names whose values say which machine, or whose, it is.
 const NAMES: &[&str] = &[
-    "serial", "uuid", "macaddress", "assettag", "hostname", "fqdn", "domainname", "servicetag",
-    "nodeid", "durablename", "wwn", "gateway", "nameserver", "ntpserver", "username", "iqn", "guid",
-    "servicecode", "gid", "permanentaddress", "contactperson", "postaladdress", "gps",
+    "serial",
+    "uuid",
+    "macaddress",
+    "assettag",
+    "hostname",
+    "fqdn",
+    "domainname",
+    "servicetag",
+    "nodeid",
+    "durablename",
+    "wwn",
+    "gateway",
+    "nameserver",
+    "ntpserver",
+    "username",
+    "iqn",
+    "guid",
+    "servicecode",
+    "gid",
+    "permanentaddress",
+    "contactperson",
+    "postaladdress",
+    "gps",
 ];
 
 /// The same, where the whole name must be it.
@@ -66,7 +86,8 @@ fn identities(v: &Value, named: bool, out: &mut BTreeSet<String>) {
             for (key, v) in o {
                 let key = key.to_ascii_lowercase();
                 // Names of links and actions say nothing of the machine.
-                let says = !key.starts_with('@') && !key.contains('@')
+                let says = !key.starts_with('@')
+                    && !key.contains('@')
                     && (NAMES.iter().any(|n| key.contains(n)) || WHOLE.contains(&&*key));
                 identities(v, says, out);
             }

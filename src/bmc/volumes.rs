@@ -3,7 +3,7 @@
 
 use super::conn::Bmc;
 use super::guard::{self, Stop};
-use super::{around, fault, json, system, task};
+use super::{around, fault, json, system, task, write};
 use crate::model::action::Expect;
 use crate::model::hardware::Volume;
 use crate::model::identity::clean_serial;
@@ -41,8 +41,7 @@ async fn storages(bmc: &Bmc<'_>, system: &Value, drives: bool) -> Result<Vec<Sto
         let volumes = around::members(bmc, &list).await?;
         let links: Vec<String> =
             json::list(&document, &["Drives"]).iter().filter_map(json::link_of).collect();
-        let drives =
-            if drives { around::readable(bmc, bmc.get_all(links).await?) } else { vec![] };
+        let drives = if drives { around::readable(bmc, bmc.get_all(links).await?) } else { vec![] };
         let volumes = volumes.iter().filter(|(_, v)| !is_raw(v)).map(|(p, v)| volume(p, v));
         out.push(Storage { list, collection, volumes: volumes.collect(), drives, document });
     }
@@ -108,7 +107,7 @@ pub(super) async fn create(
     }
     let mut first = None;
     for body in bodies(&storage.collection, order, &drives) {
-        match guard::post(bmc, &storage.list, &body).await? {
+        match write::post(bmc, &storage.list, &body).await? {
             Ok(answer) if answer.status == 202 => {
                 return Ok(Outcome::Applied { handle: task::handle(bmc, &answer) });
             }
@@ -225,9 +224,7 @@ fn bodies(collection: &Value, order: &VolumeOrder, drives: &[String]) -> Vec<Val
         "RAID10" => Some("SpannedMirrors"),
         _ => None,
     };
-    bodies.extend(
-        old.map(|old| json!({"VolumeType": old, "Name": order.name, "Drives": drives})),
-    );
+    bodies.extend(old.map(|old| json!({"VolumeType": old, "Name": order.name, "Drives": drives})));
     if let Some(time) = time {
         for body in &mut bodies {
             body["@Redfish.OperationApplyTime"] = Value::from(time);

@@ -6,8 +6,8 @@
 
 use super::{BmcTarget, Secret};
 use crate::model::hardware::{
-    Abilities, Account, AccountRules, BiosFacts, ClockFacts, LogEntry, MediaSlot, SecureBootFacts, Sensor,
-    Volume,
+    Abilities, Account, AccountRules, BiosFacts, ClockFacts, LogEntry, MediaSlot, SecureBootFacts,
+    Sensor, Volume,
 };
 use crate::model::{Expect, Fault, Outcome};
 use async_trait::async_trait;
