@@ -59,10 +59,7 @@ async fn show(one: &One<'_>, io: &mut Io<'_>) -> Result<(), Failure> {
             "boot_target": facts.boot_target, "boot_enabled": facts.boot_enabled,
             "targets": abilities.boot_targets, "options": abilities.boot_options}));
     }
-    io.fields(&[
-        ("override", said(&facts)),
-        ("targets", abilities.boot_targets.join(", ")),
-    ])?;
+    io.fields(&[("override", said(&facts)), ("targets", abilities.boot_targets.join(", "))])?;
     if abilities.boot_options.is_empty() {
         return Ok(());
     }

@@ -61,12 +61,10 @@ pub fn run(args: &Bmc, ca_file: Option<&Path>, json: bool) -> ExitCode {
     });
     let code = match context {
         Err(failure) => failure.report(&mut io),
-        Ok(context) => {
-            match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-                Ok(runtime) => runtime.block_on(execute(&args.command, context, &mut io)),
-                Err(e) => Failure::error(format!("no runtime: {e}")).report(&mut io),
-            }
-        }
+        Ok(context) => match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => runtime.block_on(execute(&args.command, context, &mut io)),
+            Err(e) => Failure::error(format!("no runtime: {e}")).report(&mut io),
+        },
     };
     ExitCode::from(code)
 }
