@@ -5,8 +5,18 @@
     reason = "tests serve files, start a program and wait for conditions with a deadline"
 )]
 
+#[path = "bmc/bios.rs"]
+mod bios;
+#[path = "bmc/captured.rs"]
+mod captured;
 #[path = "bmc/faults.rs"]
 mod faults;
+#[path = "bmc/golden.rs"]
+mod golden;
+#[path = "bmc/logs.rs"]
+mod logs;
+#[path = "bmc/media.rs"]
+mod media;
 #[path = "bmc/server.rs"]
 mod server;
 #[path = "bmc/sushy.rs"]
@@ -39,7 +49,12 @@ impl Vault for OneCredential {
 
 /// Short deadlines: a server that never answers must not cost the test a minute.
 fn settings() -> Settings {
-    Settings { read_timeout_ms: 1_500, write_timeout_ms: 1_500, ..Settings::default() }
+    Settings {
+        read_timeout_ms: 1_500,
+        write_timeout_ms: 1_500,
+        settle_ms: 5,
+        ..Settings::default()
+    }
 }
 
 fn edge() -> RedfishBmc {

@@ -1,83 +1,18 @@
 //! Trees captured from real BMCs, served as files, with what must be read from them; and the same
 //! trees with any field removed, nulled or retyped.
 
+use super::captured::{Tree, serve, tree};
 use super::server::{Reply, Server};
 use super::{edge, target};
 use farrier::model::facts::{InventoryFacts, Power, SystemFacts};
 use farrier::model::{Fault, FaultClass, Identity};
 use farrier::port::BmcRead;
+use farrier::port::capability::{
+    BmcAbilities, BmcBios, BmcClock, BmcLog, BmcMedia, BmcSensors, BmcVolumes,
+};
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, LazyLock, Mutex};
-
-type Tree = BTreeMap<String, Value>;
-
-static UNPACKED: LazyLock<Option<tempfile::TempDir>> = LazyLock::new(|| {
-    let archive = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/redfish/mockups.tar.xz");
-    if !archive.exists() {
-        return None;
-    }
-    let dir = tempfile::tempdir().unwrap();
-    let done = std::process::Command::new("tar")
-        .args(["-xJf".as_ref(), archive.as_os_str(), "-C".as_ref(), dir.path().as_os_str()])
-        .status()
-        .expect("tar is installed");
-    assert!(done.success(), "the captured trees do not unpack");
-    Some(dir)
-});
-
-static LOADED: LazyLock<Mutex<BTreeMap<String, Arc<Tree>>>> = LazyLock::new(Mutex::default);
-
-/// One captured tree by path, lower-cased and without the slash at its end.
-fn tree(name: &str) -> Option<Arc<Tree>> {
-    let Some(dir) = &*UNPACKED else {
-        println!("skipped: no captured trees beside the checkout");
-        return None;
-    };
-    let mut loaded = LOADED.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    if let Some(tree) = loaded.get(name) {
-        return Some(tree.clone());
-    }
-    let top = dir.path().join(name);
-    assert!(top.is_dir(), "no captured tree `{name}`");
-    // DMTF's short form leaves the prefix out.
-    let prefix = if top.join("redfish/v1").is_dir() { "" } else { "/redfish/v1" };
-    let mut out = Tree::new();
-    let mut dirs: Vec<PathBuf> = vec![top.clone()];
-    while let Some(dir) = dirs.pop() {
-        for entry in std::fs::read_dir(&dir).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                dirs.push(path);
-            } else if path.file_name().is_some_and(|f| f == "index.json") {
-                let below = dir.strip_prefix(&top).unwrap().to_string_lossy().to_lowercase();
-                let uri = format!("{prefix}/{below}").trim_end_matches('/').to_string();
-                if let Ok(v) = serde_json::from_slice(&std::fs::read(&path).unwrap()) {
-                    out.insert(uri, v);
-                }
-            }
-        }
-    }
-    let out = Arc::new(out);
-    loaded.insert(name.to_string(), out.clone());
-    Some(out)
-}
-
-async fn serve(tree: Arc<Tree>) -> Server {
-    Server::start(move |r, _| {
-        if r.method == "POST" && r.path.ends_with("Sessions") {
-            return Reply::Json(201, vec![], json!({})).with("X-Auth-Token", "t-1");
-        }
-        let path = r.path.split('?').next().unwrap_or_default();
-        match tree.get(&path.trim_end_matches('/').to_lowercase()) {
-            Some(v) => Reply::ok(v.clone()),
-            None => Reply::said(404, "ResourceMissingAtURI"),
-        }
-    })
-    .await
-}
+use std::sync::Arc;
 
 struct Read {
     system: SystemFacts,
@@ -286,6 +221,8 @@ fn small_tree() -> Tree {
         "/redfish/v1".into(),
         json!({
         "Systems": link("/redfish/v1/Systems"), "UpdateService": link("/redfish/v1/UpdateService"),
+        "Managers": link("/redfish/v1/Managers"), "Chassis": link("/redfish/v1/Chassis"),
+        "Vendor": "Acme", "RedfishVersion": "1.18.0",
         "Tasks": link("/redfish/v1/TaskService"),
         "Links": {"Sessions": link("/redfish/v1/SessionService/Sessions")}}),
     );
@@ -300,8 +237,13 @@ fn small_tree() -> Tree {
         "Processors": link("/redfish/v1/Systems/1/Processors"),
         "EthernetInterfaces": link("/redfish/v1/Systems/1/Nics"),
         "Storage": link("/redfish/v1/Systems/1/Storage"),
-        "Links": {"Chassis": [link("/redfish/v1/Chassis/1")]}}),
+        "Bios": link("/redfish/v1/Systems/1/Bios"),
+        "SecureBoot": link("/redfish/v1/Systems/1/SecureBoot"),
+        "LogServices": link("/redfish/v1/Systems/1/LogServices"),
+        "Links": {"Chassis": [link("/redfish/v1/Chassis/1")],
+                  "ManagedBy": [link("/redfish/v1/Managers/1")]}}),
     );
+    small_capabilities(&mut t);
     t.insert("/redfish/v1/systems/1/processors".into(), json!({"Members": [
         link("/redfish/v1/Systems/1/Processors/CPU"), link("/redfish/v1/Systems/1/Processors/GPU")]}));
     for kind in ["CPU", "GPU"] {
@@ -325,7 +267,8 @@ fn small_tree() -> Tree {
     );
     t.insert(
         "/redfish/v1/systems/1/storage/a".into(),
-        json!({"Drives": [link("/redfish/v1/Drives/1")]}),
+        json!({"Drives": [link("/redfish/v1/Drives/1")],
+               "Volumes": link("/redfish/v1/Systems/1/Storage/A/Volumes")}),
     );
     t.insert(
         "/redfish/v1/drives/1".into(),
@@ -333,7 +276,10 @@ fn small_tree() -> Tree {
     );
     t.insert(
         "/redfish/v1/chassis/1".into(),
-        json!({"PCIeDevices": link("/redfish/v1/Chassis/1/P")}),
+        json!({"PCIeDevices": link("/redfish/v1/Chassis/1/P"),
+               "Thermal": link("/redfish/v1/Chassis/1/Thermal"),
+               "Power": link("/redfish/v1/Chassis/1/Power"),
+               "ThermalSubsystem": link("/redfish/v1/Chassis/1/ThermalSubsystem")}),
     );
     t.insert("/redfish/v1/chassis/1/p".into(), json!({"Members": []}));
     t.insert(
@@ -355,6 +301,106 @@ fn small_tree() -> Tree {
     t.into_iter().collect()
 }
 
+/// What is read beyond the daily round.
+fn small_capabilities(t: &mut Map<String, Value>) {
+    let link = |p: &str| json!({ "@odata.id": p });
+    let members = |paths: &[&str]| {
+        let all: Vec<Value> = paths.iter().map(|p| link(p)).collect();
+        json!({"Members": all, "Members@odata.count": paths.len()})
+    };
+    let mut add = |path: &str, v: Value| {
+        t.insert(format!("/redfish/v1/{path}").to_lowercase(), v);
+    };
+    add("Managers", members(&["/redfish/v1/Managers/1"]));
+    add(
+        "Managers/1",
+        json!({"Id": "1", "Model": "B", "FirmwareVersion": "1.2",
+            "DateTime": "2024-08-15T12:00:00Z", "DateTimeLocalOffset": "+00:00",
+            "VirtualMedia": link("/redfish/v1/Managers/1/VirtualMedia"),
+            "Actions": {"#Manager.Reset": {"target": "/y",
+                "ResetType@Redfish.AllowableValues": ["ForceRestart"]}}}),
+    );
+    add("Managers/1/VirtualMedia", members(&["/redfish/v1/Managers/1/VirtualMedia/CD"]));
+    add(
+        "Managers/1/VirtualMedia/CD",
+        json!({"Id": "CD", "MediaTypes": ["CD", "DVD"], "Inserted": false, "Image": null,
+            "Actions": {"#VirtualMedia.InsertMedia": {"target": "/i"},
+                        "#VirtualMedia.EjectMedia": {"target": "/e"}}}),
+    );
+    add(
+        "Systems/1/Bios",
+        json!({"Attributes": {"BootMode": "Uefi", "Cores": 8, "Turbo": true},
+            "AttributeRegistry": "R.v1", "@Redfish.Settings": {
+                "SupportedApplyTimes": ["OnReset"],
+                "SettingsObject": link("/redfish/v1/Systems/1/Bios/Settings")}}),
+    );
+    add("Systems/1/Bios/Settings", json!({"Attributes": {"Cores": 4}}));
+    add(
+        "Systems/1/SecureBoot",
+        json!({"SecureBootEnable": true, "SecureBootCurrentBoot": "Enabled",
+               "SecureBootMode": "UserMode"}),
+    );
+    add("Systems/1/LogServices", members(&["/redfish/v1/Systems/1/LogServices/SEL"]));
+    add(
+        "Systems/1/LogServices/SEL",
+        json!({"Id": "SEL", "Entries": link("/redfish/v1/Systems/1/LogServices/SEL/Entries")}),
+    );
+    add(
+        "Systems/1/LogServices/SEL/Entries",
+        json!({"Members": [
+            {"@odata.id": "/redfish/v1/Systems/1/LogServices/SEL/Entries/1", "Id": "1",
+             "Created": "2024-08-15T12:00:00Z", "Severity": "OK", "Message": "on"},
+            {"@odata.id": "/redfish/v1/Systems/1/LogServices/SEL/Entries/2", "Id": "2",
+             "Created": "2024-08-15T13:00:00Z", "Severity": "Critical", "Message": "hot"}],
+            "Members@odata.nextLink": "/redfish/v1/Systems/1/LogServices/SEL/More"}),
+    );
+    add(
+        "Systems/1/LogServices/SEL/More",
+        json!({"Members": [link("/redfish/v1/Systems/1/LogServices/SEL/Entries/3")]}),
+    );
+    add(
+        "Systems/1/LogServices/SEL/Entries/3",
+        json!({"Id": "3", "Created": "2024-08-15T14:00:00Z", "MessageId": "X.1.Off", "Message": "off"}),
+    );
+    add("Chassis", members(&["/redfish/v1/Chassis/1"]));
+    add(
+        "Chassis/1/Thermal",
+        json!({"Temperatures": [{"Name": "Inlet", "ReadingCelsius": -3, "Status": {"Health": "OK"}}],
+               "Fans": [{"Name": "F1", "Reading": 9000, "ReadingUnits": "RPM"}]}),
+    );
+    add(
+        "Chassis/1/Power",
+        json!({"PowerControl": [{"Name": "Box", "PowerConsumedWatts": 812}],
+               "PowerSupplies": [{"Name": "PS1", "PowerInputWatts": 400, "Status": {"Health": "OK"}}],
+               "Voltages": [{"Name": "12V", "ReadingVolts": 12.1}]}),
+    );
+    add(
+        "Chassis/1/ThermalSubsystem",
+        json!({"LeakDetection": link("/redfish/v1/Chassis/1/ThermalSubsystem/LeakDetection")}),
+    );
+    add(
+        "Chassis/1/ThermalSubsystem/LeakDetection",
+        json!({"LeakDetectors": link("/redfish/v1/Chassis/1/ThermalSubsystem/LeakDetectors")}),
+    );
+    add(
+        "Chassis/1/ThermalSubsystem/LeakDetectors",
+        members(&["/redfish/v1/Chassis/1/ThermalSubsystem/LeakDetectors/1"]),
+    );
+    add(
+        "Chassis/1/ThermalSubsystem/LeakDetectors/1",
+        json!({"Id": "1", "Name": "tray", "DetectorState": "OK"}),
+    );
+    add(
+        "Systems/1/Storage/A/Volumes",
+        members(&["/redfish/v1/Systems/1/Storage/A/Volumes/V"]),
+    );
+    add(
+        "Systems/1/Storage/A/Volumes/V",
+        json!({"Id": "V", "RAIDType": "RAID1", "CapacityBytes": 1_000_000,
+               "Links": {"Drives": [link("/redfish/v1/Drives/1")]}}),
+    );
+}
+
 /// Everything is read from the tree; a fault must be one of a BMC, not of ours, and quick.
 fn read_spoilt(tree: Tree) -> Vec<Fault> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -368,7 +414,32 @@ fn read_spoilt(tree: Tree) -> Vec<Fault> {
             edge.firmware(&bmc),
             edge.tasks(&bmc, Some("/redfish/v1/T/1")),
         );
-        let all = [system.err(), inventory.err(), firmware.err(), tasks.err()];
+        let (abilities, media, bios, secure_boot) = tokio::join!(
+            edge.abilities(&bmc),
+            edge.media(&bmc),
+            edge.bios(&bmc),
+            edge.secure_boot(&bmc),
+        );
+        let (log, sensors, volumes, clock) = tokio::join!(
+            edge.log(&bmc, 5),
+            edge.sensors(&bmc),
+            edge.volumes(&bmc),
+            edge.clock(&bmc),
+        );
+        let all = [
+            system.err(),
+            inventory.err(),
+            firmware.err(),
+            tasks.err(),
+            abilities.err(),
+            media.err(),
+            bios.err(),
+            secure_boot.err(),
+            log.err(),
+            sensors.err(),
+            volumes.err(),
+            clock.err(),
+        ];
         all.into_iter().flatten().collect()
     })
 }
@@ -386,8 +457,38 @@ fn the_small_tree_is_whole() {
     assert_eq!(read_spoilt(small_tree()), vec![]);
 }
 
+#[tokio::test]
+async fn every_capability_of_the_small_tree_is_read_whole() {
+    use farrier::model::hardware::SensorKind;
+    let server = serve(Arc::new(small_tree())).await;
+    let (edge, bmc) = (edge(), target(&server.url));
+    let abilities = edge.abilities(&bmc).await.unwrap();
+    assert_eq!(abilities.bmc_firmware.as_deref(), Some("1.2"));
+    assert_eq!(abilities.bmc_reset_types, ["ForceRestart"]);
+    let media = edge.media(&bmc).await.unwrap();
+    assert_eq!((media.len(), media[0].id.as_str(), media[0].inserted), (1, "CD", Some(false)));
+    let bios = edge.bios(&bmc).await.unwrap();
+    assert_eq!(bios.attributes.len(), 3);
+    assert_eq!(bios.pending.get("Cores"), Some(&json!(4)));
+    assert_eq!(edge.secure_boot(&bmc).await.unwrap().in_force, Some(true));
+    let log = edge.log(&bmc, 2).await.unwrap();
+    let newest: Vec<&str> = log.iter().map(|e| e.message.as_str()).collect();
+    assert_eq!(newest, ["off", "hot"], "the last page is the newest");
+    let sensors = edge.sensors(&bmc).await.unwrap();
+    let of = |kind| sensors.iter().filter(|s| s.kind == kind).count();
+    assert_eq!(
+        [SensorKind::Power, SensorKind::Temperature, SensorKind::Fan, SensorKind::Voltage,
+         SensorKind::Leak, SensorKind::Other].map(of),
+        [2, 1, 1, 1, 1, 0]
+    );
+    let volumes = edge.volumes(&bmc).await.unwrap();
+    assert_eq!((volumes[0].raid.as_deref(), volumes[0].drives.len()), (Some("RAID1"), 1));
+    let clock = edge.clock(&bmc).await.unwrap();
+    assert!(clock.ahead_ms.is_some_and(|ms| ms < 0), "2024 is behind: {clock:?}");
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 160, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn any_spoilt_field_yields_facts_or_a_classified_fault(
