@@ -19,6 +19,8 @@ mod logs;
 mod media;
 #[path = "bmc/server.rs"]
 mod server;
+#[path = "bmc/small.rs"]
+mod small;
 #[path = "bmc/sushy.rs"]
 mod sushy;
 #[path = "bmc/trees.rs"]

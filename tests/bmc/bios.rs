@@ -109,9 +109,8 @@ impl Chassis {
                 "Drives": [link("/redfish/v1/Drives/D1"), link("/redfish/v1/Drives/D2"),
                            link("/redfish/v1/Drives/D3")]})),
             ("GET", VOLUMES) => {
-                let all: Vec<Value> = (0..self.volumes.len())
-                    .map(|n| link(&format!("{VOLUMES}/{n}")))
-                    .collect();
+                let all: Vec<Value> =
+                    (0..self.volumes.len()).map(|n| link(&format!("{VOLUMES}/{n}"))).collect();
                 Reply::ok(json!({"Members": all}))
             }
             ("POST", VOLUMES) => self.create(&r.body),
@@ -200,10 +199,9 @@ async fn an_apply_time_is_given_where_it_is_known_and_left_out_where_it_is_turne
 async fn what_the_bios_does_not_have_is_not_sent() {
     let (server, _) = serve(Chassis::default()).await;
     let (edge, bmc) = (edge(), target(&server.url));
-    for (name, value, code) in [
-        ("Coers", json!(4), "unknown-bios-attribute"),
-        ("Cores", json!("4"), "bios-value-kind"),
-    ] {
+    for (name, value, code) in
+        [("Coers", json!(4), "unknown-bios-attribute"), ("Cores", json!("4"), "bios-value-kind")]
+    {
         match edge.set_bios(&bmc, &expect(), &wanted(&[(name, value)])).await {
             Outcome::Failed { fault } => {
                 assert_eq!((fault.class, fault.code.as_ref()), (FaultClass::Precondition, code));

@@ -86,7 +86,6 @@ pub(crate) async fn serve(tree: Arc<Tree>) -> Server {
     .await
 }
 
-
 /// What says which machine a tree was taken from, found by the names of its properties and without
 /// the code that is tested: serials, UUIDs, MACs, host names, tags, addresses.
 pub(crate) fn identities(tree: &Tree) -> BTreeSet<String> {
@@ -96,10 +95,20 @@ pub(crate) fn identities(tree: &Tree) -> BTreeSet<String> {
                 for (key, v) in o {
                     let key = key.to_lowercase();
                     let named = !key.contains('@')
-                        && (["serialnumber", "uuid", "macaddress", "assettag", "hostname", "fqdn",
-                             "servicetag", "nodeid", "durablename", "permanentaddress"]
-                            .iter()
-                            .any(|n| key.contains(n))
+                        && ([
+                            "serialnumber",
+                            "uuid",
+                            "macaddress",
+                            "assettag",
+                            "hostname",
+                            "fqdn",
+                            "servicetag",
+                            "nodeid",
+                            "durablename",
+                            "permanentaddress",
+                        ]
+                        .iter()
+                        .any(|n| key.contains(n))
                             || key == "sku"
                             || key == "address");
                     walk(v, named, out);
@@ -115,8 +124,11 @@ pub(crate) fn identities(tree: &Tree) -> BTreeSet<String> {
     let mut out = BTreeSet::new();
     tree.values().for_each(|v| walk(v, false, &mut out));
     // Words that stand there where nobody wrote anything.
-    const WORDS: [&str; 6] = ["Not Available", "Unknown", "N/A", "Free form asset tag", "unknown", "None"];
-    out.retain(|v| !WORDS.contains(&v.as_str()) && v.chars().any(|c| c != '0' && c.is_alphanumeric()));
+    const WORDS: [&str; 6] =
+        ["Not Available", "Unknown", "N/A", "Free form asset tag", "unknown", "None"];
+    out.retain(|v| {
+        !WORDS.contains(&v.as_str()) && v.chars().any(|c| c != '0' && c.is_alphanumeric())
+    });
     out
 }
 

@@ -34,9 +34,9 @@ async fn facts(tree: &Arc<Tree>) -> Value {
         Err(f) => json!(f.code),
     };
     let media = or_code(edge.media(&bmc).await.map(|m| json!(m)));
-    let bios = or_code(edge.bios(&bmc).await.map(|b| {
-        json!({"attributes": b.attributes.len(), "pending": b.pending, "registry": b.registry})
-    }));
+    let bios = or_code(edge.bios(&bmc).await.map(
+        |b| json!({"attributes": b.attributes.len(), "pending": b.pending, "registry": b.registry}),
+    ));
     let secure_boot = or_code(edge.secure_boot(&bmc).await.map(|s| json!(s)));
     let logs = or_code(edge.log(&bmc, 3).await.map(|all| {
         let mut by_log: BTreeMap<String, Vec<Value>> = BTreeMap::new();
@@ -86,8 +86,10 @@ struct Scrub {
 
 impl Scrub {
     fn of(tree: &Tree) -> Scrub {
-        let mut known: Vec<(String, String)> =
-            identities(tree).into_iter().map(|v| (v.to_lowercase(), hashed(&v.to_lowercase()))).collect();
+        let mut known: Vec<(String, String)> = identities(tree)
+            .into_iter()
+            .map(|v| (v.to_lowercase(), hashed(&v.to_lowercase())))
+            .collect();
         known.sort_by_key(|(v, _)| std::cmp::Reverse(v.len()));
         // A MAC within a UEFI device path has no separators; in a name it may have dashes.
         let mac = r"(?i)\b[0-9a-f]{2}(?:[:-][0-9a-f]{2}){5}\b|(?i)\bMAC\([0-9a-f]{12}";
@@ -173,7 +175,8 @@ fn no_golden_file_holds_an_identity_of_its_tree() {
 #[test]
 fn a_changed_field_is_named() {
     let mut found = Vec::new();
-    let (a, b) = (json!({"gpus": [{"model": "A"}], "n": 1}), json!({"gpus": [{"model": "B"}], "n": 1}));
+    let (a, b) =
+        (json!({"gpus": [{"model": "A"}], "n": 1}), json!({"gpus": [{"model": "B"}], "n": 1}));
     differences("t", &a, &b, &mut found);
     assert_eq!(found, ["t.gpus[0].model: expected \"A\", read \"B\""]);
 }

@@ -247,9 +247,7 @@ async fn nothing_is_written_to_another_machine_or_from_a_bad_address() {
     let (server, _) = serve(Drive { image: Some("x".into()), ..Drive::default() }).await;
     let (edge, bmc) = (edge(), target(&server.url));
     let other = Expect { identity: Identity::new(Some("S2002"), None, None), ..Expect::default() };
-    for outcome in
-        [edge.insert(&bmc, &other, &order()).await, edge.eject(&bmc, &other).await]
-    {
+    for outcome in [edge.insert(&bmc, &other, &order()).await, edge.eject(&bmc, &other).await] {
         assert!(matches!(outcome, Outcome::Refused { wrong_machine: true, .. }), "{outcome:?}");
     }
     let bad = MediaOrder { image_url: format!("{URL}?sig=1"), ..order() };
