@@ -59,11 +59,18 @@ async fn services(bmc: &Bmc<'_>, owners: &[(String, Value)]) -> Result<Vec<Log>,
             let id = json::text(&service, &["Id"])
                 .unwrap_or_else(|| json::last_segment(&path).to_string());
             let taken = logs.iter().any(|l| l.name == id);
-            let name = if taken { format!("{}/{id}", json::last_segment(owner)) } else { id };
+            let name = if taken { format!("{}/{id}", place(owner)) } else { id };
             logs.push(Log { name, entries });
         }
     }
     Ok(logs)
+}
+
+/// The end of a path, with the collection it is in: `Managers/1`.
+fn place(path: &str) -> &str {
+    let path = path.trim_end_matches('/');
+    let at = path.rmatch_indices('/').nth(1).map_or(0, |(at, _)| at + 1);
+    path.get(at..).unwrap_or(path)
 }
 
 /// The newest entries of one log, newest first, with their paths.
@@ -98,12 +105,20 @@ async fn newest(bmc: &Bmc<'_>, link: &str, most: usize) -> Result<Vec<(String, V
         members.reverse();
     }
     members.truncate(most);
-    if members.iter().all(json::is_expanded) {
-        let named = |v: Value| (json::link_of(&v).unwrap_or_default(), v);
-        return Ok(members.into_iter().map(named).collect());
+    let links = members.iter().filter(|m| !json::is_expanded(m)).filter_map(json::link_of);
+    let mut read = around::readable(bmc, bmc.get_all(links.collect()).await?).into_iter();
+    let mut read_next = read.next();
+    let mut out = Vec::new();
+    for member in members {
+        let path = json::link_of(&member).unwrap_or_default();
+        if json::is_expanded(&member) {
+            out.push((path, member));
+        } else if read_next.as_ref().is_some_and(|(p, _)| *p == path) {
+            out.extend(read_next.take());
+            read_next = read.next();
+        }
     }
-    let links = members.iter().filter_map(json::link_of).collect();
-    Ok(around::readable(bmc, bmc.get_all(links).await?))
+    Ok(out)
 }
 
 /// Told by the times of the first and the last entry, else by their numbers.
@@ -152,5 +167,7 @@ mod tests {
         assert!(is_oldest_first(&[n("9"), n("10")]));
         assert!(!is_oldest_first(&[n("FFDC"), n("MPFA")]));
         assert!(!is_oldest_first(&[]));
+        assert_eq!(place("/redfish/v1/Managers/1/"), "Managers/1");
+        assert_eq!(place("x"), "x");
     }
 }

@@ -93,6 +93,13 @@ async fn slots(bmc: &Bmc<'_>, system: &Value) -> Result<Vec<Slot>, Fault> {
     let mut collections: Vec<String> =
         managers.iter().filter_map(|(_, m)| json::link(m, &["VirtualMedia"])).collect();
     collections.extend(json::link(system, &["VirtualMedia"]));
+    // Supermicro's system links to the manager's.
+    let mut once: Vec<String> = Vec::new();
+    collections.retain(|c| {
+        let new = !once.iter().any(|o| json::uri_eq(o, c));
+        once.extend(new.then(|| c.clone()));
+        new
+    });
     if collections.is_empty() {
         return Err(fault::unsupported("no-virtual-media", "the BMC has no virtual media")
             .hint("on some it needs a licence"));
@@ -244,9 +251,16 @@ async fn by_action(
             _ => return Ok(Err(outcome)),
         }
     }
-    Ok(Err(first.unwrap_or_else(|| Outcome::Failed {
-        fault: fault::unsupported("no-insert", "the BMC takes no form of InsertMedia"),
-    })))
+    Ok(Err(match first {
+        // A few say so too where they could not fetch the image (sushy-tools, SMC).
+        Some(Outcome::Failed { fault }) if fault.hint.is_none() => {
+            Outcome::Failed { fault: fault.hint("can the BMC reach the image's address?") }
+        }
+        Some(outcome) => outcome,
+        None => Outcome::Failed {
+            fault: fault::unsupported("no-insert", "the BMC takes no form of InsertMedia"),
+        },
+    }))
 }
 
 async fn by_patch(

@@ -95,8 +95,13 @@ fn identities(v: &Value, named: bool, out: &mut BTreeSet<String>) {
         Value::Array(a) => a.iter().for_each(|v| identities(v, named, out)),
         Value::String(s) if named => {
             let s = s.trim();
-            // Shorter ones are words and numbers that stand for nothing alone.
-            if s.chars().count() >= 4 && crate::model::identity::clean_serial(s).is_some() {
+            // Shorter ones are words and numbers that stand for nothing alone; switches are named
+            // after what they switch.
+            let switch = ["enabled", "disabled"].iter().any(|w| s.eq_ignore_ascii_case(w));
+            if s.chars().count() >= 4
+                && !switch
+                && crate::model::identity::clean_serial(s).is_some()
+            {
                 out.insert(s.to_string());
             }
         }

@@ -124,8 +124,16 @@ pub(crate) fn identities(tree: &Tree) -> BTreeSet<String> {
     let mut out = BTreeSet::new();
     tree.values().for_each(|v| walk(v, false, &mut out));
     // Words that stand there where nobody wrote anything.
-    const WORDS: [&str; 6] =
-        ["Not Available", "Unknown", "N/A", "Free form asset tag", "unknown", "None"];
+    const WORDS: &[&str] = &[
+        "Not Available",
+        "Unknown",
+        "N/A",
+        "Free form asset tag",
+        "unknown",
+        "Enabled",
+        "Disabled",
+        "None",
+    ];
     out.retain(|v| {
         !WORDS.contains(&v.as_str()) && v.chars().any(|c| c != '0' && c.is_alphanumeric())
     });
@@ -135,5 +143,5 @@ pub(crate) fn identities(tree: &Tree) -> BTreeSet<String> {
 /// Stands for a value of a captured tree: tells whether two are the same, and not what it is.
 pub(crate) fn hashed(value: &str) -> String {
     let digest = Sha256::digest(value.as_bytes());
-    format!("#{}", hex::encode(&digest[..6]))
+    format!("#{}", hex::encode(&digest[..5]))
 }

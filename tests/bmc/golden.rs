@@ -35,7 +35,7 @@ async fn facts(tree: &Arc<Tree>) -> Value {
     };
     let media = or_code(edge.media(&bmc).await.map(|m| json!(m)));
     let bios = or_code(edge.bios(&bmc).await.map(
-        |b| json!({"attributes": b.attributes.len(), "pending": b.pending, "registry": b.registry}),
+        |b| json!({"attributes": b.attributes.len(), "pending": b.pending.keys().collect::<Vec<_>>(), "registry": b.registry}),
     ));
     let secure_boot = or_code(edge.secure_boot(&bmc).await.map(|s| json!(s)));
     let logs = or_code(edge.log(&bmc, 3).await.map(|all| {
@@ -91,8 +91,8 @@ impl Scrub {
             .map(|v| (v.to_lowercase(), hashed(&v.to_lowercase())))
             .collect();
         known.sort_by_key(|(v, _)| std::cmp::Reverse(v.len()));
-        // A MAC within a UEFI device path has no separators; in a name it may have dashes.
-        let mac = r"(?i)\b[0-9a-f]{2}(?:[:-][0-9a-f]{2}){5}\b|(?i)\bMAC\([0-9a-f]{12}";
+        // A MAC in a name or a UEFI device path has dashes or no separators; a partition has a UUID.
+        let mac = r"(?i)\b[0-9a-f]{2}(?:[:-][0-9a-f]{2}){5}\b|\b[0-9a-f]{12}\b|\b[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}\b";
         Scrub { known, mac: Regex::new(mac).unwrap() }
     }
 

@@ -215,7 +215,9 @@ fn harms() -> impl Strategy<Value = Harm> {
 }
 
 /// Everything is read from the tree; a fault must be one of a BMC, not of ours, and quick.
-fn read_spoilt(tree: Tree) -> Vec<Fault> {
+///
+/// `all`: the capabilities beyond the daily round too.
+fn read_spoilt(tree: Tree, all: bool) -> Vec<Fault> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async move {
         let server = serve(Arc::new(tree)).await;
@@ -227,6 +229,13 @@ fn read_spoilt(tree: Tree) -> Vec<Fault> {
             edge.firmware(&bmc),
             edge.tasks(&bmc, Some("/redfish/v1/T/1")),
         );
+        let mut faults: Vec<Fault> = [system.err(), inventory.err(), firmware.err(), tasks.err()]
+            .into_iter()
+            .flatten()
+            .collect();
+        if !all {
+            return faults;
+        }
         let (abilities, media, bios, secure_boot) = tokio::join!(
             edge.abilities(&bmc),
             edge.media(&bmc),
@@ -240,10 +249,6 @@ fn read_spoilt(tree: Tree) -> Vec<Fault> {
             edge.clock(&bmc),
         );
         let all = [
-            system.err(),
-            inventory.err(),
-            firmware.err(),
-            tasks.err(),
             abilities.err(),
             media.err(),
             bios.err(),
@@ -253,7 +258,8 @@ fn read_spoilt(tree: Tree) -> Vec<Fault> {
             volumes.err(),
             clock.err(),
         ];
-        all.into_iter().flatten().collect()
+        faults.extend(all.into_iter().flatten());
+        faults
     })
 }
 
@@ -267,7 +273,7 @@ fn assert_classified(faults: &[Fault]) {
 
 #[test]
 fn the_small_tree_is_whole() {
-    assert_eq!(read_spoilt(small_tree()), vec![]);
+    assert_eq!(read_spoilt(small_tree(), true), vec![]);
 }
 
 #[tokio::test]
@@ -319,7 +325,7 @@ proptest! {
         let mut tree = small_tree();
         let uri = tree.keys().nth(at.index(tree.len())).cloned().unwrap_or_default();
         spoil(tree.get_mut(&uri).unwrap(), nth, harm);
-        assert_classified(&read_spoilt(tree));
+        assert_classified(&read_spoilt(tree, true));
     }
 }
 
@@ -351,7 +357,8 @@ proptest! {
                 .collect();
             let uri = &read[at.index(read.len())];
             spoil(tree.get_mut(uri).unwrap(), nth, harm);
-            assert_classified(&read_spoilt(tree));
+            // A DGX has 350 sensors and 40 logs: what they may hold, the small tree has too.
+            assert_classified(&read_spoilt(tree, which < 2));
         }
     }
 }

@@ -70,7 +70,8 @@ fn print(seen: &Inspection, io: &mut Io<'_>) -> Result<(), Failure> {
     let s = &seen.system;
     let or_dash = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".into());
     let title = [s.manufacturer.as_deref(), s.model.as_deref()];
-    io.line(title.into_iter().flatten().collect::<Vec<_>>().join(" "))?;
+    let title = title.into_iter().flatten().collect::<Vec<_>>().join(" ");
+    io.line(if title.is_empty() { "a machine without a model" } else { title.as_str() })?;
     let abilities = seen.abilities.clone().unwrap_or_default();
     let bmc = [abilities.bmc_model.as_deref(), abilities.bmc_firmware.as_deref()];
     let id = &s.identity;

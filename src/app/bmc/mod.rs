@@ -157,7 +157,10 @@ impl<'a> One<'a> {
         if let Some(evidence) = fault.evidence.filter(|e| !fault.message.contains(&**e)) {
             text += &format!("\n  {evidence}");
         }
-        let failure = Failure::error(text);
+        let failure = match fault.code.as_ref() {
+            "bad-address" => Failure::usage(text),
+            _ => Failure::error(text),
+        };
         match hint {
             Some(hint) => failure.hint(hint),
             None => failure,

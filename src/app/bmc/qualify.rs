@@ -358,7 +358,8 @@ fn print(r: &Report, io: &mut Io<'_>) -> Result<(), Failure> {
     let words = |all: &[&Option<String>]| {
         all.iter().filter_map(|t| t.as_deref()).collect::<Vec<_>>().join(" ")
     };
-    io.line(words(&[&r.manufacturer, &r.model]))?;
+    let title = words(&[&r.manufacturer, &r.model]);
+    io.line(if title.is_empty() { "a machine without a model".to_string() } else { title })?;
     io.fields(&[
         ("BIOS", words(&[&r.bios])),
         ("BMC", words(&[&r.vendor, &r.bmc_model, &r.bmc_firmware])),

@@ -2,6 +2,7 @@
 //! names, tags. Two sieves: the values that were read under such names, and everything that looks
 //! like one.
 
+use crate::model::identity::clean_mac;
 use regex::Regex;
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -21,6 +22,10 @@ impl Scrub {
     pub(super) fn new(values: BTreeSet<String>, keep: &[String]) -> Scrub {
         let kept = |v: &String| keep.iter().any(|k| k.eq_ignore_ascii_case(v));
         let mut values: Vec<String> = values.into_iter().filter(|v| !kept(v)).collect();
+        // In names and UEFI paths a MAC stands without its colons.
+        let macs = values.iter().filter_map(|v| clean_mac(v)).map(|mac| mac.replace(':', ""));
+        let bare: Vec<String> = macs.collect();
+        values.extend(bare);
         values.sort_by_key(|v| std::cmp::Reverse(v.len()));
         let looks = [
             // UUID, then MAC with any separator, IPv6, IPv4.
@@ -31,7 +36,7 @@ impl Scrub {
             // Versions have four numbers too, so only what stands as an address: in a URL, or
             // in a private range.
             r"(?:https?|nfs|cifs|ftp|smb)://[^\s/`]+",
-            r"\b(?:10|127|169\.254|172\.(?:1[6-9]|2[0-9]|3[01])|192\.168)(?:\.[0-9]{1,3}){2,3}\b",
+            r"\b(?:10\.[0-9]{1,3}|127\.[0-9]{1,3}|169\.254|172\.(?:1[6-9]|2[0-9]|3[01])|192\.168)\.[0-9]{1,3}\.[0-9]{1,3}\b",
         ];
         Scrub { values, looks: looks.iter().filter_map(|r| Regex::new(r).ok()).collect() }
     }
@@ -93,6 +98,9 @@ mod tests {
         assert_eq!(clean("NODE-7 has 00:1a:2b:3c:4d:5e"), "… has …");
         assert_eq!(clean("8D0A0F6E-7a2f-4a5e-9d1e-0a1b2c3d4e5f"), "…");
         assert_eq!(clean("at http://bmc-1.example/x and 192.168.49.149"), "at …/x and …");
+        assert_eq!(clean("10.2.3.4 127.0.0.1"), "… …");
+        let mac = Scrub::new(BTreeSet::from(["94:6D:AE:91:FB:22".to_string()]), &[]);
+        assert_eq!(mac.text("PXE 946DAE91FB22, MAC(946dae91fb22,0x1)"), "PXE …, MAC(…,0x1)");
         assert_eq!(clean("fe80::1 2001:db8:0:1:1:1:1:1"), "… …");
         assert_eq!(
             clean("PowerEdge 7.10.30.00, 96.00.61.00.01, 12:30:05"),
