@@ -57,6 +57,7 @@ fn local(command: Local, json: bool) -> ExitCode {
         Local::Restore(args) => {
             app::backup::restore(args.db, &args.config, &args.file, args.dry_run, json)
         }
+        Local::Bmc(args, ca_file) => app::bmc::run(&args, ca_file.as_deref(), json),
         Local::Secret(args) => {
             let ask = match args.command {
                 SecretCommand::Set { name, user, file } => SecretAsk::Set { name, user, file },

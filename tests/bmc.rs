@@ -5,8 +5,18 @@
     reason = "tests serve files, start a program and wait for conditions with a deadline"
 )]
 
+#[path = "bmc/bios.rs"]
+mod bios;
+#[path = "bmc/captured.rs"]
+mod captured;
 #[path = "bmc/faults.rs"]
 mod faults;
+#[path = "bmc/golden.rs"]
+mod golden;
+#[path = "bmc/logs.rs"]
+mod logs;
+#[path = "bmc/media.rs"]
+mod media;
 #[path = "bmc/push.rs"]
 mod push;
 #[path = "bmc/quirks.rs"]
@@ -15,6 +25,8 @@ mod quirks;
 mod server;
 #[path = "bmc/sessions.rs"]
 mod sessions;
+#[path = "bmc/small.rs"]
+mod small;
 #[path = "bmc/sushy.rs"]
 mod sushy;
 #[path = "bmc/trees.rs"]
@@ -49,6 +61,7 @@ fn settings() -> Settings {
         read_timeout_ms: 1_500,
         write_timeout_ms: 1_500,
         quirks: Arc::new(farrier::config::quirks::shipped()),
+        settle_ms: 5,
         ..Settings::default()
     }
 }

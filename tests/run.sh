@@ -26,7 +26,7 @@ bmc    | sushy      | bmc blackhole
 shell  | ssh,busybox | shell cluster
 boot   | curl       | boot
 config | -          | config
-api    | curl       | api cli
+api    | curl,sushy | api cli bmc_cli
 serve  | ssh        | serve service restore
 demo   | curl,ssh   | demo
 kill   | ssh        | kill

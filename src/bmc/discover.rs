@@ -25,6 +25,7 @@ const MAX_MEMBERS: usize = 1_000;
 pub(super) struct Root {
     pub(super) systems: Option<String>,
     pub(super) managers: Option<String>,
+    pub(super) chassis: Option<String>,
     pub(super) update: Option<String>,
     pub(super) tasks: Option<String>,
     pub(super) sessions: Option<String>,
@@ -60,6 +61,7 @@ impl Root {
         Self {
             systems: named("Systems"),
             managers: named("Managers"),
+            chassis: named("Chassis"),
             update: named("UpdateService"),
             tasks: named("Tasks"),
             sessions: json::link(v, &["Links", "Sessions"]),

@@ -10,7 +10,7 @@ use reqwest::{Client, Method, Url};
 use serde_json::Value;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What a BMC answered.
 #[derive(Debug)]
@@ -192,6 +192,17 @@ impl Clients {
         policy: Policy,
         request: Request<'_>,
     ) -> Result<Answer, NoAnswer> {
+        let Some(trace) = self.settings.trace.clone() else {
+            return self.send_once(policy, request).await;
+        };
+        let (method, path) = (request.method.to_string(), request.url.path().to_string());
+        let started = Instant::now();
+        let answer = self.send_once(policy, request).await;
+        trace.note(&method, &path, answer.as_ref().ok(), started.elapsed());
+        answer
+    }
+
+    async fn send_once(&self, policy: Policy, request: Request<'_>) -> Result<Answer, NoAnswer> {
         let action = request.method == Method::POST;
         let what = format!("{} {}", request.method, request.url.path());
         let client = self.client(&request.url, policy, action).map_err(unsent)?;

@@ -32,7 +32,11 @@ pub(super) async fn read(bmc: &Bmc<'_>) -> Result<InventoryFacts, Fault> {
 }
 
 /// A part's fault becomes a warning; the BMC's own ends the read.
-fn soft<T>(read: Result<T, Fault>, what: &str, w: &mut Warnings) -> Result<Option<T>, Fault> {
+pub(super) fn soft<T>(
+    read: Result<T, Fault>,
+    what: &str,
+    w: &mut Warnings,
+) -> Result<Option<T>, Fault> {
     match read {
         Ok(v) => Ok(Some(v)),
         Err(f) if discover::is_fatal(&f) => Err(f),
@@ -44,7 +48,7 @@ fn soft<T>(read: Result<T, Fault>, what: &str, w: &mut Warnings) -> Result<Optio
 }
 
 /// The members of the collection at `v[key]`, those that could be read.
-async fn below(
+pub(super) async fn below(
     bmc: &Bmc<'_>,
     v: &Value,
     key: &str,
@@ -55,7 +59,7 @@ async fn below(
     good(read, w)
 }
 
-fn good(
+pub(super) fn good(
     read: Vec<(String, Result<Value, Fault>)>,
     w: &mut Warnings,
 ) -> Result<Vec<(String, Value)>, Fault> {
@@ -69,7 +73,7 @@ fn good(
 }
 
 /// An empty slot is listed as a resource that is absent.
-fn is_absent(v: &Value) -> bool {
+pub(super) fn is_absent(v: &Value) -> bool {
     json::text(v, &["Status", "State"]).is_some_and(|s| s.eq_ignore_ascii_case("absent"))
 }
 
@@ -79,8 +83,21 @@ fn part(path: &str, v: &Value, w: &mut Warnings) -> Part {
         model: w.text(v, "Model", path),
         manufacturer: w.text(v, "Manufacturer", path),
         serial: w.text(v, "SerialNumber", path).as_deref().and_then(clean_serial),
-        capacity: None,
+        ..Part::default()
     }
+}
+
+/// A GPU: a part with its place and its own firmware, which vendors write in different places.
+fn gpu(path: &str, v: &Value, w: &mut Warnings) -> Part {
+    let slot = json::text(v, &["Location", "PartLocation", "ServiceLabel"])
+        .or_else(|| json::text(v, &["Slot", "Location", "PartLocation", "ServiceLabel"]))
+        .or_else(|| Some(format!("GPU{}", json::text(v, &["Oem", "Supermicro", "GPUSlot"])?)))
+        .or_else(|| {
+            let device = json::link(v, &["Links", "PCIeDevice"])?;
+            let name = json::last_segment(&device).to_string();
+            name.to_ascii_lowercase().contains("slot").then_some(name)
+        });
+    Part { slot, firmware: w.text(v, "FirmwareVersion", path), ..part(path, v, w) }
 }
 
 /// CPUs and GPUs by `ProcessorType`; others (FPGA, DPU cores) are neither.
@@ -98,7 +115,7 @@ async fn processors(
         }
         let kind = w.text(&v, "ProcessorType", &path).unwrap_or_default();
         match kind.as_str() {
-            "GPU" => facts.gpus.push(part(&path, &v, w)),
+            "GPU" => facts.gpus.push(gpu(&path, &v, w)),
             "CPU" | "" => facts.cpus.push(part(&path, &v, w)),
             _ => {}
         }
@@ -121,7 +138,7 @@ async fn pcie_gpus(bmc: &Bmc<'_>, system: &Value, w: &mut Warnings) -> Result<Ve
     paths.sort();
     paths.dedup();
     let read = good(bmc.get_all(paths).await?, w)?;
-    Ok(read.iter().filter(|(_, v)| !is_absent(v)).map(|(p, v)| part(p, v, w)).collect())
+    Ok(read.iter().filter(|(_, v)| !is_absent(v)).map(|(p, v)| gpu(p, v, w)).collect())
 }
 
 async fn memory(

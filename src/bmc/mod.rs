@@ -41,7 +41,12 @@
     reason = "an edge: session ages and pauses are measured on the monotonic clock"
 )]
 
+mod abilities;
+mod around;
+mod bios;
 mod boot;
+mod capable;
+mod clock;
 mod conn;
 mod controllers;
 mod discover;
@@ -51,15 +56,23 @@ mod guard;
 mod http;
 mod inventory;
 mod json;
+mod log;
+mod media;
 mod patch;
 mod power;
 mod push;
 mod quirks;
+mod secure_boot;
+mod sensors;
 mod session;
 mod system;
 mod task;
 mod tls;
+mod trace;
 mod update;
+mod volumes;
+
+pub use trace::{Asked, Trace};
 
 use crate::model::action::{BootTarget, Expect, Outcome, PowerOp};
 use crate::model::facts::{Component, InventoryFacts, SystemFacts, Task};
@@ -96,6 +109,10 @@ pub struct Settings {
     pub quirks: Arc<QuirkTable>,
     /// After a BMC ran out of sessions, how long Basic is used before a session is tried again.
     pub basic_for_ms: u64,
+    /// Pause between reads that wait for a change to show, as after an eject.
+    pub settle_ms: u64,
+    /// Notes every request, for a person's report.
+    pub trace: Option<Arc<Trace>>,
 }
 
 impl Default for Settings {
@@ -112,6 +129,8 @@ impl Default for Settings {
             settle_after_reset: true,
             quirks: Arc::default(),
             basic_for_ms: 1_800_000,
+            settle_ms: 1_000,
+            trace: None,
         }
     }
 }

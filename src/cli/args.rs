@@ -67,6 +67,8 @@ pub enum Command {
     },
     /// Keep credentials
     Secret(Secret),
+    /// Look at one BMC, or act on it, without a daemon
+    Bmc(super::bmc::Bmc),
     /// See and change machines
     Machine {
         #[command(subcommand)]

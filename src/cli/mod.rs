@@ -8,11 +8,12 @@
 )]
 
 pub mod args;
+pub mod bmc;
 mod change;
 mod client;
 mod events;
 mod machine;
-mod out;
+pub(crate) mod out;
 mod runs;
 mod site;
 mod webhook;
@@ -23,6 +24,7 @@ pub use out::Io;
 use client::Api;
 use out::Failure;
 use std::io::IsTerminal;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// What a command line asked for.
@@ -47,12 +49,14 @@ pub enum Local {
     SystemdUnit(args::SystemdUnit),
     Restore(args::Restore),
     Secret(args::Secret),
+    /// With the certificates to trust.
+    Bmc(bmc::Bmc, Option<PathBuf>),
 }
 
 /// Runs a client command on a runtime of its own, or hands the command back.
 pub fn run(cli: Cli) -> Dispatch {
     let json = cli.global.json;
-    let command = match split(cli.command) {
+    let command = match split(cli.command, &cli.global) {
         Ok(command) => return Dispatch::Local { command, json },
         Err(command) => *command,
     };
@@ -74,7 +78,7 @@ pub fn run(cli: Cli) -> Dispatch {
     Dispatch::Done(ExitCode::from(code))
 }
 
-fn split(command: Command) -> Result<Local, Box<Command>> {
+fn split(command: Command, global: &Global) -> Result<Local, Box<Command>> {
     Ok(match command {
         Command::Serve(a) => Local::Serve(a),
         Command::Check(a) => Local::Check(a),
@@ -86,6 +90,7 @@ fn split(command: Command) -> Result<Local, Box<Command>> {
         Command::SystemdUnit(a) => Local::SystemdUnit(a),
         Command::Restore(a) => Local::Restore(a),
         Command::Secret(a) => Local::Secret(a),
+        Command::Bmc(a) => Local::Bmc(a, global.ca_file.clone()),
         client => return Err(Box::new(client)),
     })
 }

@@ -9,7 +9,7 @@ use std::io::Write;
 pub struct Io<'a> {
     out: &'a mut (dyn Write + Send),
     err: &'a mut (dyn Write + Send),
-    pub(super) json: bool,
+    pub(crate) json: bool,
     colour: bool,
 }
 
@@ -29,27 +29,32 @@ impl<'a> Io<'a> {
         Self { out, err, json, colour }
     }
 
-    pub(super) fn line(&mut self, text: impl fmt::Display) -> Result<(), Failure> {
+    pub(crate) fn line(&mut self, text: impl fmt::Display) -> Result<(), Failure> {
         writeln!(self.out, "{text}").map_err(|_| Failure::Pipe)
     }
 
-    pub(super) fn flush(&mut self) -> Result<(), Failure> {
+    /// A line beside the answer, for people: standard output may be piped.
+    pub(crate) fn note(&mut self, text: impl fmt::Display) {
+        writeln!(self.err, "{text}").ok();
+    }
+
+    pub(crate) fn flush(&mut self) -> Result<(), Failure> {
         self.out.flush().map_err(|_| Failure::Pipe)
     }
 
     /// As they are.
-    pub(super) fn bytes(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+    pub(crate) fn bytes(&mut self, bytes: &[u8]) -> Result<(), Failure> {
         self.out.write_all(bytes).map_err(|_| Failure::Pipe)?;
         self.flush()
     }
 
     /// One JSON document.
-    pub(super) fn document(&mut self, value: &impl Serialize) -> Result<(), Failure> {
+    pub(crate) fn document(&mut self, value: &impl Serialize) -> Result<(), Failure> {
         let text = serde_json::to_string_pretty(value).unwrap_or_default();
         self.line(text)
     }
 
-    pub(super) fn paint(&self, paint: Paint, text: &str) -> String {
+    pub(crate) fn paint(&self, paint: Paint, text: &str) -> String {
         match (self.colour, paint) {
             (false, _) | (_, Paint::None) => text.to_string(),
             (true, paint) => format!("\x1b[{}m{text}\x1b[0m", paint as u8),
@@ -57,7 +62,7 @@ impl<'a> Io<'a> {
     }
 
     /// Rows in columns as wide as their widest cell; the last one is not padded.
-    pub(super) fn table(&mut self, head: &[&str], rows: &[Vec<Cell>]) -> Result<(), Failure> {
+    pub(crate) fn table(&mut self, head: &[&str], rows: &[Vec<Cell>]) -> Result<(), Failure> {
         let mut width: Vec<usize> = head.iter().map(|h| h.chars().count()).collect();
         for row in rows {
             for (w, cell) in width.iter_mut().zip(row) {
@@ -81,7 +86,7 @@ impl<'a> Io<'a> {
     }
 
     /// `name  value` lines, for one thing.
-    pub(super) fn fields(&mut self, fields: &[(&str, String)]) -> Result<(), Failure> {
+    pub(crate) fn fields(&mut self, fields: &[(&str, String)]) -> Result<(), Failure> {
         let width = fields.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
         for (name, value) in fields.iter().filter(|(_, v)| !v.is_empty()) {
             let pad = " ".repeat(width - name.chars().count());
@@ -95,14 +100,14 @@ impl<'a> Io<'a> {
 }
 
 /// Text from outside may hold terminal escapes: they are shown, not obeyed.
-pub(super) fn printable(text: &str) -> String {
+pub(crate) fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c }).collect()
 }
 
 /// ANSI colours (SGR numbers).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub(super) enum Paint {
+pub(crate) enum Paint {
     None = 0,
     Bold = 1,
     Dim = 2,
@@ -115,17 +120,17 @@ pub(super) enum Paint {
 
 /// One cell of a table.
 #[derive(Clone, Debug)]
-pub(super) struct Cell {
+pub(crate) struct Cell {
     text: String,
     paint: Paint,
 }
 
 impl Cell {
-    pub(super) fn new(text: impl Into<String>) -> Self {
+    pub(crate) fn new(text: impl Into<String>) -> Self {
         Self { text: printable(&text.into()).replace('\n', " "), paint: Paint::None }
     }
 
-    pub(super) fn painted(mut self, paint: Paint) -> Self {
+    pub(crate) fn painted(mut self, paint: Paint) -> Self {
         self.paint = paint;
         self
     }
@@ -133,7 +138,7 @@ impl Cell {
 
 /// Why a command did not do its work.
 #[derive(Debug)]
-pub(super) enum Failure {
+pub(crate) enum Failure {
     /// The command line makes no sense.
     Usage {
         error: String,
@@ -150,15 +155,15 @@ pub(super) enum Failure {
 }
 
 impl Failure {
-    pub(super) fn usage(error: impl Into<String>) -> Self {
+    pub(crate) fn usage(error: impl Into<String>) -> Self {
         Failure::Usage { error: error.into(), hint: None }
     }
 
-    pub(super) fn error(error: impl Into<String>) -> Self {
+    pub(crate) fn error(error: impl Into<String>) -> Self {
         Failure::Error { error: error.into(), hint: None }
     }
 
-    pub(super) fn hint(self, text: impl Into<String>) -> Self {
+    pub(crate) fn hint(self, text: impl Into<String>) -> Self {
         match self {
             Failure::Usage { error, .. } => Failure::Usage { error, hint: Some(text.into()) },
             Failure::Error { error, .. } => Failure::Error { error, hint: Some(text.into()) },
@@ -166,7 +171,7 @@ impl Failure {
         }
     }
 
-    pub(super) fn of(problem: &Body) -> Self {
+    pub(crate) fn of(problem: &Body) -> Self {
         let failure = Failure::error(problem.detail.clone());
         match (&problem.hint, &*problem.code, problem.machines) {
             (_, "confirm-needed", Some(count)) => failure.hint(format!(
@@ -181,7 +186,7 @@ impl Failure {
     }
 
     /// Says it on standard error; returns the exit code.
-    pub(super) fn report(self, io: &mut Io<'_>) -> u8 {
+    pub(crate) fn report(self, io: &mut Io<'_>) -> u8 {
         let (code, error, hint) = match self {
             Failure::Usage { error, hint } => (2, error, hint),
             Failure::Error { error, hint } => (1, error, hint),

@@ -145,6 +145,12 @@ pub struct Part {
     pub serial: Option<String>,
     /// Bytes, for disks.
     pub capacity: Option<u64>,
+    /// Where it sits, as printed on the machine or as the BMC numbers it; of GPUs only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slot: Option<String>,
+    /// Version of its own firmware; of GPUs only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub firmware: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

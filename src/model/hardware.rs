@@ -5,6 +5,40 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
+/// What a BMC is, and what it says it can do to its machine.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Abilities {
+    /// `Vendor` of the service root (DSP0268 ServiceRoot).
+    pub vendor: Option<String>,
+    /// `RedfishVersion` of the service root.
+    pub redfish: Option<String>,
+    pub bmc_model: Option<String>,
+    pub bmc_firmware: Option<String>,
+    /// Values of ComputerSystem.Reset, in the BMC's order; empty: it does not say.
+    pub reset_types: Vec<String>,
+    /// Values of Manager.Reset; empty: it does not say.
+    pub bmc_reset_types: Vec<String>,
+    /// Values of `BootSourceOverrideTarget`; empty: it does not say.
+    pub boot_targets: Vec<String>,
+    pub boot_options: Vec<BootOption>,
+    /// Ways in which firmware can be brought: `SimpleUpdate`, `multipart push`, `push`.
+    pub updates: Vec<String>,
+    /// Seconds after which an idle session ends (DSP0268 SessionService).
+    pub session_timeout_s: Option<u64>,
+    /// Failed logins after which an account is locked; 0: never (DSP0268 AccountService).
+    pub lockout_threshold: Option<u64>,
+}
+
+/// One entry of the boot order (DSP0268 BootOption).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BootOption {
+    /// What the boot order calls it: `Boot0003`.
+    pub reference: String,
+    pub name: Option<String>,
+    pub enabled: Option<bool>,
+    pub uefi_path: Option<String>,
+}
+
 /// A virtual drive of a BMC (DSP0268 VirtualMedia).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MediaSlot {

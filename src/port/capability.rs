@@ -7,8 +7,8 @@
 use super::{BmcTarget, Secret};
 use crate::model::action::BootTarget;
 use crate::model::hardware::{
-    Account, AccountRules, BiosFacts, ClockFacts, Controller, LogEntry, MediaSlot, SecureBootFacts,
-    Sensor, Volume,
+    Abilities, Account, AccountRules, BiosFacts, ClockFacts, Controller, LogEntry, MediaSlot,
+    SecureBootFacts, Sensor, Volume,
 };
 use crate::model::quirks::Quirks;
 use crate::model::{Expect, Fault, Outcome};
@@ -16,6 +16,12 @@ use async_trait::async_trait;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+
+#[async_trait]
+pub trait BmcAbilities: Send + Sync {
+    /// What the BMC is and says it can do; nothing is tried.
+    async fn abilities(&self, bmc: &BmcTarget) -> Result<Abilities, Fault>;
+}
 
 /// An image that a BMC is to show its host as a drive.
 #[derive(Clone, Debug)]

@@ -47,7 +47,7 @@ pub fn facts(stdout: &str, stderr: &str) -> Result<HostFacts, Fault> {
                 model,
                 manufacturer: Some("NVIDIA".into()),
                 serial,
-                capacity: None,
+                ..Part::default()
             });
         } else if key == "job" {
             let (name, state) = value.split_once('\t').unwrap_or((value, ""));

@@ -1,83 +1,19 @@
 //! Trees captured from real BMCs, served as files, with what must be read from them; and the same
 //! trees with any field removed, nulled or retyped.
 
+use super::captured::{Tree, serve, tree};
 use super::server::{Reply, Server};
+use super::small::small_tree;
 use super::{edge, target};
 use farrier::model::facts::{InventoryFacts, Power, SystemFacts};
 use farrier::model::{Fault, FaultClass, Identity};
 use farrier::port::BmcRead;
+use farrier::port::capability::{
+    BmcAbilities, BmcBios, BmcClock, BmcLog, BmcMedia, BmcSensors, BmcVolumes,
+};
 use proptest::prelude::*;
-use serde_json::{Map, Value, json};
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, LazyLock, Mutex};
-
-type Tree = BTreeMap<String, Value>;
-
-static UNPACKED: LazyLock<Option<tempfile::TempDir>> = LazyLock::new(|| {
-    let archive = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/redfish/mockups.tar.xz");
-    if !archive.exists() {
-        return None;
-    }
-    let dir = tempfile::tempdir().unwrap();
-    let done = std::process::Command::new("tar")
-        .args(["-xJf".as_ref(), archive.as_os_str(), "-C".as_ref(), dir.path().as_os_str()])
-        .status()
-        .expect("tar is installed");
-    assert!(done.success(), "the captured trees do not unpack");
-    Some(dir)
-});
-
-static LOADED: LazyLock<Mutex<BTreeMap<String, Arc<Tree>>>> = LazyLock::new(Mutex::default);
-
-/// One captured tree by path, lower-cased and without the slash at its end.
-fn tree(name: &str) -> Option<Arc<Tree>> {
-    let Some(dir) = &*UNPACKED else {
-        println!("skipped: no captured trees beside the checkout");
-        return None;
-    };
-    let mut loaded = LOADED.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    if let Some(tree) = loaded.get(name) {
-        return Some(tree.clone());
-    }
-    let top = dir.path().join(name);
-    assert!(top.is_dir(), "no captured tree `{name}`");
-    // DMTF's short form leaves the prefix out.
-    let prefix = if top.join("redfish/v1").is_dir() { "" } else { "/redfish/v1" };
-    let mut out = Tree::new();
-    let mut dirs: Vec<PathBuf> = vec![top.clone()];
-    while let Some(dir) = dirs.pop() {
-        for entry in std::fs::read_dir(&dir).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                dirs.push(path);
-            } else if path.file_name().is_some_and(|f| f == "index.json") {
-                let below = dir.strip_prefix(&top).unwrap().to_string_lossy().to_lowercase();
-                let uri = format!("{prefix}/{below}").trim_end_matches('/').to_string();
-                if let Ok(v) = serde_json::from_slice(&std::fs::read(&path).unwrap()) {
-                    out.insert(uri, v);
-                }
-            }
-        }
-    }
-    let out = Arc::new(out);
-    loaded.insert(name.to_string(), out.clone());
-    Some(out)
-}
-
-async fn serve(tree: Arc<Tree>) -> Server {
-    Server::start(move |r, _| {
-        if r.method == "POST" && r.path.ends_with("Sessions") {
-            return Reply::Json(201, vec![], json!({})).with("X-Auth-Token", "t-1");
-        }
-        let path = r.path.split('?').next().unwrap_or_default();
-        match tree.get(&path.trim_end_matches('/').to_lowercase()) {
-            Some(v) => Reply::ok(v.clone()),
-            None => Reply::said(404, "ResourceMissingAtURI"),
-        }
-    })
-    .await
-}
+use serde_json::{Value, json};
+use std::sync::Arc;
 
 struct Read {
     system: SystemFacts,
@@ -278,85 +214,10 @@ fn harms() -> impl Strategy<Value = Harm> {
     ]
 }
 
-/// A small BMC of all resources that are read: for the property where no trees are.
-fn small_tree() -> Tree {
-    let link = |p: &str| json!({ "@odata.id": p });
-    let mut t = Map::new();
-    t.insert(
-        "/redfish/v1".into(),
-        json!({
-        "Systems": link("/redfish/v1/Systems"), "UpdateService": link("/redfish/v1/UpdateService"),
-        "Tasks": link("/redfish/v1/TaskService"),
-        "Links": {"Sessions": link("/redfish/v1/SessionService/Sessions")}}),
-    );
-    t.insert("/redfish/v1/systems".into(), json!({"Members": [link("/redfish/v1/Systems/1")]}));
-    t.insert(
-        "/redfish/v1/systems/1".into(),
-        json!({
-        "SerialNumber": "S1", "UUID": "8d0a0f6e-7a2f-4a5e-9d1e-0a1b2c3d4e5f", "PowerState": "On",
-        "Status": {"Health": "OK"}, "MemorySummary": {"TotalSystemMemoryGiB": 64},
-        "Boot": {"BootSourceOverrideEnabled": "Once", "BootSourceOverrideTarget": "Pxe"},
-        "Actions": {"#ComputerSystem.Reset": {"target": "/x"}},
-        "Processors": link("/redfish/v1/Systems/1/Processors"),
-        "EthernetInterfaces": link("/redfish/v1/Systems/1/Nics"),
-        "Storage": link("/redfish/v1/Systems/1/Storage"),
-        "Links": {"Chassis": [link("/redfish/v1/Chassis/1")]}}),
-    );
-    t.insert("/redfish/v1/systems/1/processors".into(), json!({"Members": [
-        link("/redfish/v1/Systems/1/Processors/CPU"), link("/redfish/v1/Systems/1/Processors/GPU")]}));
-    for kind in ["CPU", "GPU"] {
-        let path = format!("/redfish/v1/systems/1/processors/{}", kind.to_lowercase());
-        t.insert(
-            path,
-            json!({"Id": kind, "ProcessorType": kind, "Model": "M", "SerialNumber": "P1"}),
-        );
-    }
-    t.insert(
-        "/redfish/v1/systems/1/nics".into(),
-        json!({"Members": [link("/redfish/v1/Systems/1/Nics/1")]}),
-    );
-    t.insert(
-        "/redfish/v1/systems/1/nics/1".into(),
-        json!({"Id": "1", "MACAddress": "00:00:5e:00:53:01", "LinkStatus": "LinkUp"}),
-    );
-    t.insert(
-        "/redfish/v1/systems/1/storage".into(),
-        json!({"Members": [link("/redfish/v1/Systems/1/Storage/A")]}),
-    );
-    t.insert(
-        "/redfish/v1/systems/1/storage/a".into(),
-        json!({"Drives": [link("/redfish/v1/Drives/1")]}),
-    );
-    t.insert(
-        "/redfish/v1/drives/1".into(),
-        json!({"Id": "1", "CapacityBytes": 1_000_000_000_000_u64}),
-    );
-    t.insert(
-        "/redfish/v1/chassis/1".into(),
-        json!({"PCIeDevices": link("/redfish/v1/Chassis/1/P")}),
-    );
-    t.insert("/redfish/v1/chassis/1/p".into(), json!({"Members": []}));
-    t.insert(
-        "/redfish/v1/updateservice".into(),
-        json!({"FirmwareInventory": link("/redfish/v1/U/F")}),
-    );
-    t.insert("/redfish/v1/u/f".into(), json!({"Members": [link("/redfish/v1/U/F/BIOS")]}));
-    t.insert(
-        "/redfish/v1/u/f/bios".into(),
-        json!({"Id": "BIOS", "Version": "1", "Updateable": true}),
-    );
-    t.insert("/redfish/v1/taskservice".into(), json!({"Tasks": link("/redfish/v1/T")}));
-    t.insert("/redfish/v1/t".into(), json!({"Members": [link("/redfish/v1/T/1")]}));
-    t.insert(
-        "/redfish/v1/t/1".into(),
-        json!({"TaskState": "Running", "PercentComplete": 3,
-        "Messages": [{"MessageId": "X.1.Y", "Message": "m", "MessageArgs": ["a"]}]}),
-    );
-    t.into_iter().collect()
-}
-
 /// Everything is read from the tree; a fault must be one of a BMC, not of ours, and quick.
-fn read_spoilt(tree: Tree) -> Vec<Fault> {
+///
+/// `all`: the capabilities beyond the daily round too.
+fn read_spoilt(tree: Tree, all: bool) -> Vec<Fault> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async move {
         let server = serve(Arc::new(tree)).await;
@@ -368,8 +229,37 @@ fn read_spoilt(tree: Tree) -> Vec<Fault> {
             edge.firmware(&bmc),
             edge.tasks(&bmc, Some("/redfish/v1/T/1")),
         );
-        let all = [system.err(), inventory.err(), firmware.err(), tasks.err()];
-        all.into_iter().flatten().collect()
+        let mut faults: Vec<Fault> = [system.err(), inventory.err(), firmware.err(), tasks.err()]
+            .into_iter()
+            .flatten()
+            .collect();
+        if !all {
+            return faults;
+        }
+        let (abilities, media, bios, secure_boot) = tokio::join!(
+            edge.abilities(&bmc),
+            edge.media(&bmc),
+            edge.bios(&bmc),
+            edge.secure_boot(&bmc),
+        );
+        let (log, sensors, volumes, clock) = tokio::join!(
+            edge.log(&bmc, 5),
+            edge.sensors(&bmc),
+            edge.volumes(&bmc),
+            edge.clock(&bmc),
+        );
+        let all = [
+            abilities.err(),
+            media.err(),
+            bios.err(),
+            secure_boot.err(),
+            log.err(),
+            sensors.err(),
+            volumes.err(),
+            clock.err(),
+        ];
+        faults.extend(all.into_iter().flatten());
+        faults
     })
 }
 
@@ -383,11 +273,48 @@ fn assert_classified(faults: &[Fault]) {
 
 #[test]
 fn the_small_tree_is_whole() {
-    assert_eq!(read_spoilt(small_tree()), vec![]);
+    assert_eq!(read_spoilt(small_tree(), true), vec![]);
+}
+
+#[tokio::test]
+async fn every_capability_of_the_small_tree_is_read_whole() {
+    use farrier::model::hardware::SensorKind;
+    let server = serve(Arc::new(small_tree())).await;
+    let (edge, bmc) = (edge(), target(&server.url));
+    let abilities = edge.abilities(&bmc).await.unwrap();
+    assert_eq!(abilities.bmc_firmware.as_deref(), Some("1.2"));
+    assert_eq!(abilities.bmc_reset_types, ["ForceRestart"]);
+    let media = edge.media(&bmc).await.unwrap();
+    assert_eq!((media.len(), media[0].id.as_str(), media[0].inserted), (1, "CD", Some(false)));
+    let bios = edge.bios(&bmc).await.unwrap();
+    assert_eq!(bios.attributes.len(), 3);
+    assert_eq!(bios.pending.get("Cores"), Some(&json!(4)));
+    assert_eq!(edge.secure_boot(&bmc).await.unwrap().in_force, Some(true));
+    let log = edge.log(&bmc, 2).await.unwrap();
+    let newest: Vec<&str> = log.iter().map(|e| e.message.as_str()).collect();
+    assert_eq!(newest, ["off", "hot"], "the last page is the newest");
+    let sensors = edge.sensors(&bmc).await.unwrap();
+    let of = |kind| sensors.iter().filter(|s| s.kind == kind).count();
+    assert_eq!(
+        [
+            SensorKind::Power,
+            SensorKind::Temperature,
+            SensorKind::Fan,
+            SensorKind::Voltage,
+            SensorKind::Leak,
+            SensorKind::Other
+        ]
+        .map(of),
+        [2, 1, 1, 1, 1, 0]
+    );
+    let volumes = edge.volumes(&bmc).await.unwrap();
+    assert_eq!((volumes[0].raid.as_deref(), volumes[0].drives.len()), (Some("RAID1"), 1));
+    let clock = edge.clock(&bmc).await.unwrap();
+    assert!(clock.ahead_ms.is_some_and(|ms| ms < 0), "2024 is behind: {clock:?}");
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 160, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn any_spoilt_field_yields_facts_or_a_classified_fault(
@@ -398,7 +325,7 @@ proptest! {
         let mut tree = small_tree();
         let uri = tree.keys().nth(at.index(tree.len())).cloned().unwrap_or_default();
         spoil(tree.get_mut(&uri).unwrap(), nth, harm);
-        assert_classified(&read_spoilt(tree));
+        assert_classified(&read_spoilt(tree, true));
     }
 }
 
@@ -430,7 +357,8 @@ proptest! {
                 .collect();
             let uri = &read[at.index(read.len())];
             spoil(tree.get_mut(uri).unwrap(), nth, harm);
-            assert_classified(&read_spoilt(tree));
+            // A DGX has 350 sensors and 40 logs: what they may hold, the small tree has too.
+            assert_classified(&read_spoilt(tree, which < 2));
         }
     }
 }

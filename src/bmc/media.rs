@@ -1,0 +1,418 @@
+//! Virtual media: an image that the BMC shows its host as a drive (DSP0268 VirtualMedia; field
+//! notes §4).
+//!
+//! What is in a drive is taken out first, whatever the BMC says of it, because some go on saying
+//! `Inserted` for seconds after an eject and others show an image that is no longer there. The host
+//! should be off meanwhile; whoever orders it sees to that.
+
+use super::conn::Bmc;
+use super::guard::{self, Action, Stop};
+use super::{around, discover, fault, json, patch, system};
+use crate::model::action::Expect;
+use crate::model::hardware::MediaSlot;
+use crate::model::{Fault, FaultClass, Outcome};
+use crate::port::capability::MediaOrder;
+use reqwest::Url;
+use serde_json::{Value, json};
+use std::time::Duration;
+
+/// Reads that wait for a change to show; the longest stale `Inserted` seen is 10 s.
+const LOOKS: u32 = 12;
+
+/// Tries of one insert that the BMC answers with 5xx right after an eject: it means "not yet".
+const TRIES: u32 = 3;
+
+const INSERT: &str = "#VirtualMedia.InsertMedia";
+const EJECT: &str = "#VirtualMedia.EjectMedia";
+
+/// What an InsertMedia body is made of, one form after the other until one is taken (field notes
+/// §4). A form that the BMC's own list of parameters rules out is not sent.
+const FORMS: &[&[&str]] = &[
+    &["Image", "Inserted", "WriteProtected"],
+    &["Image", "Inserted"],
+    &["Image"],
+    &["Image", "TransferProtocolType"],
+    &["Image", "Inserted", "WriteProtected", "TransferProtocolType", "TransferMethod"],
+    &["Image", "TransferProtocolType", "TransferMethod", "UserName", "Password"],
+];
+
+/// The same for drives without actions, which are PATCHed (Lenovo EXT).
+const PATCH_FORMS: &[&[&str]] =
+    &[&["Image", "Inserted"], &["Image", "Inserted", "WriteProtected"], &["Image"]];
+
+#[derive(Debug)]
+struct Slot {
+    facts: MediaSlot,
+    document: Value,
+}
+
+impl Slot {
+    fn of(uri: &str, document: Value) -> Slot {
+        let facts = MediaSlot {
+            id: json::text(&document, &["Id"])
+                .unwrap_or_else(|| json::last_segment(uri).to_string()),
+            uri: uri.to_string(),
+            kinds: json::texts(&document, &["MediaTypes"]),
+            image: json::text(&document, &["Image"])
+                .or_else(|| json::text(&document, &["ImageName"])),
+            inserted: json::at(&document, &["Inserted"]).and_then(Value::as_bool),
+        };
+        Slot { facts, document }
+    }
+
+    fn has(&self, action: &str) -> bool {
+        json::text(&self.document, &["Actions", action, "target"]).is_some()
+    }
+
+    /// Known to be empty.
+    fn is_empty(&self) -> bool {
+        self.facts.inserted == Some(false)
+            || self.facts.inserted.is_none() && self.facts.image.is_none()
+    }
+
+    fn takes(&self, kind: &str) -> bool {
+        let optical = |k: &str| k.eq_ignore_ascii_case("cd") || k.eq_ignore_ascii_case("dvd");
+        self.facts.kinds.is_empty()
+            || self
+                .facts
+                .kinds
+                .iter()
+                .any(|k| k.eq_ignore_ascii_case(kind) || optical(k) && optical(kind))
+    }
+}
+
+pub(super) async fn read(bmc: &Bmc<'_>) -> Result<Vec<MediaSlot>, Fault> {
+    let (_, v) = system::fetch(bmc).await?;
+    Ok(slots(bmc, &v).await?.into_iter().map(|s| s.facts).collect())
+}
+
+/// The drives of the managers, then those of the system: where a vendor has both, the manager's are
+/// the ones that have always worked (iDRAC9), or the same ones (XCC).
+async fn slots(bmc: &Bmc<'_>, system: &Value) -> Result<Vec<Slot>, Fault> {
+    let managers = around::managers(bmc, system).await?;
+    let mut collections: Vec<String> =
+        managers.iter().filter_map(|(_, m)| json::link(m, &["VirtualMedia"])).collect();
+    collections.extend(json::link(system, &["VirtualMedia"]));
+    // Supermicro's system links to the manager's.
+    let mut once: Vec<String> = Vec::new();
+    collections.retain(|c| {
+        let new = !once.iter().any(|o| json::uri_eq(o, c));
+        once.extend(new.then(|| c.clone()));
+        new
+    });
+    if collections.is_empty() {
+        return Err(fault::unsupported("no-virtual-media", "the BMC has no virtual media")
+            .hint("on some it needs a licence"));
+    }
+    let mut found = Vec::new();
+    let mut lost = None;
+    for collection in collections {
+        match bmc.resources(&collection).await {
+            Ok(read) => found.extend(around::readable(bmc, read)),
+            Err(f) if discover::is_fatal(&f) => return Err(f),
+            Err(f) => lost = Some(f),
+        }
+    }
+    match lost {
+        Some(f) if found.is_empty() => Err(f),
+        _ => Ok(found.into_iter().map(|(uri, v)| Slot::of(&uri, v)).collect()),
+    }
+}
+
+/// The drives that are written to: each id once, since XCC lists the same drive in two places.
+async fn writable(bmc: &Bmc<'_>, system: &Value) -> Result<Vec<Slot>, Fault> {
+    let mut once: Vec<Slot> = Vec::new();
+    for slot in slots(bmc, system).await? {
+        if !once.iter().any(|s| s.facts.id == slot.facts.id) {
+            once.push(slot);
+        }
+    }
+    Ok(once)
+}
+
+pub(super) async fn insert(
+    bmc: &Bmc<'_>,
+    expect: &Expect,
+    order: &MediaOrder,
+) -> Result<Outcome, Stop> {
+    let url = plain(&order.image_url)?;
+    let _one = bmc.conn.write().await;
+    let (_, system) = guard::check(bmc, expect).await?;
+    let slots = writable(bmc, &system).await?;
+    let mut fitting: Vec<Slot> = slots.into_iter().filter(|s| s.takes(&order.kind)).collect();
+    // An empty one, else the first: what it holds is taken out.
+    fitting.sort_by_key(|s| !s.is_empty());
+    let Some(slot) = fitting.into_iter().next() else {
+        let f = fault::unsupported(
+            "no-media-slot",
+            format!("the BMC has no virtual drive for a {}", order.kind),
+        );
+        return Ok(Outcome::Failed { fault: f });
+    };
+    if let Err(outcome) = empty(bmc, &slot).await? {
+        return Ok(outcome);
+    }
+    // Some have InsertMedia only while the drive is empty.
+    let (slot, emptied) = look(bmc, slot, Slot::is_empty).await?;
+    let sent = if slot.has(INSERT) {
+        by_action(bmc, &slot, order, &url).await?
+    } else {
+        by_patch(bmc, &slot, order, &url).await?
+    };
+    let unclear = match sent {
+        Ok(()) => None,
+        Err(outcome @ Outcome::Unknown { .. }) => Some(outcome),
+        Err(outcome) => return Ok(outcome),
+    };
+    let shows = |s: &Slot| shows(&s.facts, &order.image_url, emptied);
+    let (slot, shown) = look(bmc, slot, shows).await?;
+    Ok(match unclear {
+        _ if shown => Outcome::Applied { handle: None },
+        Some(outcome) => outcome,
+        None => {
+            let f = Fault::new(
+                FaultClass::OutcomeUnknown,
+                crate::model::Channel::Bmc,
+                "media-not-shown",
+                format!("{} took the image and does not show it", slot.facts.id),
+            );
+            Outcome::Unknown { fault: f.hint("can the BMC reach the image's address?") }
+        }
+    })
+}
+
+/// Is the image in the drive? Some rewrite its address; what came into a drive that was seen empty
+/// is what was put there.
+fn shows(slot: &MediaSlot, url: &str, emptied: bool) -> bool {
+    let named =
+        |image: &String| image == url || json::last_segment(image) == json::last_segment(url);
+    match (slot.inserted, &slot.image) {
+        (Some(true), None) => true,
+        (Some(true), Some(image)) => emptied || named(image),
+        (None, Some(image)) => named(image),
+        _ => false,
+    }
+}
+
+/// Plain and short, or it is not fetched by every BMC (R22).
+fn plain(image_url: &str) -> Result<Url, Fault> {
+    let bad = |why: &str| {
+        fault::precondition("bad-image-url", format!("`{image_url}`: {why}"))
+            .hint("BMCs fetch plain addresses: http://192.0.2.1/image.iso")
+    };
+    let url = Url::parse(image_url).map_err(|e| bad(&e.to_string()))?;
+    if url.host_str().is_none() {
+        return Err(bad("it names no server"));
+    }
+    if url.query().is_some() || url.fragment().is_some() || !url.username().is_empty() {
+        return Err(bad("it has a query, a fragment or a user name"));
+    }
+    Ok(url)
+}
+
+/// Sends the forms of a body until one is taken. `Err(Unknown)`: what the drive shows decides.
+async fn by_action(
+    bmc: &Bmc<'_>,
+    slot: &Slot,
+    order: &MediaOrder,
+    url: &Url,
+) -> Result<Result<(), Outcome>, Stop> {
+    let Some(action) = Action::find(bmc, &slot.document, INSERT).await? else {
+        let f = fault::unsupported("no-insert", format!("{} has no InsertMedia", slot.facts.id));
+        return Ok(Err(Outcome::Failed { fault: f }));
+    };
+    let mut first: Option<Outcome> = None;
+    for form in FORMS.iter().filter(|form| !form.iter().any(|p| action.lacks(p))) {
+        let mut tries = 0;
+        let outcome = loop {
+            tries += 1;
+            match guard::post(bmc, &action.target, &body(form, order, url)).await? {
+                Ok(_) => return Ok(Ok(())),
+                Err(Outcome::Unknown { fault }) if !fault.is_no_answer() => {
+                    // A 5xx: the drive tells whether it has taken hold all the same.
+                    bmc.settle().await;
+                    let now = reread(bmc, &slot.facts.uri).await?;
+                    if shows(&now.facts, &order.image_url, true) {
+                        return Ok(Ok(()));
+                    }
+                    if tries >= TRIES {
+                        return Ok(Err(Outcome::Failed {
+                            fault: fault.hint("can the BMC reach the image's address?"),
+                        }));
+                    }
+                }
+                Err(outcome) => break outcome,
+            }
+        };
+        match &outcome {
+            Outcome::Failed { fault } if is_about_the_form(fault) => {
+                first.get_or_insert(outcome);
+            }
+            _ => return Ok(Err(outcome)),
+        }
+    }
+    Ok(Err(match first {
+        // A few say so too where they could not fetch the image (sushy-tools, SMC).
+        Some(Outcome::Failed { fault }) if fault.hint.is_none() => {
+            Outcome::Failed { fault: fault.hint("can the BMC reach the image's address?") }
+        }
+        Some(outcome) => outcome,
+        None => Outcome::Failed {
+            fault: fault::unsupported("no-insert", "the BMC takes no form of InsertMedia"),
+        },
+    }))
+}
+
+async fn by_patch(
+    bmc: &Bmc<'_>,
+    slot: &Slot,
+    order: &MediaOrder,
+    url: &Url,
+) -> Result<Result<(), Outcome>, Stop> {
+    let mut first: Option<Outcome> = None;
+    for form in PATCH_FORMS {
+        let read = patch::read(bmc, &slot.facts.uri).await?;
+        match patch::patch(bmc, &read, &body(form, order, url)).await? {
+            Ok(_) => return Ok(Ok(())),
+            Err(outcome) => match &outcome {
+                Outcome::Failed { fault } if is_about_the_form(fault) => {
+                    first.get_or_insert(outcome);
+                }
+                _ => return Ok(Err(outcome)),
+            },
+        }
+    }
+    let none = || Outcome::Failed { fault: fault::unsupported("no-insert", "nothing to send") };
+    Ok(Err(first.unwrap_or_else(none)))
+}
+
+/// Turned down for what it said, so that nothing was done: another form may be taken.
+fn is_about_the_form(f: &Fault) -> bool {
+    matches!(f.code.as_ref(), "rejected" | "not-supported" | "bmc-error")
+}
+
+fn body(form: &[&str], order: &MediaOrder, url: &Url) -> Value {
+    let mut body = json!({});
+    for name in form {
+        body[*name] = match *name {
+            "Image" => Value::from(order.image_url.as_str()),
+            "TransferProtocolType" => Value::from(url.scheme().to_ascii_uppercase()),
+            "TransferMethod" => Value::from("Stream"),
+            // Without a login for the image's server, yet some ask for the properties.
+            "UserName" | "Password" => Value::from(""),
+            _ => Value::from(true),
+        };
+    }
+    body
+}
+
+pub(super) async fn eject(bmc: &Bmc<'_>, expect: &Expect) -> Result<Outcome, Stop> {
+    let _one = bmc.conn.write().await;
+    let (_, system) = guard::check(bmc, expect).await?;
+    let full = writable(bmc, &system).await?.into_iter().filter(|s| !s.is_empty());
+    for slot in full.collect::<Vec<_>>() {
+        if let Err(outcome) = empty(bmc, &slot).await? {
+            return Ok(outcome);
+        }
+        let (slot, empty) = look(bmc, slot, Slot::is_empty).await?;
+        if !empty {
+            let f = Fault::new(
+                FaultClass::OutcomeUnknown,
+                crate::model::Channel::Bmc,
+                "media-still-shown",
+                format!("{} was ejected and still shows an image", slot.facts.id),
+            );
+            return Ok(Outcome::Unknown { fault: f.hint("look again; a BMC reset clears it") });
+        }
+    }
+    Ok(Outcome::Applied { handle: None })
+}
+
+/// Takes out what may be in the drive. An empty drive may refuse.
+async fn empty(bmc: &Bmc<'_>, slot: &Slot) -> Result<Result<(), Outcome>, Stop> {
+    let sent = if let Some(action) = Action::find(bmc, &slot.document, EJECT).await? {
+        // `{}`: HPE wants a body.
+        guard::post(bmc, &action.target, &json!({})).await?
+    } else if slot.has(INSERT) {
+        if slot.is_empty() {
+            return Ok(Ok(()));
+        }
+        let f = fault::unsupported("no-eject", format!("{} has no EjectMedia", slot.facts.id));
+        return Ok(Err(Outcome::Failed { fault: f }));
+    } else {
+        let read = patch::read(bmc, &slot.facts.uri).await?;
+        match patch::patch(bmc, &read, &json!({"Image": null, "Inserted": false})).await? {
+            Err(Outcome::Failed { fault }) if fault.code == "rejected" => {
+                patch::patch(bmc, &read, &json!({"Image": null})).await?
+            }
+            sent => sent,
+        }
+    };
+    Ok(match sent {
+        Err(outcome @ Outcome::Failed { .. }) if !slot.is_empty() => Err(outcome),
+        Err(Outcome::Unknown { fault }) if fault.is_no_answer() => Err(Outcome::Unknown { fault }),
+        _ => Ok(()),
+    })
+}
+
+async fn reread(bmc: &Bmc<'_>, uri: &str) -> Result<Slot, Fault> {
+    Ok(Slot::of(uri, bmc.get(uri).await?))
+}
+
+/// Reads the drive until it shows what is waited for, or long enough.
+async fn look(
+    bmc: &Bmc<'_>,
+    mut slot: Slot,
+    good: impl Fn(&Slot) -> bool,
+) -> Result<(Slot, bool), Fault> {
+    for n in 0..LOOKS {
+        if n > 0 {
+            bmc.settle().await;
+        }
+        match reread(bmc, &slot.facts.uri).await {
+            Ok(now) => slot = now,
+            Err(f) if discover::is_fatal(&f) => return Err(f),
+            Err(_) => continue,
+        }
+        if good(&slot) {
+            return Ok((slot, true));
+        }
+    }
+    Ok((slot, false))
+}
+
+impl Bmc<'_> {
+    /// A pause between two reads that wait for a change to show.
+    async fn settle(&self) {
+        tokio::time::sleep(Duration::from_millis(self.edge.settings.settle_ms)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn image_addresses_are_plain() {
+        assert!(plain("http://192.0.2.1/a.iso").is_ok());
+        for bad in ["", "a.iso", "http://h/a?x=1", "http://u:p@h/a", "file:///a"] {
+            assert_eq!(plain(bad).unwrap_err().code, "bad-image-url", "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_drive_shows_an_image_by_name_or_because_it_was_empty() {
+        let slot = |inserted, image: Option<&str>| MediaSlot {
+            inserted,
+            image: image.map(str::to_string),
+            ..MediaSlot::default()
+        };
+        let url = "http://192.0.2.1/x/a.iso";
+        assert!(shows(&slot(Some(true), Some(url)), url, false));
+        assert!(shows(&slot(Some(true), Some("//share/a.iso")), url, false));
+        assert!(!shows(&slot(Some(true), Some("http://192.0.2.1/old.iso")), url, false), "stale");
+        assert!(shows(&slot(Some(true), Some("mapped")), url, true));
+        assert!(!shows(&slot(Some(false), Some(url)), url, true));
+        assert!(!shows(&slot(None, None), url, true));
+    }
+}
