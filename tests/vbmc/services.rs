@@ -302,7 +302,7 @@ async fn the_log_comes_in_pages_and_the_sensors_follow_the_host() {
         (&gpu["Reading"], &gpu["Status"]["State"]),
         (&Value::Null, &json!("StandbyOffline"))
     );
-    for _ in 0..40 {
+    for _ in 0..60 {
         reset(&site, 1, "On").await;
         reset(&site, 1, "ForceOff").await;
         site.until("the host is off", || site.look(1, |b| b.vm.power == PowerState::Off)).await;

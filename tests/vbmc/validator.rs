@@ -24,6 +24,9 @@ fn schemas() -> Option<tempfile::TempDir> {
 async fn live_a_little(site: &Site, n: usize) {
     let images = images().await;
     let v1 = "/redfish/v1";
+    // World time runs fast: the validator's session must outlive its reading of the schemas.
+    let patience = json!({"SessionTimeout": 86_400});
+    assert_eq!(site.patch(n, &format!("{v1}/SessionService"), patience).await, 200);
     let reset = format!("{v1}/Systems/1/Actions/ComputerSystem.Reset");
     assert_eq!(site.post(n, &reset, json!({"ResetType": "On"})).await, 204);
     let insert = format!("{v1}/Managers/1/VirtualMedia/CD/Actions/VirtualMedia.InsertMedia");

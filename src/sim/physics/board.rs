@@ -2,7 +2,7 @@
 //! virtual media, volumes, the log's mark, the clock, a leak. Only a wire touches these, and none of
 //! it draws from the machine's random numbers, so the simulator's runs do not know of it.
 
-use super::{Cause, HostState, VirtualMachine, What};
+use super::{Cause, HostState, VirtualMachine, What, Window};
 use crate::model::EngineTime;
 use crate::model::action::BootTarget;
 use serde_json::Value;
@@ -405,6 +405,8 @@ impl VirtualMachine {
     /// A system that runs from the CD: it writes nothing and nobody knows its SSH key.
     pub(super) fn boot_cd(&mut self, at: EngineTime) {
         self.effect(at, What::BootedCd, Cause::Itself);
+        // What an installer said earlier is not said again.
+        self.window = Window::default();
         self.host = HostState::Idle;
     }
 

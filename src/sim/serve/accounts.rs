@@ -263,8 +263,8 @@ pub(super) fn create(b: &mut Body, wanted: &Value) -> Result<String, Refusal> {
     if b.accounts.list.iter().any(|a| a.user == user) {
         return Err(exists(user));
     }
-    let free = (1..=SLOTS).map(|n| n.to_string());
-    let free = free.into_iter().find(|id| b.accounts.list.iter().all(|a| a.id != *id));
+    let mut slots = (1..=SLOTS).map(|n| n.to_string());
+    let free = slots.find(|id| b.accounts.list.iter().all(|a| a.id != *id));
     let Some(id) = free else {
         return Err(bad("CreateLimitReachedForResource", &[]));
     };

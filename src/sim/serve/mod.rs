@@ -43,7 +43,7 @@ mod wire;
 mod write;
 
 pub use latency::Latency;
-pub use seat::{Berth, Counters, Seat};
+pub use seat::{Berth, Body, Counters, Seat};
 
 use super::durations::Durations;
 use super::rng::{Rng, mix};

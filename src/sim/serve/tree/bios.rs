@@ -1,6 +1,6 @@
 //! BIOS settings, those that wait for the next POST, and Secure Boot.
 
-use super::{V1, action, date, link, typed};
+use super::{V1, action, date, link, schemas, typed};
 use crate::sim::physics::{ATTRIBUTES, Attribute, VirtualMachine};
 use serde_json::{Map, Value, json};
 
@@ -39,7 +39,7 @@ pub(super) fn resource(vm: &VirtualMachine, rest: &[&str]) -> Option<Value> {
 
 fn in_force(vm: &VirtualMachine) -> Value {
     let mut settings = json!({
-        "@odata.type": "#Settings.v1_4_0.Settings", "SettingsObject": link("Systems/1/Bios/Settings"),
+        "@odata.type": schemas::annotation("Settings"), "SettingsObject": link("Systems/1/Bios/Settings"),
         "SupportedApplyTimes": ["OnReset"],
     });
     if let Some(at) = vm.board.applied {

@@ -105,7 +105,9 @@ fn of_effect(vm: &VirtualMachine, n: usize, e: &Effect) -> Option<(bool, Line)> 
         slot.map_or("a component", |s| s.name)
     };
     let acpi = "System ACPI PowerState";
-    let host = |severity, code, message| (false, severity, code, message);
+    let host = |severity: &'static str, code: (&'static str, &'static str), message: String| {
+        (false, severity, code, message)
+    };
     let bmc = |message: &str| (true, "OK", ("OEM", "OEM"), message.to_string());
     let (of_bmc, severity, code, message) = match e.what {
         What::PowerOn => host("OK", (acpi, "D0 Power State"), "Host power on".into()),

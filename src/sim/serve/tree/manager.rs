@@ -68,8 +68,8 @@ fn protocols(vm: &VirtualMachine) -> Value {
 }
 
 fn nic(vm: &VirtualMachine) -> Value {
-    // Beside the host's own MAC: one octet further, as on boards that count on.
-    let mac = vm.identity.mac.as_deref().map(|mac| format!("{}{}", "06", &mac[2.min(mac.len())..]));
+    // The host's own with another first octet: unlike it, and still of this machine.
+    let mac = vm.identity.mac.as_deref().and_then(|mac| Some(format!("06{}", mac.get(2..)?)));
     typed(
         "Managers/1/EthernetInterfaces/eth0",
         "EthernetInterface",

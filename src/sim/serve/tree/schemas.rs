@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use std::fmt::Write as _;
 
 /// Type and version, of the bundle DSP8010 of late 2025.
-pub(super) const SCHEMAS: [(&str, &str); 42] = [
+pub(super) const SCHEMAS: [(&str, &str); 41] = [
     ("AccountService", "v1_18_1"),
     ("AttributeRegistry", "v1_4_0"),
     ("Bios", "v1_2_3"),
@@ -13,7 +13,6 @@ pub(super) const SCHEMAS: [(&str, &str); 42] = [
     ("Chassis", "v1_28_0"),
     ("ComputerSystem", "v1_27_0"),
     ("Drive", "v1_22_0"),
-    ("EnvironmentMetrics", "v1_5_0"),
     ("EthernetInterface", "v1_12_4"),
     ("EventService", "v1_12_0"),
     ("Fan", "v1_6_0"),
@@ -51,11 +50,10 @@ pub(super) const SCHEMAS: [(&str, &str); 42] = [
 ];
 
 /// Collections have no version.
-const COLLECTIONS: [&str; 30] = [
+const COLLECTIONS: [&str; 26] = [
     "BootOption",
     "Chassis",
     "ComputerSystem",
-    "Drive",
     "EthernetInterface",
     "EventDestination",
     "Fan",
@@ -79,9 +77,6 @@ const COLLECTIONS: [&str; 30] = [
     "Task",
     "VirtualMedia",
     "Volume",
-    "Certificate",
-    "EventSubscription",
-    "Assembly",
 ];
 
 /// `#Type.vX_Y_Z.Type`, or `#Type.Type` for a type without versions.
@@ -99,9 +94,9 @@ pub(in crate::sim::serve) fn metadata() -> String {
          <edmx:Edmx xmlns:edmx=\"http://docs.oasis-open.org/odata/ns/edmx\" Version=\"4.0\">\n",
     );
     let mut include = |file: &str, names: &[String]| {
-        let _ = write!(
+        let _ = writeln!(
             out,
-            "  <edmx:Reference Uri=\"http://redfish.dmtf.org/schemas/v1/{file}_v1.xml\">\n"
+            "  <edmx:Reference Uri=\"http://redfish.dmtf.org/schemas/v1/{file}_v1.xml\">"
         );
         for name in names {
             let _ = writeln!(out, "    <edmx:Include Namespace=\"{name}\"/>");
