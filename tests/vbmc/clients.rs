@@ -106,7 +106,7 @@ async fn rf_virtual_media_inserts_an_image_that_can_be_had_and_no_other() {
     assert_eq!(b.images.asked(), ["HEAD /live.iso -", "GET /live.iso bytes=0-65535"]);
     let said = b.rf_ok("rf_virtual_media.py", &["info"]).await;
     assert!(said.contains("live.iso"), "{said}");
-    b.rf_ok("rf_virtual_media.py", &["eject", "-id", "CD"]).await;
+    b.rf_ok("rf_virtual_media.py", &["eject", "-i", "CD"]).await;
     assert_eq!(inserted(), None);
     for (bad, why) in [
         (format!("{}/none.iso", b.images.url), "404"),
@@ -239,7 +239,7 @@ assert system.identity == "1" and system.uuid, system.uuid
 assert system.power_state == sushy.PowerState.OFF, system.power_state
 boot = system.boot
 system.set_system_boot_options(target=sushy.BootSource.CD, enabled=sushy.BootSourceOverrideEnabled.ONCE, mode=sushy.BootSourceOverrideMode.UEFI)
-for media in (system.virtual_media, s.get_manager("1").virtual_media):
+for media in (system.virtual_media, system.managers[0].virtual_media):
     kinds = [m for m in media.get_members() if sushy.VirtualMediaType.CD in m.media_types]
     assert len(kinds) == 1, kinds
 cd = kinds[0]

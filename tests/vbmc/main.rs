@@ -10,6 +10,7 @@
 mod clients;
 mod services;
 mod validator;
+mod wire;
 
 use axum::Router;
 use axum::extract::{Path as UrlPath, State};

@@ -72,7 +72,7 @@ async fn answer(
         Some(stream) => push(&world, &seat, &parts, stream).await,
         None => handle(&world, &seat, &parts, path, &body).await,
     };
-    let out = out.unwrap_or_else(|refused| turn_down(refused, &parts));
+    let out = out.unwrap_or_else(|refused| turn_down(refused, &parts, path));
     if out.status().is_success() {
         let now = world.now();
         seat.with(now, |b| match asked {
@@ -84,7 +84,7 @@ async fn answer(
 }
 
 /// The answer to a refused request, with what only the router knows in it.
-fn turn_down(refused: Refusal, parts: &Parts) -> Response {
+fn turn_down(refused: Refusal, parts: &Parts, path: &[&str]) -> Response {
     let mut out = match refused.status {
         StatusCode::NOT_FOUND => {
             let at = parts.uri.path();
@@ -94,7 +94,7 @@ fn turn_down(refused: Refusal, parts: &Parts) -> Response {
     };
     let (name, value) = match out.status() {
         StatusCode::UNAUTHORIZED => (header::WWW_AUTHENTICATE, "Basic realm=\"virtual BMC\""),
-        StatusCode::METHOD_NOT_ALLOWED => (header::ALLOW, "GET, HEAD"),
+        StatusCode::METHOD_NOT_ALLOWED => (header::ALLOW, write::allowed(path)),
         _ => return out,
     };
     out.headers_mut().insert(name, header::HeaderValue::from_static(value));
@@ -179,7 +179,10 @@ fn read(world: &World, seat: &Seat, path: &[&str], parts: &Parts) -> Result<Resp
     if parts.headers.get(header::IF_NONE_MATCH).is_some_and(|h| h == &*etag) {
         return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, etag)]).into_response());
     }
-    Ok(tagged(StatusCode::OK, etag, text))
+    let mut out = tagged(StatusCode::OK, etag, text);
+    let allowed = header::HeaderValue::from_static(write::allowed(path));
+    out.headers_mut().insert(header::ALLOW, allowed);
+    Ok(out)
 }
 
 /// A resource with its ETag.

@@ -51,6 +51,25 @@ pub(super) async fn write(
     }
 }
 
+/// What may be done with a resource, as the header `Allow` says it.
+pub(super) fn allowed(path: &[&str]) -> &'static str {
+    match path {
+        ["Systems" | "Chassis" | "Managers", "1"]
+        | ["Systems", "1", "SecureBoot"]
+        | ["Systems", "1", "Bios", "Settings"]
+        | ["SessionService" | "AccountService"] => "GET, HEAD, PATCH",
+        ["AccountService", "Accounts", _] => "GET, HEAD, PATCH, DELETE",
+        ["SessionService", "Sessions"]
+        | ["AccountService", "Accounts"]
+        | ["Systems", "1", "Storage", "1", "Volumes"] => "GET, HEAD, POST",
+        ["SessionService", "Sessions", _] | ["Systems", "1", "Storage", "1", "Volumes", _] => {
+            "GET, HEAD, DELETE"
+        }
+        [.., "Actions", _] => "POST",
+        _ => "GET, HEAD",
+    }
+}
+
 /// The role that a write takes (DSP0266 §13.3, the Base privilege registry in brief).
 fn needed(path: &[&str]) -> Role {
     match path {

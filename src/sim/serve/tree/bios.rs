@@ -50,7 +50,6 @@ fn in_force(vm: &VirtualMachine) -> Value {
         "Bios",
         json!({
             "Id": "Bios", "Name": "BIOS settings", "AttributeRegistry": REGISTRY,
-            "ResetBiosToDefaultsPending": false,
             "@Redfish.Settings": settings,
             "Attributes": attributes(|a| vm.board.attribute(a)),
             "Links": {

@@ -72,15 +72,17 @@ fn page(vm: &VirtualMachine, path: &str, of_bmc: bool, skip: usize) -> Value {
     body
 }
 
-const CHANGE: (&str, &str) = ("Version Change", "Informational");
+const CHANGE: Code = ("Version Change", "Informational", "0x6f07ffff");
+
+/// `SensorType`, `EntryCode` and the event data of IPMI 2.0, tables 42-1 to 42-3.
+type Code = (&'static str, &'static str, &'static str);
 
 /// A line of the log: what the sensors and the BMC make of an event.
 struct Line {
     id: String,
     at: EngineTime,
     severity: &'static str,
-    /// (`SensorType`, `EntryCode`) of IPMI.
-    code: (&'static str, &'static str),
+    code: Code,
     message: String,
 }
 
@@ -105,13 +107,14 @@ fn of_effect(vm: &VirtualMachine, n: usize, e: &Effect) -> Option<(bool, Line)> 
         slot.map_or("a component", |s| s.name)
     };
     let acpi = "System ACPI PowerState";
-    let host = |severity: &'static str, code: (&'static str, &'static str), message: String| {
-        (false, severity, code, message)
-    };
-    let bmc = |message: &str| (true, "OK", ("OEM", "OEM"), message.to_string());
+    let host =
+        |severity: &'static str, code: Code, message: String| (false, severity, code, message);
+    let bmc = |message: &str| (true, "OK", ("OEM", "OEM", "0x6f00ffff"), message.to_string());
     let (of_bmc, severity, code, message) = match e.what {
-        What::PowerOn => host("OK", (acpi, "D0 Power State"), "Host power on".into()),
-        What::PowerCut => host("OK", (acpi, "D3 Power State"), "Host power off or reset".into()),
+        What::PowerOn => host("OK", (acpi, "D0 Power State", "0x6f00ffff"), "Host power on".into()),
+        What::PowerCut => {
+            host("OK", (acpi, "D3 Power State", "0x6f06ffff"), "Host power off or reset".into())
+        }
         What::FlashStarted { slot: s, .. } => {
             host("OK", CHANGE, format!("Update of {} started", slot(s)))
         }
@@ -119,11 +122,11 @@ fn of_effect(vm: &VirtualMachine, n: usize, e: &Effect) -> Option<(bool, Line)> 
             host("OK", CHANGE, format!("Update of {} written", slot(s)))
         }
         What::FlashEnded { slot: s, ok: false } | What::FlashBroken { slot: s } => {
-            let code = (CHANGE.0, "Transition to Critical from less severe");
+            let code = (CHANGE.0, "Transition to Critical from less severe", "0x6f05ffff");
             host("Critical", code, format!("Update of {} failed", slot(s)))
         }
         What::SettingsApplied => {
-            let code = ("SystemBoot/Restart", "Informational");
+            let code = ("SystemBoot/Restart", "Informational", "0x6f01ffff");
             host("OK", code, "Settings applied by POST".into())
         }
         What::BmcReset => bmc("BMC reset"),
@@ -141,23 +144,25 @@ fn of_note(id: String, at: EngineTime, note: Note) -> (bool, Line) {
     let (severity, code, message) = match note {
         Note::GpuHot(n) => (
             "Critical",
-            ("Temperature", "Upper Critical - going high"),
+            ("Temperature", "Upper Critical - going high", "0x0109ffff"),
             format!("GPU{n} temperature above its critical threshold"),
         ),
         Note::Leak => (
             "Critical",
-            ("CoolingDevice", "Transition to Critical from less severe"),
+            ("CoolingDevice", "Transition to Critical from less severe", "0x0702ffff"),
             "Coolant leak detected".to_string(),
         ),
-        Note::LogCleared => {
-            ("OK", ("Event Logging Disabled", "State Asserted"), "Log cleared".to_string())
-        }
+        Note::LogCleared => (
+            "OK",
+            ("Event Logging Disabled", "State Asserted", "0x6f02ffff"),
+            "Log cleared".to_string(),
+        ),
     };
     (false, Line { id, at, severity, code, message })
 }
 
 fn entry(path: &str, of_bmc: bool, line: &Line) -> Value {
-    let (sensor, code) = line.code;
+    let (sensor, code, data) = line.code;
     let mut body = json!({
         "Id": line.id, "Name": format!("Log entry {}", line.id),
         "EntryType": if of_bmc { "Event" } else { "SEL" },
@@ -166,6 +171,9 @@ fn entry(path: &str, of_bmc: bool, line: &Line) -> Value {
     if !of_bmc {
         body["SensorType"] = sensor.into();
         body["EntryCode"] = code.into();
+        body["MessageId"] = data.into();
+    } else {
+        body["MessageId"] = "ResourceEvent.1.3.ResourceChanged".into();
     }
     typed(&format!("{path}/Entries/{}", line.id), "LogEntry", body)
 }

@@ -76,7 +76,8 @@ fn dimm(id: &str) -> Value {
         json!({
             "Id": id, "Name": id, "MemoryType": "DRAM", "MemoryDeviceType": "DDR5",
             "CapacityMiB": MEMORY_GIB / DIMMS * 1024, "OperatingSpeedMhz": 4800,
-            "DeviceLocator": id, "Status": healthy(),
+            "Location": {"PartLocation": {"LocationType": "Slot", "ServiceLabel": id}},
+            "Status": healthy(),
         }),
     )
 }
