@@ -12,7 +12,7 @@ set -euo pipefail
 cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.."
 
 # One line a part: NAME | NEEDS | WHAT
-#   NEEDS  comma-separated: ssh, curl, sqlite, sushy, or - (see the need_* functions)
+#   NEEDS  comma-separated: ssh, curl, sqlite, sushy, redfish_tools, or - (see the need_* functions)
 #   WHAT   integration tests in tests/ by name (tests/NAME.rs or tests/NAME/main.rs),
 #          or one bash function below, as fn:NAME, that runs cargo test itself
 parts='
@@ -23,6 +23,7 @@ sim    | -          | sim
 crash  | sqlite     | crash
 store  | sqlite     | store fsck backup webhook
 bmc    | sushy      | bmc blackhole
+vbmc   | redfish_tools | vbmc
 shell  | ssh,busybox | shell cluster
 boot   | curl       | boot
 config | -          | config
@@ -94,6 +95,25 @@ need_sushy() {
         touch "$venv/.ready"
     fi
     [ -x "$FARRIER_SUSHY_EMULATOR" ]
+}
+
+# DMTF's service validator and clients, and OpenStack's client library: programs that drive and judge
+# the virtual BMC. The number is raised with any version below.
+redfish_tools_venv=$cache/redfish-tools-1
+export FARRIER_REDFISH_TOOLS=$redfish_tools_venv/bin
+need_redfish_tools() {
+    local venv=$redfish_tools_venv
+    if [ ! -e "$venv/.ready" ]; then
+        rm -rf "$venv"
+        mkdir -p "$cache"
+        apt_need python3 python3
+        python3 -c 'import ensurepip, venv' 2>/dev/null || apt_install python3-venv
+        python3 -m venv "$venv" >&2
+        "$venv/bin/pip" install --quiet --disable-pip-version-check redfish_service_validator==3.1.8 \
+            redfish_utilities==3.5.2 redfishtool==1.1.8 sushy==5.14.0 >&2
+        touch "$venv/.ready"
+    fi
+    [ -x "$FARRIER_REDFISH_TOOLS/rf_service_validator" ]
 }
 
 # ---- running ------------------------------------------------------------------------------------

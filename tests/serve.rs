@@ -593,8 +593,9 @@ async fn an_update_fetches_its_image_and_shows_after_its_reset() {
         let call = site.call(n, reqwest::Method::POST, path, Some(update(&images.url, "BMC")));
         let (status, headers, task) = call.await.unwrap();
         assert_eq!(status, 202);
-        let task_uri = headers["location"].to_str().unwrap().to_string();
-        assert_eq!(task["@odata.id"], *task_uri);
+        let task_uri = task["@odata.id"].as_str().unwrap().to_string();
+        let monitor = headers["location"].to_str().unwrap();
+        assert_eq!(task["TaskMonitor"], monitor, "as DSP0266 has it");
         site.until("the task ends", || async {
             site.get(n, &task_uri).await["TaskState"] != "Running"
         })

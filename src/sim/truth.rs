@@ -56,6 +56,18 @@ pub enum What {
     WindowOpened,
     WindowClosed,
     SessionsEnded,
+    // What only a wire does.
+    MediumInserted,
+    MediumEjected,
+    /// The host came up from the virtual CD.
+    BootedCd,
+    BiosSet,
+    SecureBootSet,
+    /// A POST applied settings that waited for it.
+    SettingsApplied,
+    VolumeMade,
+    VolumeDeleted,
+    AccountSet,
 }
 
 impl What {
@@ -77,6 +89,15 @@ impl What {
             What::WindowOpened => "window-opened",
             What::WindowClosed => "window-closed",
             What::SessionsEnded => "sessions-ended",
+            What::MediumInserted => "medium-inserted",
+            What::MediumEjected => "medium-ejected",
+            What::BootedCd => "booted-cd",
+            What::BiosSet => "bios-set",
+            What::SecureBootSet => "secure-boot-set",
+            What::SettingsApplied => "settings-applied",
+            What::VolumeMade => "volume-made",
+            What::VolumeDeleted => "volume-deleted",
+            What::AccountSet => "account-set",
         }
     }
 
@@ -91,6 +112,8 @@ impl What {
                 | What::InstallStarted
                 | What::WipeStarted
                 | What::SmokeStarted
+                | What::VolumeMade
+                | What::VolumeDeleted
                 | What::Hook(HookVerb::Cordon | HookVerb::Leave)
         )
     }

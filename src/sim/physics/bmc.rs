@@ -243,7 +243,8 @@ impl VirtualMachine {
                 slot.version = staged;
             }
         }
-        let net = self.boot.is_net();
+        self.apply_settings(at);
+        let (net, cd) = (self.boot.is_net(), self.boots_cd());
         if self.boot.mode == BootMode::Once {
             self.boot = BootOverride::default();
         }
@@ -251,6 +252,13 @@ impl VirtualMachine {
             self.host = HostState::NetBoot;
             let ms = self.durations.fetch.pick(&mut self.rng);
             self.after(at + ms, Due::ScriptFetch);
+        } else if let Some(chains) = cd {
+            self.boot_cd(at);
+            if chains {
+                self.host = HostState::NetBoot;
+                let ms = self.durations.fetch.pick(&mut self.rng);
+                self.after(at + ms, Due::ScriptFetch);
+            }
         } else {
             self.boot_disk(at);
         }
@@ -275,6 +283,7 @@ impl VirtualMachine {
         self.effect(at, What::BmcReset, by);
         self.break_tasks(at, by, |_| true);
         self.tasks.clear();
+        self.board.forget();
         for slot in &mut self.firmware {
             if slot.activation == Activation::BmcReset
                 && let Some(staged) = slot.staged.take()

@@ -237,8 +237,11 @@ impl VirtualMachine {
     pub(super) fn job_ends(&mut self, at: EngineTime, id: u32) {
         let Some(job) = self.jobs.iter_mut().find(|j| j.id == id) else { return };
         job.state = HostJobState::Finished;
-        if job.script == JobScript::Wipe {
-            let by = job.by;
+        let (script, end, by) = (job.script, job.end, job.by);
+        if end == JobEnd::SickGpu {
+            self.gpu_too_hot(at);
+        }
+        if script == JobScript::Wipe {
             self.effect(at, What::WipeEnded, by);
             // The running system lives on in memory until the power goes.
             self.installed = None;

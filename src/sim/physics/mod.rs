@@ -11,6 +11,7 @@
 
 mod act;
 mod bmc;
+mod board;
 mod host;
 mod node;
 mod people;
@@ -21,6 +22,9 @@ mod tests;
 mod wire;
 
 pub use bmc::{BmcTask, BootMode, BootOverride, Flaw, Slot};
+pub use board::{
+    ATTRIBUTES, Attribute, Board, Chore, Kind, Medium, Note, Raid, VirtualDrive, Volume,
+};
 pub use host::{HostJob, HostState, Installed, JobEnd};
 pub use node::Node;
 pub use probe::{Ask, CANARY};
@@ -147,6 +151,7 @@ pub struct VirtualMachine {
     pub sick: Option<Sickness>,
     pub power: PowerState,
     pub boot: BootOverride,
+    pub board: Board,
     /// Time of the last host reset.
     pub last_reset: EngineTime,
     pub firmware: Vec<Slot>,
@@ -207,6 +212,7 @@ impl VirtualMachine {
             sick: build.sick,
             power: PowerState::Off,
             boot: BootOverride::default(),
+            board: Board::default(),
             last_reset: EngineTime::ZERO,
             firmware: Slot::factory(),
             tasks: Vec::new(),

@@ -29,6 +29,7 @@ impl VirtualMachine {
         self.firmware = Slot::factory();
         self.node = Node::default();
         self.boot = super::BootOverride::default();
+        self.board = super::Board::default();
         self.found_running(false, 0);
         self.host_key = "ssh-ed25519 somebody-elses".into();
     }
@@ -79,6 +80,7 @@ impl VirtualMachine {
         self.power = PowerState::Off;
         self.host = HostState::Down;
         self.boot = own.boot;
+        self.board = own.board;
         self.firmware = own.firmware;
         self.tasks.clear();
         self.bricked = own.bricked;
@@ -111,6 +113,7 @@ impl VirtualMachine {
         self.foreign_data = false;
         self.jobs.clear();
         self.boot = super::BootOverride::default();
+        self.board = super::Board::default();
         self.node = Node::default();
         self.window = Window::default();
     }

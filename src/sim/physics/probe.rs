@@ -23,6 +23,9 @@ pub struct Ask<'a> {
 /// a journal.
 pub const CANARY: &str = "$canary-9f2c-token";
 
+/// NVMe drives of the virtual node.
+pub(super) const DISKS: usize = 2;
+
 impl VirtualMachine {
     /// Reads what is asked, at `now`.
     pub fn probe(&mut self, now: EngineTime, ask: &Ask<'_>) -> Report {
@@ -120,7 +123,7 @@ impl VirtualMachine {
                 })
                 .collect(),
             memory_mib: Some(2_097_152),
-            disks: (0..2)
+            disks: (0..DISKS)
                 .map(|i| Part {
                     id: format!("NVMe{i}"),
                     serial: Some(format!("VD{i}-{}", self.id.0)),

@@ -6,7 +6,8 @@
 //! | --- | --- |
 //! | [`seat`] | one machine: physics under a lock, BMC sessions, what its host is due to do |
 //! | `wire` | listeners that tell machines apart by the address they were called at |
-//! | [`redfish`] | the BMC: login and writes; `tree`: its resources; `update`: SimpleUpdate |
+//! | [`redfish`] | the BMC: login and reads; `write`: where a write goes; `message`: what it says |
+//! | `tree` | its resources; `accounts`, `bios`, `logs`, `media`, `update`, `volumes`: their writes |
 //! | `latency` | how long a BMC takes for what |
 //! | [`host`] | the host's SSH server; `sandbox`: its file system, boots and processes; `scripted`: hosts without either |
 //! | [`actor`] | the host's own calls: boot script, seed, installation, callback |
@@ -20,21 +21,29 @@
     reason = "the world behind the wire has a clock, files and processes"
 )]
 
+mod accounts;
 pub mod actor;
 pub mod admin;
+mod bios;
 mod call;
 pub mod host;
 mod latency;
+mod logs;
+mod media;
+mod message;
+mod multipart;
 pub mod redfish;
 mod sandbox;
 mod scripted;
 pub mod seat;
 mod tree;
 mod update;
+mod volumes;
 mod wire;
+mod write;
 
 pub use latency::Latency;
-pub use seat::{Berth, Counters, Seat};
+pub use seat::{Berth, Body, Counters, Seat};
 
 use super::durations::Durations;
 use super::rng::{Rng, mix};
@@ -154,6 +163,11 @@ impl World {
     /// A number that nobody else drew.
     fn draw(&self) -> u64 {
         mix(self.seed ^ mix(self.draws.fetch_add(1, Ordering::Relaxed)))
+    }
+
+    /// The number of a write, as the truth log has it.
+    fn seq(&self) -> u64 {
+        self.draw() >> 40
     }
 
     /// How long `seat` takes for its `n`-th request.

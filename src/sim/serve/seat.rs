@@ -2,6 +2,7 @@
 //! due to do. Every access first lets the physics catch up and then looks at what happened since:
 //! connections of a dead BMC end, the host's actor is told.
 
+use super::accounts::Accounts;
 use crate::model::{EngineTime, MachineId};
 use crate::sim::durations::Durations;
 use crate::sim::faults::Dice;
@@ -84,6 +85,7 @@ pub(super) enum Happening {
 #[derive(Clone, Debug)]
 pub(super) struct Session {
     pub(super) id: String,
+    pub(super) user: String,
     pub(super) used: EngineTime,
 }
 
@@ -92,6 +94,7 @@ pub(super) struct Session {
 pub struct Body {
     pub vm: VirtualMachine,
     pub(super) sessions: BTreeMap<String, Session>,
+    pub(super) accounts: Accounts,
     /// The switch port of the BMC is dead until then.
     outage_until: EngineTime,
     /// BMC lives: one more with each restart.
@@ -156,6 +159,7 @@ impl Seat {
         let body = Body {
             vm: VirtualMachine::new(build, rng, berth.dice),
             sessions: BTreeMap::new(),
+            accounts: Accounts::factory(&berth.user, &berth.password),
             outage_until: EngineTime::ZERO,
             lives: 1,
             seen: 0,

@@ -1,0 +1,465 @@
+//! What the mainboard and its BMC keep besides power and firmware: BIOS settings, Secure Boot,
+//! virtual media, volumes, the log's mark, the clock, a leak. Only a wire touches these, and none of
+//! it draws from the machine's random numbers, so the simulator's runs do not know of it.
+
+use super::{Cause, HostState, VirtualMachine, What, Window};
+use crate::model::EngineTime;
+use crate::model::action::BootTarget;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// After an eject a BMC goes on saying `Inserted` for this long (field notes §6.14: 5–10 s).
+const STALE_MS: u64 = 6_000;
+/// A new volume is initialised in the background for this long.
+const VOLUME_MS: u64 = 30_000;
+/// Tasks and log lines that are kept.
+const KEPT: usize = 20;
+
+/// A BIOS attribute as the attribute registry describes it (DSP0268 AttributeRegistry).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attribute {
+    pub name: &'static str,
+    pub title: &'static str,
+    pub kind: Kind,
+}
+
+/// Type and factory value of an attribute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The first of the values is the factory's.
+    Enumeration(&'static [&'static str]),
+    Integer {
+        from: i64,
+        to: i64,
+        factory: i64,
+    },
+    Boolean(bool),
+    Text(&'static str),
+}
+
+/// The settings of the virtual board.
+pub const ATTRIBUTES: [Attribute; 8] = [
+    Attribute {
+        name: "BootMode",
+        title: "Boot mode",
+        kind: Kind::Enumeration(&["Uefi", "LegacyBios"]),
+    },
+    Attribute {
+        name: "SriovGlobalEnable",
+        title: "SR-IOV",
+        kind: Kind::Enumeration(&["Disabled", "Enabled"]),
+    },
+    Attribute {
+        name: "IommuSupport",
+        title: "IOMMU",
+        kind: Kind::Enumeration(&["Enabled", "Disabled"]),
+    },
+    Attribute {
+        name: "LogicalProc",
+        title: "Simultaneous multithreading",
+        kind: Kind::Enumeration(&["Enabled", "Disabled"]),
+    },
+    Attribute {
+        name: "NumaNodesPerSocket",
+        title: "NUMA nodes per socket",
+        kind: Kind::Enumeration(&["1", "2", "4"]),
+    },
+    Attribute {
+        name: "PowerOnDelaySeconds",
+        title: "Delay before power on",
+        kind: Kind::Integer { from: 0, to: 240, factory: 0 },
+    },
+    Attribute { name: "AcpiSlit", title: "ACPI SLIT table", kind: Kind::Boolean(true) },
+    Attribute { name: "ServiceTagLine", title: "Line of text", kind: Kind::Text("") },
+];
+
+impl Attribute {
+    pub fn of(name: &str) -> Option<&'static Attribute> {
+        ATTRIBUTES.iter().find(|a| a.name == name)
+    }
+
+    pub fn factory(&self) -> Value {
+        match self.kind {
+            Kind::Enumeration(values) => values.first().copied().unwrap_or_default().into(),
+            Kind::Integer { factory, .. } => factory.into(),
+            Kind::Boolean(on) => on.into(),
+            Kind::Text(text) => text.into(),
+        }
+    }
+
+    /// Does the board take this value?
+    pub fn takes(&self, value: &Value) -> bool {
+        match self.kind {
+            Kind::Enumeration(values) => value.as_str().is_some_and(|v| values.contains(&v)),
+            Kind::Integer { from, to, .. } => {
+                value.as_i64().is_some_and(|v| (from..=to).contains(&v))
+            }
+            Kind::Boolean(_) => value.is_boolean(),
+            Kind::Text(_) => value.as_str().is_some_and(|v| v.chars().count() <= 64),
+        }
+    }
+}
+
+/// An image in a virtual drive.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Medium {
+    pub url: Arc<str>,
+    /// Length of the image; 0: its server did not say.
+    pub bytes: u64,
+    /// An iPXE image with a script in it: the host asks the boot server, as after PXE.
+    pub chains: bool,
+}
+
+/// A virtual drive.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct VirtualDrive {
+    pub medium: Option<Medium>,
+    /// What was ejected last, and until when the BMC still shows it.
+    gone: Option<(Medium, EngineTime)>,
+}
+
+impl VirtualDrive {
+    /// What the BMC says is in it, which after an eject is not what is in it.
+    pub fn shown(&self, now: EngineTime) -> Option<&Medium> {
+        let stale = || self.gone.as_ref().filter(|(_, until)| now < *until).map(|(m, _)| m);
+        self.medium.as_ref().or_else(stale)
+    }
+}
+
+/// Redundancy of a volume (DSP0268 Volume `RAIDType`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Raid {
+    Raid0,
+    Raid1,
+}
+
+impl Raid {
+    pub const ALL: [Raid; 2] = [Raid::Raid0, Raid::Raid1];
+
+    pub fn word(self) -> &'static str {
+        match self {
+            Raid::Raid0 => "RAID0",
+            Raid::Raid1 => "RAID1",
+        }
+    }
+}
+
+/// A volume over some of the machine's drives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Volume {
+    pub id: u32,
+    pub name: Arc<str>,
+    pub raid: Raid,
+    /// Positions in the inventory's disks.
+    pub drives: Vec<usize>,
+    /// It is there from then on.
+    pub ready: EngineTime,
+}
+
+/// A task of the BMC that writes no firmware.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chore {
+    pub id: u32,
+    pub name: &'static str,
+    pub started: EngineTime,
+    pub ends: EngineTime,
+    /// What it leaves, as a path below `/redfish/v1/`.
+    pub leaves: String,
+}
+
+/// Something that the truth log does not hold and the BMC's log does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Note {
+    /// A GPU became too hot under load.
+    GpuHot(u16),
+    Leak,
+    LogCleared,
+}
+
+/// See the module.
+#[derive(Clone, Debug, Default)]
+pub struct Board {
+    /// Attributes in force that are not the factory's.
+    changed: BTreeMap<&'static str, Value>,
+    /// Wait for the next POST.
+    pending: BTreeMap<&'static str, Value>,
+    /// When a POST last applied settings.
+    pub applied: Option<EngineTime>,
+    /// Wanted from the next POST on.
+    pub secure_boot: bool,
+    /// In force.
+    pub secure_boot_now: bool,
+    /// CD, then USB stick.
+    pub drives: [VirtualDrive; 2],
+    /// Volumes, those still being made too.
+    pub volumes: Vec<Volume>,
+    /// Oldest first.
+    pub chores: Vec<Chore>,
+    pub notes: Vec<(EngineTime, Note)>,
+    /// Lines of the truth log and notes before these were cleared from the BMC's log.
+    pub cleared: (usize, usize),
+    /// The BMC's clock is ahead of the world's.
+    pub clock_ahead_ms: i64,
+    pub leaking: bool,
+    pub asset_tag: Arc<str>,
+    pub lit: bool,
+    next_volume: u32,
+}
+
+impl Board {
+    /// The value in force.
+    pub fn attribute(&self, attribute: &Attribute) -> Value {
+        self.changed.get(attribute.name).cloned().unwrap_or_else(|| attribute.factory())
+    }
+
+    /// The value from the next POST on.
+    pub fn attribute_next(&self, attribute: &Attribute) -> Value {
+        self.pending.get(attribute.name).cloned().unwrap_or_else(|| self.attribute(attribute))
+    }
+
+    pub fn has_pending(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
+    fn apply_pending(&mut self, at: EngineTime) -> bool {
+        let any = !self.pending.is_empty() || self.secure_boot != self.secure_boot_now;
+        if any {
+            for (name, value) in std::mem::take(&mut self.pending) {
+                match Attribute::of(name) {
+                    Some(a) if a.factory() == value => self.changed.remove(name),
+                    _ => self.changed.insert(name, value),
+                };
+            }
+            self.secure_boot_now = self.secure_boot;
+            self.applied = Some(at);
+        }
+        any
+    }
+
+    /// Volumes that are there at `now`.
+    pub fn volumes(&self, now: EngineTime) -> impl Iterator<Item = &Volume> {
+        self.volumes.iter().filter(move |v| v.ready <= now)
+    }
+
+    /// The BMC restarted: what is only in its memory is gone.
+    pub(super) fn forget(&mut self) {
+        self.drives = Default::default();
+        self.chores.clear();
+    }
+
+    pub(super) fn note(&mut self, at: EngineTime, note: Note) {
+        // The oldest go; marks count from the front.
+        if self.notes.len() == 8 * KEPT {
+            self.notes.remove(0);
+            self.cleared.1 = self.cleared.1.saturating_sub(1);
+        }
+        self.notes.push((at, note));
+    }
+}
+
+impl VirtualMachine {
+    /// Leaves BIOS settings for the next POST; all must be of [`ATTRIBUTES`] and taken by it.
+    pub fn set_bios(&mut self, now: EngineTime, by: Cause, values: &[(&'static Attribute, Value)]) {
+        self.advance(now);
+        for (attribute, value) in values {
+            if self.board.attribute(attribute) == *value {
+                self.board.pending.remove(attribute.name);
+            } else {
+                self.board.pending.insert(attribute.name, value.clone());
+            }
+        }
+        self.effect(now, What::BiosSet, by);
+    }
+
+    /// The factory's settings from the next POST on.
+    pub fn reset_bios(&mut self, now: EngineTime, by: Cause) {
+        let all: Vec<_> = ATTRIBUTES.iter().map(|a| (a, a.factory())).collect();
+        self.set_bios(now, by, &all);
+    }
+
+    pub fn set_secure_boot(&mut self, now: EngineTime, by: Cause, on: bool) {
+        self.advance(now);
+        self.board.secure_boot = on;
+        self.effect(now, What::SecureBootSet, by);
+    }
+
+    /// Puts an image into virtual drive `drive`; `false`: one is in it.
+    pub fn insert_medium(
+        &mut self,
+        now: EngineTime,
+        by: Cause,
+        drive: usize,
+        medium: Medium,
+    ) -> bool {
+        self.advance(now);
+        let Some(slot) = self.board.drives.get_mut(drive) else { return false };
+        if slot.medium.is_some() {
+            return false;
+        }
+        *slot = VirtualDrive { medium: Some(medium), gone: None };
+        self.effect(now, What::MediumInserted, by);
+        true
+    }
+
+    /// Takes the image out; `false`: there was none.
+    pub fn eject_medium(&mut self, now: EngineTime, by: Cause, drive: usize) -> bool {
+        self.advance(now);
+        let Some(slot) = self.board.drives.get_mut(drive) else { return false };
+        let Some(medium) = slot.medium.take() else { return false };
+        slot.gone = Some((medium, now + STALE_MS));
+        self.effect(now, What::MediumEjected, by);
+        true
+    }
+
+    /// Makes a volume over whole drives, whose data is lost. Returns the task's number; `None`: a
+    /// drive is part of another volume, or not there.
+    pub fn make_volume(
+        &mut self,
+        now: EngineTime,
+        by: Cause,
+        (name, raid): (&str, Raid),
+        drives: &[usize],
+    ) -> Option<u32> {
+        self.advance(now);
+        let taken = |d: &usize| {
+            *d >= super::probe::DISKS || self.board.volumes.iter().any(|v| v.drives.contains(d))
+        };
+        if drives.len() < 2 || drives.iter().any(taken) {
+            return None;
+        }
+        self.effect(now, What::VolumeMade, by);
+        // An operating system that runs lives on in memory.
+        self.installed = None;
+        self.foreign_data = false;
+        let board = &mut self.board;
+        board.next_volume += 1;
+        let (id, ready) = (board.next_volume, now + VOLUME_MS);
+        let volume = Volume { id, name: name.into(), raid, drives: drives.to_vec(), ready };
+        board.volumes.push(volume);
+        let task = self.next_task;
+        self.next_task += 1;
+        if self.board.chores.len() == KEPT {
+            self.board.chores.remove(0);
+        }
+        self.board.chores.push(Chore {
+            id: task,
+            name: "Volume creation",
+            started: now,
+            ends: ready,
+            leaves: format!("Systems/1/Storage/1/Volumes/{id}"),
+        });
+        Some(task)
+    }
+
+    /// Takes a volume apart; `false`: there is none.
+    pub fn delete_volume(&mut self, now: EngineTime, by: Cause, id: u32) -> bool {
+        self.advance(now);
+        let before = self.board.volumes.len();
+        self.board.volumes.retain(|v| v.id != id);
+        let found = self.board.volumes.len() != before;
+        if found {
+            self.effect(now, What::VolumeDeleted, by);
+            self.installed = None;
+        }
+        found
+    }
+
+    /// An account of the BMC was written.
+    pub fn account_set(&mut self, now: EngineTime, by: Cause) {
+        self.advance(now);
+        self.effect(now, What::AccountSet, by);
+    }
+
+    /// Empties the BMC's log; that this was done is its first line.
+    pub fn clear_log(&mut self, now: EngineTime) {
+        self.advance(now);
+        self.board.cleared = (self.truth.effects().len(), self.board.notes.len());
+        self.board.note(now, Note::LogCleared);
+    }
+
+    /// A hose drips, or was mended.
+    pub fn leak(&mut self, now: EngineTime, leaking: bool) {
+        self.advance(now);
+        if leaking && !self.board.leaking {
+            self.board.note(now, Note::Leak);
+        }
+        self.board.leaking = leaking;
+    }
+
+    /// POST applies what waited for it.
+    pub(super) fn apply_settings(&mut self, at: EngineTime) {
+        if self.board.apply_pending(at) {
+            self.effect(at, What::SettingsApplied, Cause::Itself);
+        }
+    }
+
+    /// Does this boot go to the virtual CD? Without one in the drive it goes on to the disk.
+    pub(super) fn boots_cd(&self) -> Option<bool> {
+        let wanted =
+            self.boot.target == BootTarget::Cd && self.boot.mode != super::BootMode::Disabled;
+        let [cd, _] = &self.board.drives;
+        cd.medium.as_ref().filter(|_| wanted).map(|m| m.chains)
+    }
+
+    /// A system that runs from the CD: it writes nothing and nobody knows its SSH key.
+    pub(super) fn boot_cd(&mut self, at: EngineTime) {
+        self.effect(at, What::BootedCd, Cause::Itself);
+        // What an installer said earlier is not said again.
+        self.window = Window::default();
+        self.host = HostState::Idle;
+    }
+
+    /// The GPU that a job drives too hot at this moment.
+    pub fn hot_gpu(&self) -> Option<u16> {
+        let sick = self.jobs.iter().any(|j| {
+            j.state == super::host::HostJobState::Running && j.end == super::JobEnd::SickGpu
+        });
+        (sick && self.gpus > 0).then(|| 3.min(self.gpus - 1))
+    }
+
+    /// A job that finds a GPU too hot leaves a line in the BMC's log.
+    pub(super) fn gpu_too_hot(&mut self, at: EngineTime) {
+        let gpu = 3.min(self.gpus.saturating_sub(1));
+        self.board.note(at, Note::GpuHot(gpu));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_attribute_takes_its_own_factory_value_and_no_other_type() {
+        for a in &ATTRIBUTES {
+            assert!(a.takes(&a.factory()), "{}", a.name);
+            assert!(!a.takes(&Value::Null) && !a.takes(&serde_json::json!([])), "{}", a.name);
+        }
+    }
+
+    #[test]
+    fn settings_wait_for_a_post_and_factory_values_are_not_kept() {
+        let mut board = Board::default();
+        let sriov = Attribute::of("SriovGlobalEnable").expect("known");
+        board.pending.insert(sriov.name, "Enabled".into());
+        assert_eq!(board.attribute(sriov), "Disabled");
+        assert_eq!(board.attribute_next(sriov), "Enabled");
+        assert!(board.apply_pending(EngineTime(5)));
+        assert_eq!(
+            (board.attribute(sriov), board.applied),
+            ("Enabled".into(), Some(EngineTime(5)))
+        );
+        assert!(!board.apply_pending(EngineTime(6)), "once");
+        board.pending.insert(sriov.name, "Disabled".into());
+        board.apply_pending(EngineTime(7));
+        assert!(board.changed.is_empty());
+    }
+
+    #[test]
+    fn an_ejected_image_is_shown_a_little_longer() {
+        let medium = Medium { url: "http://127.0.0.1/a.iso".into(), bytes: 1, chains: false };
+        let drive = VirtualDrive { medium: None, gone: Some((medium, EngineTime(STALE_MS))) };
+        assert!(drive.shown(EngineTime(STALE_MS - 1)).is_some());
+        assert!(drive.shown(EngineTime(STALE_MS)).is_none());
+    }
+}
