@@ -1,10 +1,10 @@
 //! A virtual BMC: Redfish over plain HTTP (DSP0266). Reads come from `super::tree`; here are
 //! login and writes. A dead BMC never gets this far: its connections end in `super::wire`.
 
-use super::latency::{Asked, QUEUE_MAX};
+use super::latency::Asked;
 use super::seat::{Counters, Seat, Session};
 use super::wire::{Bmcs, Called};
-use super::{World, tree, update};
+use super::{World, rules, tree, update};
 use crate::model::action::BootTarget;
 use crate::model::{Action, EngineTime, PowerOp};
 use crate::sim::physics::PowerState;
@@ -37,7 +37,7 @@ pub(super) async fn serve(world: Arc<World>, listener: TcpListener) {
 
 async fn answer(
     State(world): State<Arc<World>>,
-    ConnectInfo(Called(seat)): ConnectInfo<Called>,
+    ConnectInfo(Called(seat, line)): ConnectInfo<Called>,
     request: Request,
 ) -> Response {
     let Some(seat) = seat else { return fault(StatusCode::NOT_FOUND, "no machine here") };
@@ -52,7 +52,8 @@ async fn answer(
         ["redfish", "v1", rest @ ..] => rest,
         _ => return fault(StatusCode::NOT_FOUND, "not a Redfish path"),
     };
-    let Ok(Ok(_worker)) = tokio::time::timeout(QUEUE_MAX, seat.workers.acquire()).await else {
+    let patience = world.queue_max(&seat);
+    let Ok(Ok(_worker)) = tokio::time::timeout(patience, seat.workers.acquire()).await else {
         return fault(StatusCode::SERVICE_UNAVAILABLE, "the service is busy");
     };
     let mut asked = Asked::of(&parts.method, path, parts.uri.query());
@@ -64,7 +65,7 @@ async fn answer(
     if !takes.is_zero() {
         tokio::time::sleep(takes).await;
     }
-    let out = handle(&world, &seat, &parts, path, &body).await;
+    let out = rules::answer(&world, &seat, &line, &parts, path, &body).await;
     if out.status().is_success() {
         let now = world.now();
         seat.with(now, |b| match asked {
@@ -75,7 +76,7 @@ async fn answer(
     out
 }
 
-async fn handle(
+pub(super) async fn handle(
     world: &Arc<World>,
     seat: &Arc<Seat>,
     parts: &Parts,
