@@ -166,7 +166,9 @@ async fn add_rule(State(world): State<Arc<World>>, body: Bytes) -> Response {
         Err(error) => return said(StatusCode::BAD_REQUEST, &format!("no JSON: {error}")),
     };
     match Rule::parse(&rule) {
-        Ok(rule) => (StatusCode::CREATED, Json(json!({ "id": world.rules.add(rule) }))).into_response(),
+        Ok(rule) => {
+            (StatusCode::CREATED, Json(json!({ "id": world.rules.add(rule) }))).into_response()
+        }
         Err(mistake) => said(StatusCode::BAD_REQUEST, &mistake.to_string()),
     }
 }

@@ -352,7 +352,9 @@ impl Talk<'_> {
     async fn show(&self, path: &[String], phase: Phase, v: &mut Value) -> bool {
         let names: Vec<&str> = path.iter().map(String::as_str).collect();
         match names.as_slice() {
-            [] if self.has_jobs() => v["JobService"] = json!({"@odata.id": "/redfish/v1/JobService"}),
+            [] if self.has_jobs() => {
+                v["JobService"] = json!({"@odata.id": "/redfish/v1/JobService"})
+            }
             ["TaskService", "Tasks"] => self.hide_gone(path, v).await,
             ["TaskService", "Tasks", id] => {
                 let mode = task::mode(self.seat, self.world.seed, id);

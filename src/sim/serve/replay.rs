@@ -231,7 +231,8 @@ mod tests {
     fn a_patch_merges_objects_and_replaces_the_rest() {
         let mut v = json!({"Boot": {"Target": "None", "Mode": "UEFI"}, "List": [1, 2]});
         merge(&mut v, &json!({"Boot": {"Target": "Pxe"}, "List": [3], "New": {"a": null}}));
-        let after = json!({"Boot": {"Target": "Pxe", "Mode": "UEFI"}, "List": [3], "New": {"a": null}});
+        let after =
+            json!({"Boot": {"Target": "Pxe", "Mode": "UEFI"}, "List": [3], "New": {"a": null}});
         assert_eq!(v, after);
     }
 
@@ -245,7 +246,10 @@ mod tests {
         };
         let none = Tree::load(dir.path(), Expand::Refused).expect_err("nothing there");
         assert!(none.to_string().contains("is no captured tree"), "{none}");
-        put("long/redfish/v1/index.json", "{\"Links\": {\"Sessions\": {\"@odata.id\": \"/redfish/v1/S/\"}}}");
+        put(
+            "long/redfish/v1/index.json",
+            "{\"Links\": {\"Sessions\": {\"@odata.id\": \"/redfish/v1/S/\"}}}",
+        );
         put("long/redfish/v1/Systems/A/index.json", "{}");
         put("short/index.json", "{}");
         put("short/Systems/A/index.json", "{}");

@@ -159,7 +159,9 @@ impl Rule {
 
 fn known(object: &Map<String, Value>, keys: &[&str], below: &str) -> Result<(), Mistake> {
     match object.keys().find(|k| !keys.contains(&k.as_str())) {
-        Some(key) => wrong(&format!("{below}{key}"), format!("unknown; one of {}", keys.join(", "))),
+        Some(key) => {
+            wrong(&format!("{below}{key}"), format!("unknown; one of {}", keys.join(", ")))
+        }
         None => Ok(()),
     }
 }
@@ -207,9 +209,10 @@ fn effect_of(v: &Value) -> Result<Effect, Mistake> {
         Some(Value::Object(all)) => {
             for (name, value) in all {
                 let at = format!("effect.headers.{name}");
-                let parsed = name.parse::<HeaderName>().ok().zip(
-                    value.as_str().and_then(|v| HeaderValue::from_str(v).ok()),
-                );
+                let parsed = name
+                    .parse::<HeaderName>()
+                    .ok()
+                    .zip(value.as_str().and_then(|v| HeaderValue::from_str(v).ok()));
                 match parsed {
                     Some(pair) => headers.push(pair),
                     None => return wrong(&at, "a header's name and a text"),

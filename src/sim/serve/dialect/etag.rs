@@ -17,7 +17,11 @@ fn if_match(headers: &HeaderMap) -> Option<&str> {
 pub(super) fn refused(profile: &Profile, headers: &HeaderMap, current: &str) -> Option<Said> {
     let sent = if_match(headers);
     let failed = || {
-        Some(say::base(412, "PreconditionFailed", "The ETag supplied did not match the one required."))
+        Some(say::base(
+            412,
+            "PreconditionFailed",
+            "The ETag supplied did not match the one required.",
+        ))
     };
     let matches = |sent: &str| sent == "*" || bare(sent) == bare(current);
     match (profile.etag.if_match, sent) {

@@ -30,7 +30,12 @@ fn keep(body: &mut Value, which: impl Fn(&Value) -> bool) {
 }
 
 /// The baseboard's resource, from the clean one that [`source`] named; `None`: it has none there.
-pub(super) fn baseboard(hgx: &Hgx, path: &[String], mut from: Value, is_off: bool) -> Option<Value> {
+pub(super) fn baseboard(
+    hgx: &Hgx,
+    path: &[String],
+    mut from: Value,
+    is_off: bool,
+) -> Option<Value> {
     let own = format!("/redfish/v1/Systems/{}", hgx.system);
     let absent = is_off && hgx.absent_when_off;
     let rest: Vec<&str> = path.iter().skip(2).map(String::as_str).collect();
@@ -103,8 +108,11 @@ mod tests {
             {"@odata.id": "/redfish/v1/Systems/1/Processors/CPU0"},
             {"@odata.id": "/redfish/v1/Systems/1/Processors/GPU0"}]});
         let board = baseboard(&hgx, &path, all.clone(), false).expect("there");
-        assert_eq!(board["Members"], json!([
-            {"@odata.id": "/redfish/v1/Systems/HGX_Baseboard_0/Processors/GPU0"}]));
+        assert_eq!(
+            board["Members"],
+            json!([
+            {"@odata.id": "/redfish/v1/Systems/HGX_Baseboard_0/Processors/GPU0"}])
+        );
         let off = baseboard(&hgx, &path, all.clone(), true).expect("there");
         assert_eq!(off["Members"], json!([]), "an unpowered baseboard lists nothing");
         let mut host_view = all;

@@ -55,9 +55,10 @@ pub(super) enum Proof {
 pub(super) fn proof(method: &Method, path: &[String], headers: &HeaderMap) -> Proof {
     let path: Vec<&str> = path.iter().map(String::as_str).collect();
     match (method, path.as_slice()) {
-        (&Method::POST, ["SessionService", "Sessions"] | ["SessionService", "Sessions", "Members"]) => {
-            Proof::Login
-        }
+        (
+            &Method::POST,
+            ["SessionService", "Sessions"] | ["SessionService", "Sessions", "Members"],
+        ) => Proof::Login,
         _ if headers.contains_key("x-auth-token") => Proof::Token,
         _ if headers.contains_key(header::AUTHORIZATION) => Proof::Basic,
         _ => Proof::None,

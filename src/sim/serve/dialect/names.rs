@@ -159,7 +159,10 @@ mod tests {
         let path = ["Systems", "System.Embedded.1", "Processors", "GPU0"];
         assert_eq!(inward(&dell, &path), ["Systems", "1", "Processors", "GPU0"]);
         assert_eq!(inward(&dell, &["Systems", "1"]), ["Systems", "-"], "it has another name");
-        assert_eq!(inward(&dell, &["TaskService", "Tasks", "JID_7"]), ["TaskService", "Tasks", "7"]);
+        assert_eq!(
+            inward(&dell, &["TaskService", "Tasks", "JID_7"]),
+            ["TaskService", "Tasks", "7"]
+        );
         let mut v = json!({"Id": "1", "@odata.id": "/redfish/v1/Systems/1", "x": ["/redfish/v1/Systems/1/Bios"]});
         rewrite(&dell, &["Systems".into(), "1".into()], &mut v);
         assert_eq!(

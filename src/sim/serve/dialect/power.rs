@@ -32,8 +32,7 @@ pub(super) fn set_boot(seat: &Seat, now: EngineTime, body: &Value) -> Fate {
     let boot = &seat.profile.boot;
     let wanted = &body["Boot"];
     let text = |key: &str| wanted[key].as_str();
-    let (enabled, target) =
-        (text("BootSourceOverrideEnabled"), text("BootSourceOverrideTarget"));
+    let (enabled, target) = (text("BootSourceOverrideEnabled"), text("BootSourceOverrideTarget"));
     let has_mode = wanted.get("BootSourceOverrideMode").is_some();
     if let Some(said) = &boot.in_post
         && seat.with(now, |b| b.vm.host == HostState::Post)

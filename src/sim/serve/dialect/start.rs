@@ -4,9 +4,9 @@
 use super::say;
 use crate::model::EngineTime;
 use crate::sim::rng::Rng;
+use crate::sim::serve::World;
 use crate::sim::serve::profile::Profile;
 use crate::sim::serve::seat::Seat;
-use crate::sim::serve::World;
 use axum::response::Response;
 use serde_json::{Value, json};
 

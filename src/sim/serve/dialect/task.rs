@@ -147,11 +147,9 @@ mod tests {
             let mut v = task(state, percent);
             match tell(&plain, mode, "7", &mut v) {
                 Told::Gone => "gone".to_string(),
-                Told::Shown => format!(
-                    "{} {}",
-                    v["TaskState"].as_str().unwrap_or("?"),
-                    v["PercentComplete"]
-                ),
+                Told::Shown => {
+                    format!("{} {}", v["TaskState"].as_str().unwrap_or("?"), v["PercentComplete"])
+                }
             }
         };
         use TaskMode::*;
