@@ -88,11 +88,10 @@ type Facts = (SystemFacts, InventoryFacts, Vec<Component>);
 
 async fn facts(name: &str, url: &str) -> Facts {
     let (edge, bmc) = (edge(10_000), target(url));
-    let failed = |f| panic!("{name}: {f:?}");
     (
-        edge.system(&bmc).await.unwrap_or_else(failed),
-        edge.inventory(&bmc).await.unwrap_or_else(failed),
-        edge.firmware(&bmc).await.unwrap_or_else(failed),
+        edge.system(&bmc).await.unwrap_or_else(|f| panic!("{name}: {f:?}")),
+        edge.inventory(&bmc).await.unwrap_or_else(|f| panic!("{name}: {f:?}")),
+        edge.firmware(&bmc).await.unwrap_or_else(|f| panic!("{name}: {f:?}")),
     )
 }
 

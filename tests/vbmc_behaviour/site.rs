@@ -135,7 +135,7 @@ impl Site {
             machine: MachineId(u32::try_from(n).unwrap()),
             name: format!("node-{n}").into(),
             endpoint: BmcEndpoint {
-                url: self.serving.bmc_url(self.seat(n)),
+                url: self.serving.bmc_url(self.seat(n)).into(),
                 credential: "bmc".into(),
                 tls: "off".into(),
             },

@@ -81,8 +81,12 @@ impl Talk<'_> {
         if read && let Some(out) = self.made_here(&path, settings, phase).await {
             return out;
         }
-        let json = serde_json::from_slice::<Value>(body).unwrap_or(Value::Null);
+        let mut json = serde_json::from_slice::<Value>(body).unwrap_or(Value::Null);
         let mut bytes = body.to_vec();
+        if !read && json.is_object() {
+            names::body_inward(self.profile, &mut json);
+            bytes = json.to_string().into_bytes();
+        }
         if !read && !open {
             match self.write(&path, &json).await {
                 Ok(None) => {}

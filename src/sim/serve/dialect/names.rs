@@ -80,6 +80,21 @@ pub(super) fn inward(profile: &Profile, path: &[&str]) -> Vec<String> {
     out
 }
 
+/// The paths in a body that came in: a vendor takes its own names, as it spells them.
+pub(super) fn body_inward(profile: &Profile, v: &mut Value) {
+    match v {
+        Value::String(s) => {
+            if let Some(rest) = s.strip_prefix(V1) {
+                let path: Vec<&str> = rest.split('/').filter(|s| !s.is_empty()).collect();
+                *s = format!("{V1}{}", inward(profile, &path).join("/"));
+            }
+        }
+        Value::Array(list) => list.iter_mut().for_each(|v| body_inward(profile, v)),
+        Value::Object(o) => o.values_mut().for_each(|v| body_inward(profile, v)),
+        _ => {}
+    }
+}
+
 /// A path of the clean tree → as this vendor spells it; `None`: it is no path of the tree.
 pub(super) fn outward(profile: &Profile, path: &str) -> Option<String> {
     let rest = path.strip_prefix(V1)?;
@@ -182,5 +197,9 @@ mod tests {
         rewrite(&hpe, &[], &mut v);
         assert_eq!(v["@odata.id"], "/redfish/v1/Systems/1/");
         assert_eq!(v["target"], "/redfish/v1/Systems/1/Actions/A");
+        let mut body = json!({"Targets": ["/redfish/v1/UpdateService/FirmwareInventory/BMC/"]});
+        body_inward(&hpe, &mut body);
+        let target = &body["Targets"][0];
+        assert_eq!(target, "/redfish/v1/UpdateService/FirmwareInventory/BMC");
     }
 }
