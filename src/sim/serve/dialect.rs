@@ -43,7 +43,7 @@ pub(super) async fn answer(
     body: &[u8],
 ) -> Response {
     if seat.plain {
-        return redfish::handle(world, seat, parts, path, body).await;
+        return redfish::clean(world, seat, parts, path, body).await;
     }
     let talk = Talk { world, seat, profile: &seat.profile, parts, now: world.now() };
     talk.answer(path, body).await
@@ -136,7 +136,7 @@ impl Talk<'_> {
         *request.uri_mut() = uri.parse().unwrap_or_else(|_| Uri::from_static("/redfish/v1"));
         let (parts, ()) = request.into_parts();
         let path: Vec<&str> = path.iter().map(String::as_str).collect();
-        Box::pin(redfish::handle(self.world, self.seat, &parts, &path, body)).await
+        Box::pin(redfish::clean(self.world, self.seat, &parts, &path, body)).await
     }
 
     /// The clean tree's document, or its answer where it gives none.

@@ -76,7 +76,18 @@ async fn answer(
     out
 }
 
-pub(super) async fn handle(
+/// What the tree answers, with nothing between it and the wire.
+pub(super) async fn clean(
+    world: &Arc<World>,
+    seat: &Arc<Seat>,
+    parts: &Parts,
+    path: &[&str],
+    body: &[u8],
+) -> Response {
+    handle(world, seat, parts, path, body).await
+}
+
+async fn handle(
     world: &Arc<World>,
     seat: &Arc<Seat>,
     parts: &Parts,
