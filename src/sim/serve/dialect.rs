@@ -64,6 +64,14 @@ impl Talk<'_> {
         if let Some(out) = start::answer(self.profile, phase, &path) {
             return out;
         }
+        if let [service, kind, id] = path.as_mut_slice()
+            && service == "TaskService"
+            && kind == "TaskMonitors"
+            && task::mode(self.seat, self.world.seed, id) != TaskMode::Normal
+        {
+            // The monitor knows no more than the task does.
+            *kind = "Tasks".into();
+        }
         let method = &self.parts.method;
         let proof = login::proof(method, &path, &self.parts.headers);
         if let Some(said) = login::refused(self.seat, self.now, proof) {
