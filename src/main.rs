@@ -6,6 +6,7 @@ use farrier::app::database::SecretAsk;
 use farrier::app::demo::Profile;
 use farrier::cli::args::SecretCommand;
 use farrier::cli::{Cli, Dispatch, Local};
+use farrier::sim::serve::replay::Expand;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -43,6 +44,23 @@ fn local(command: Local, json: bool) -> ExitCode {
             })
         }
         Local::DemoHook(url) => app::demo::hook(&url),
+        Local::Vbmc(args) => app::vbmc::vbmc(&app::vbmc::Ask {
+            machines: args.machines,
+            vendor: args.vendor,
+            profile: args.profile,
+            seed: args.seed,
+            time_scale: args.time_scale,
+            quick: args.quick,
+            listen: args.listen,
+            admin: args.admin,
+            inventory_out: args.inventory_out,
+            replay: args.replay,
+            expand: match args.ignore_expand {
+                true => Expand::Ignored,
+                false => Expand::Refused,
+            },
+            json,
+        }),
         Local::Serve(args) => app::serve::serve(&app::serve::Ask {
             config: args.config,
             observe_only: args.observe_only,

@@ -22,7 +22,7 @@ arch   | -          | architecture
 sim    | -          | sim
 crash  | sqlite     | crash
 store  | sqlite     | store fsck backup webhook
-bmc    | sushy      | bmc blackhole
+bmc    | sushy      | bmc blackhole vbmc_behaviour
 vbmc   | redfish_tools | vbmc
 shell  | ssh,busybox | shell cluster
 boot   | curl       | boot

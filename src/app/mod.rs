@@ -15,4 +15,5 @@ pub mod reload;
 pub mod serve;
 pub mod simulate;
 pub mod systemd;
+pub mod vbmc;
 pub mod webhooks;

@@ -50,6 +50,12 @@ pub enum Command {
     /// The demo's cluster hook: order on standard input, answer on standard output
     #[command(hide = true)]
     DemoHook { url: String },
+    /// Serve virtual BMCs that behave as a vendor's do, on loopback, until Ctrl-C
+    ///
+    /// Every machine has an address of its own, 127.77.x.y. User and password are those of
+    /// FARRIER_BMC_USER and FARRIER_BMC_PASSWORD [default: admin, virtual-bmc-pw-1]. The admin port
+    /// shows what really happened (`GET /truth`) and takes fault rules (`POST /rules`).
+    Vbmc(Vbmc),
     /// Simulate fleets and check the invariants
     Sim(Sim),
     /// Check a database: does each journal fold to its row?
@@ -146,6 +152,42 @@ pub struct Demo {
     /// How many times faster than real time the demo's world runs [default: 60, or 30 for `site`]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=600))]
     pub time_scale: Option<u32>,
+}
+
+#[derive(Debug, Args)]
+pub struct Vbmc {
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=60_000))]
+    pub machines: u32,
+    /// How the BMCs behave; `mixed`: each vendor in turn
+    #[arg(long, default_value = "clean", value_parser =
+        ["dell", "hpe", "lenovo", "supermicro", "dgx", "openbmc", "clean", "mixed"])]
+    pub vendor: String,
+    /// A profile of your own
+    #[arg(long, value_name = "FILE.toml", conflicts_with = "vendor")]
+    pub profile: Option<PathBuf>,
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// How many times faster than real time the machines live (POST, updates, resets)
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=600))]
+    pub time_scale: u32,
+    /// Answer at once, not as slowly as the vendor's BMCs do
+    #[arg(long)]
+    pub quick: bool,
+    /// Port of the BMCs; the address must be loopback
+    #[arg(long, default_value = "127.0.0.1:0", value_name = "127.0.0.1:PORT")]
+    pub listen: std::net::SocketAddr,
+    /// Where the admin port is
+    #[arg(long, default_value = "127.0.0.1:0", value_name = "127.0.0.1:PORT")]
+    pub admin: std::net::SocketAddr,
+    /// Write an inventory, and beside it all that `farrier serve` needs to rehearse on these machines
+    #[arg(long, value_name = "FILE", conflicts_with = "replay")]
+    pub inventory_out: Option<PathBuf>,
+    /// Serve a captured tree instead: a directory, or a tree's name inside an archive
+    #[arg(long, value_name = "DIR|ARCHIVE/NAME", conflicts_with_all = ["vendor", "profile"])]
+    pub replay: Option<PathBuf>,
+    /// Answer `$expand` on a captured tree as if it were not there, instead of 501
+    #[arg(long, requires = "replay")]
+    pub ignore_expand: bool,
 }
 
 #[derive(Debug, Args)]

@@ -139,7 +139,7 @@ struct Verdict {
 }
 
 /// Ctrl-C, or a signal that would leave the daemon without its world.
-async fn told_to_end() {
+pub(in crate::app) async fn told_to_end() {
     let (Ok(mut term), Ok(mut hangup)) =
         (signal(SignalKind::terminate()), signal(SignalKind::hangup()))
     else {

@@ -151,7 +151,7 @@ fn name(n: u32) -> String {
     format!("gpu-{:03}", n + 1)
 }
 
-fn identity(seed: u64, n: u32) -> Identity {
+pub(in crate::app) fn identity(seed: u64, n: u32) -> Identity {
     let word = mix(seed ^ mix(u64::from(n)));
     Identity::new(
         Some(&format!("FV{:04X}{:05}", seed & 0xffff, n + 1)),
@@ -378,7 +378,7 @@ impl Site {
 /// The image that the profile names; its files are placeholders, the installer is the world's.
 const IMAGE: &str = "virtual-linux-1";
 
-fn quoted(text: &str) -> String {
+pub(in crate::app) fn quoted(text: &str) -> String {
     format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
 }
 
@@ -395,7 +395,7 @@ fn password(seed: u64, n: u32) -> String {
     format!("{:016x}", mix(mix(seed ^ 0x70a5) ^ u64::from(n)))
 }
 
-fn key() -> Result<PrivateKey, DemoError> {
+pub(in crate::app) fn key() -> Result<PrivateKey, DemoError> {
     let mut bytes = [0; 32];
     aws_lc_rs::rand::fill(&mut bytes).map_err(|e| DemoError::Key(e.to_string()))?;
     PrivateKey::new(KeypairData::Ed25519(Ed25519Keypair::from_seed(&bytes)), "farrier-demo")
@@ -403,7 +403,7 @@ fn key() -> Result<PrivateKey, DemoError> {
 }
 
 /// Three ports that are free now; the daemon takes them in a moment.
-fn free_ports() -> Result<[u16; 3], DemoError> {
+pub(in crate::app) fn free_ports() -> Result<[u16; 3], DemoError> {
     let listeners: Result<Vec<TcpListener>, _> =
         (0..3).map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).collect();
     let listeners = listeners.map_err(io("a free port"))?;

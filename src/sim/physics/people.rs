@@ -16,6 +16,14 @@ impl VirtualMachine {
         self.order_power(now, op, Cause::Human);
     }
 
+    /// Somebody resets the BMC with a pin.
+    pub fn reset_bmc_by_hand(&mut self, now: EngineTime) {
+        self.advance(now);
+        if self.bmc_up {
+            self.restart_bmc(now, Cause::Human);
+        }
+    }
+
     /// Another machine stands behind this address from now on, running and with data on it.
     pub fn swap(&mut self, now: EngineTime, other: Identity) {
         self.advance(now);

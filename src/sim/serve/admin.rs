@@ -7,17 +7,21 @@
 //! | `GET /counters` | what the wire has seen of each machine |
 //! | `GET /machines` | how each machine stands physically |
 //! | `POST /hook` | the cluster hook: probe, join, cordon, uncordon, leave |
+//! | `GET`, `POST`, `DELETE /rules`, `DELETE /rules/{id}` | fault rules ([`super::rules`]), with their hits |
+//! | `POST /machines/{name}/{deed}` | somebody at the rack: [`DEEDS`] |
 
 use super::World;
 use super::redfish::apply;
+use super::rules::Rule;
 use super::seat::Seat;
-use crate::model::{Action, HookVerb};
+use crate::model::{Action, EngineTime, HookVerb};
 use crate::sim::physics::HostState;
 use crate::sim::truth::{Cause, Effect, What};
-use axum::extract::State;
+use axum::body::Bytes;
+use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use axum::{Json, Router};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
@@ -28,6 +32,9 @@ pub(super) async fn serve(world: Arc<World>, listener: TcpListener) {
         .route("/truth", get(|State(w): State<Arc<World>>| async move { Json(truth(&w)) }))
         .route("/counters", get(|State(w): State<Arc<World>>| async move { Json(counters(&w)) }))
         .route("/machines", get(|State(w): State<Arc<World>>| async move { Json(machines(&w)) }))
+        .route("/machines/{name}/{deed}", post(do_deed))
+        .route("/rules", get(list_rules).post(add_rule).delete(remove_rules))
+        .route("/rules/{id}", delete(remove_rule))
         .route("/hook", post(hook))
         .with_state(world);
     if let Err(error) = axum::serve(listener, router).await {
@@ -77,8 +84,10 @@ fn line(effect: &Effect) -> Value {
 
 fn counters(world: &World) -> Value {
     let of = |seat: &Arc<Seat>| {
-        let list: Map<String, Value> =
+        let mut list: Map<String, Value> =
             seat.counters.list().into_iter().map(|(k, v)| (k.to_string(), v.into())).collect();
+        let open = seat.with(world.now(), |b| b.sessions.len());
+        list.insert("open_sessions".into(), open.into());
         (seat.name.to_string(), Value::Object(list))
     };
     Value::Object(world.seats.iter().map(of).collect())
@@ -102,6 +111,81 @@ fn machines(world: &World) -> Value {
         (seat.name.to_string(), shown)
     };
     Value::Object(world.seats.iter().map(of).collect())
+}
+
+/// What somebody at the rack can do to a machine.
+pub const DEEDS: [&str; 8] = [
+    "pull-power",
+    "restore-power",
+    "cut-network",
+    "restore-network",
+    "reset-bmc",
+    "press-power",
+    "rebuild",
+    "mend",
+];
+
+/// `cut-network` drops packets, so nobody is refused; `pull-power` takes the BMC with it; `rebuild`
+/// puts a machine fresh from the factory in the place; `mend` is a person's repair.
+async fn do_deed(
+    State(world): State<Arc<World>>,
+    Path((name, deed)): Path<(String, String)>,
+) -> Response {
+    let Some(seat) = world.seat(&name) else {
+        return said(StatusCode::NOT_FOUND, &format!("no machine `{name}` here"));
+    };
+    let now = world.now();
+    match deed.as_str() {
+        "pull-power" => seat.with(now, |b| b.vm.lose_mains(now)),
+        "restore-power" => seat.with(now, |b| b.vm.mains_back(now)),
+        "cut-network" => seat.silence_bmc(now, EngineTime::NEVER),
+        "restore-network" => seat.cut_bmc_off(now, EngineTime::ZERO),
+        "reset-bmc" => seat.with(now, |b| b.vm.reset_bmc_by_hand(now)),
+        "press-power" => seat.with(now, |b| b.vm.press_power(now)),
+        "rebuild" => seat.with(now, |b| b.vm.rebuild(now)),
+        "mend" => seat.with(now, |b| b.vm.mend(now)),
+        _ => {
+            let why = format!("nobody can `{deed}` here; one of {}", DEEDS.join(", "));
+            return said(StatusCode::BAD_REQUEST, &why);
+        }
+    }
+    StatusCode::NO_CONTENT.into_response()
+}
+
+fn said(status: StatusCode, error: &str) -> Response {
+    (status, Json(json!({ "error": error }))).into_response()
+}
+
+async fn list_rules(State(world): State<Arc<World>>) -> Json<Value> {
+    Json(world.rules.list())
+}
+
+async fn add_rule(State(world): State<Arc<World>>, body: Bytes) -> Response {
+    let rule = match serde_json::from_slice::<Value>(&body) {
+        Ok(rule) => rule,
+        Err(error) => return said(StatusCode::BAD_REQUEST, &format!("no JSON: {error}")),
+    };
+    match Rule::parse(&rule) {
+        Ok(rule) => {
+            (StatusCode::CREATED, Json(json!({ "id": world.rules.add(rule) }))).into_response()
+        }
+        Err(mistake) => said(StatusCode::BAD_REQUEST, &mistake.to_string()),
+    }
+}
+
+async fn remove_rules(State(world): State<Arc<World>>) -> StatusCode {
+    world.rules.remove(None);
+    StatusCode::NO_CONTENT
+}
+
+async fn remove_rule(State(world): State<Arc<World>>, Path(id): Path<String>) -> Response {
+    let Ok(id) = id.parse::<u64>() else {
+        return said(StatusCode::BAD_REQUEST, &format!("`{id}` is no rule's number"));
+    };
+    match world.rules.remove(Some(id)) {
+        0 => said(StatusCode::NOT_FOUND, &format!("no rule {id}")),
+        _ => StatusCode::NO_CONTENT.into_response(),
+    }
 }
 
 /// The cluster hook's JSON contract: the provider's side of it.

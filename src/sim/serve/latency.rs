@@ -3,13 +3,14 @@
 //! 0.5–3 s, a login 0.4 s and 12 s for the first one after a restart of the BMC; 1 % of all take
 //! 5–20 s. A BMC has one to four workers; what waits longer than 15 s for one gets a 503.
 
+use super::profile::Pace;
 use crate::sim::durations::Draw;
 use crate::sim::rng::Rng;
 use axum::http::Method;
 use std::time::Duration;
 
 /// A request that waits this long for a worker is turned away (bmcweb).
-pub(super) const QUEUE_MAX: Duration = Duration::from_secs(15);
+const QUEUE_MAX: Duration = Duration::from_secs(15);
 
 /// How a world's BMCs answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +19,8 @@ pub enum Latency {
     Even(u64, u64),
     /// By kind, as measured and estimated in the field.
     Field,
+    /// By kind, as each machine's vendor profile says.
+    Vendor,
 }
 
 /// What was asked, as far as it matters here.
@@ -61,9 +64,23 @@ impl Asked {
 
 impl Latency {
     /// Real time that the answer takes.
-    pub(super) fn pick(self, asked: Asked, rng: &mut Rng) -> Duration {
+    pub(super) fn pick(self, asked: Asked, pace: &Pace, rng: &mut Rng) -> Duration {
         let ms = match self {
             Latency::Even(from, to) => rng.between(from, to),
+            Latency::Vendor if asked == Asked::FirstLogin => {
+                Pace::draw(pace.first_login_ms).pick(rng)
+            }
+            Latency::Vendor if rng.chance(pace.tail_per_million) => {
+                Pace::draw(pace.tail_ms).pick(rng)
+            }
+            Latency::Vendor => Pace::draw(match asked {
+                Asked::Root => pace.root_ms,
+                Asked::Plain => pace.plain_ms,
+                Asked::Big => pace.big_ms,
+                Asked::Login => pace.login_ms,
+                Asked::Write | Asked::FirstLogin => pace.write_ms,
+            })
+            .pick(rng),
             Latency::Field if asked == Asked::FirstLogin => FIRST_LOGIN.pick(rng),
             Latency::Field if rng.chance(TAIL_PER_MILLION) => TAIL.pick(rng),
             Latency::Field => match asked {
@@ -79,10 +96,20 @@ impl Latency {
     }
 
     /// Requests that a BMC works on at once.
-    pub(super) fn workers(self, rng: &mut Rng) -> usize {
+    pub(super) fn workers(self, pace: &Pace, rng: &mut Rng) -> usize {
+        let (from, to) = match self {
+            Latency::Even(..) => return tokio::sync::Semaphore::MAX_PERMITS,
+            Latency::Field => (1, 4),
+            Latency::Vendor => pace.workers,
+        };
+        usize::try_from(rng.between(from, to)).unwrap_or(1)
+    }
+
+    /// A request that waits this long for a worker is turned away.
+    pub(super) fn queue_max(self, pace: &Pace) -> Duration {
         match self {
-            Latency::Even(..) => tokio::sync::Semaphore::MAX_PERMITS,
-            Latency::Field => usize::try_from(rng.between(1, 4)).unwrap_or(1),
+            Latency::Even(..) | Latency::Field => QUEUE_MAX,
+            Latency::Vendor => Duration::from_millis(pace.queue_ms),
         }
     }
 }
@@ -101,7 +128,10 @@ mod tests {
         assert_eq!(asked(Method::PATCH, &["Systems", "1"]), Asked::Write);
         let all = |asked: Asked| -> Vec<u128> {
             let mut rng = Rng::new(7);
-            (0..20_000).map(|_| Latency::Field.pick(asked, &mut rng).as_millis()).collect()
+            let pace = Pace::default();
+            // A vendor without figures of its own is the field's average.
+            let both = [Latency::Field, Latency::Vendor].into_iter().cycle().take(20_000);
+            both.map(|l| l.pick(asked, &pace, &mut rng).as_millis()).collect()
         };
         for (asked, from, to) in [
             (Asked::Root, 20, 150),

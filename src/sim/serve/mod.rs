@@ -9,6 +9,9 @@
 //! | [`redfish`] | the BMC: login and reads; `write`: where a write goes; `message`: what it says |
 //! | `tree` | its resources; `accounts`, `bios`, `logs`, `media`, `update`, `volumes`: their writes |
 //! | `latency` | how long a BMC takes for what |
+//! | [`profile`], `dialect` | vendors as data, and what they put between the wire and the tree |
+//! | [`rules`] | faults by rule, from the admin port |
+//! | [`replay`] | a captured tree instead of the physics |
 //! | [`host`] | the host's SSH server; `sandbox`: its file system, boots and processes; `scripted`: hosts without either |
 //! | [`actor`] | the host's own calls: boot script, seed, installation, callback |
 //! | [`admin`] | the world's own door: truth log, counters, cluster hook |
@@ -26,13 +29,17 @@ pub mod actor;
 pub mod admin;
 mod bios;
 mod call;
+mod dialect;
 pub mod host;
 mod latency;
 mod logs;
 mod media;
 mod message;
 mod multipart;
+pub mod profile;
 pub mod redfish;
+pub mod replay;
+pub mod rules;
 mod sandbox;
 mod scripted;
 pub mod seat;
@@ -43,6 +50,7 @@ mod wire;
 mod write;
 
 pub use latency::Latency;
+pub use profile::Profile;
 pub use seat::{Berth, Body, Counters, Seat};
 
 use super::durations::Durations;
@@ -77,6 +85,17 @@ pub struct Settings {
     pub machines: Vec<Berth>,
 }
 
+/// How the wire behaves, besides what is behind it. The default: cleanly.
+#[derive(Clone, Debug, Default)]
+pub struct Behaviour {
+    /// Machine n has the n-th, over and over; none: the clean tree.
+    pub profiles: Vec<Arc<Profile>>,
+    /// Of the admin listener; 0: any free one.
+    pub admin_port: u16,
+    /// Files instead of the physics.
+    pub replay: Option<Arc<replay::Tree>>,
+}
+
 /// What stands behind the hosts' SSH.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hosts {
@@ -99,6 +118,8 @@ pub struct World {
     seed: u64,
     draws: AtomicU64,
     boot_url: Mutex<Option<String>>,
+    pub rules: rules::Rules,
+    replay: Option<Arc<replay::Tree>>,
 }
 
 /// Why a world can't start.
@@ -173,7 +194,13 @@ impl World {
     /// How long `seat` takes for its `n`-th request.
     fn latency(&self, seat: &Seat, asked: latency::Asked, n: u64) -> Duration {
         let stream = u64::from(u32::from(seat.address)) << 32 | n & 0xffff_ffff;
-        self.latency.pick(asked, &mut Rng::stream(self.seed ^ 0x1a7e, stream))
+        let mut rng = Rng::stream(self.seed ^ 0x1a7e, stream);
+        self.latency.pick(asked, &seat.profile.pace, &mut rng)
+    }
+
+    /// How long a request to `seat` waits for a worker before it is turned away.
+    fn queue_max(&self, seat: &Seat) -> Duration {
+        self.latency.queue_max(&seat.profile.pace)
     }
 }
 
@@ -206,8 +233,13 @@ impl Serving {
     }
 }
 
-/// Builds the world, makes the sandboxes and opens the listeners.
+/// Builds the world, makes the sandboxes and opens the listeners; every BMC behaves cleanly.
 pub async fn serve(settings: Settings) -> Result<Serving, WorldError> {
+    serve_as(settings, Behaviour::default()).await
+}
+
+/// The same with BMCs that behave as said.
+pub async fn serve_as(settings: Settings, behaviour: Behaviour) -> Result<Serving, WorldError> {
     // Another part of the process may have installed it; the first one stays.
     drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
     let durations = Arc::new(settings.durations);
@@ -222,13 +254,18 @@ pub async fn serve(settings: Settings) -> Result<Serving, WorldError> {
     let wired = Arc::new(wired);
     let mut seats = Vec::with_capacity(settings.machines.len());
     let mut inboxes = Vec::with_capacity(settings.machines.len());
+    let clean = Arc::new(Profile::default());
     let shims = sandbox::make_shims(&settings.dir).await.map_err(io("shims"))?;
     for (n, berth) in settings.machines.into_iter().enumerate() {
         let root = settings.dir.join("hosts").join(&*berth.name);
         let rng = Rng::stream(settings.seed, n as u64);
-        let workers = settings.latency.workers(&mut Rng::stream(settings.seed ^ 0x3042, n as u64));
+        let profiles = &behaviour.profiles;
+        let profile = profiles.get(n % profiles.len().max(1)).unwrap_or(&clean).clone();
+        let mut draw = Rng::stream(settings.seed ^ 0x3042, n as u64);
+        let workers = settings.latency.workers(&profile.pace, &mut draw);
+        let manner = seat::Manner { profile, workers };
         let address = World::address(n);
-        let (seat, inbox) = Seat::new(berth, address, root, &shims, wired.clone(), workers, rng);
+        let (seat, inbox) = Seat::new(berth, manner, address, root, &shims, wired.clone(), rng);
         let diag_ms = durations.burn_in.pick(&mut Rng::stream(settings.seed ^ 0xd1a6, n as u64));
         let seat = Arc::new(seat);
         if programs {
@@ -252,6 +289,8 @@ pub async fn serve(settings: Settings) -> Result<Serving, WorldError> {
         seed: settings.seed,
         draws: AtomicU64::new(1),
         boot_url: Mutex::new(None),
+        rules: rules::Rules::default(),
+        replay: behaviour.replay,
     });
     let mut tasks = JoinSet::new();
     let bmcs = wire::bind(settings.redfish_port).map_err(io("the Redfish listener"))?;
@@ -260,7 +299,7 @@ pub async fn serve(settings: Settings) -> Result<Serving, WorldError> {
     let hosts = wire::bind(settings.ssh_port).map_err(io("the SSH listener"))?;
     let ssh_port = hosts.local_addr().map_err(io("the SSH listener"))?.port();
     tasks.spawn(host::serve(world.clone(), hosts));
-    let door = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
+    let door = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, behaviour.admin_port)).await;
     let door = door.map_err(io("the admin listener"))?;
     let admin = door.local_addr().map_err(io("the admin listener"))?;
     tasks.spawn(admin::serve(world.clone(), door));

@@ -3,11 +3,11 @@
 //! connections end in `super::wire`.
 
 use super::accounts::Caller;
-use super::latency::{Asked, QUEUE_MAX};
+use super::latency::Asked;
 use super::message::{self, Refusal, refusal};
 use super::seat::{Counters, Seat, Session};
 use super::wire::{Bmcs, Called};
-use super::{World, tree, update, write};
+use super::{World, rules, tree, update, write};
 use crate::model::{Action, EngineTime};
 use crate::sim::rng::mix;
 use axum::Router;
@@ -35,7 +35,7 @@ pub(super) async fn serve(world: Arc<World>, listener: TcpListener) {
 
 async fn answer(
     State(world): State<Arc<World>>,
-    ConnectInfo(Called(seat)): ConnectInfo<Called>,
+    ConnectInfo(Called(seat, line)): ConnectInfo<Called>,
     request: Request,
 ) -> Response {
     let Some(seat) = seat else { return fault(StatusCode::NOT_FOUND, "no machine here") };
@@ -56,7 +56,8 @@ async fn answer(
             Err(_) => return fault(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large"),
         },
     };
-    let Ok(Ok(_worker)) = tokio::time::timeout(QUEUE_MAX, seat.workers.acquire()).await else {
+    let patience = world.queue_max(&seat);
+    let Ok(Ok(_worker)) = tokio::time::timeout(patience, seat.workers.acquire()).await else {
         return fault(StatusCode::SERVICE_UNAVAILABLE, "the service is busy");
     };
     let mut asked = Asked::of(&parts.method, path, parts.uri.query());
@@ -69,10 +70,12 @@ async fn answer(
         tokio::time::sleep(takes).await;
     }
     let out = match stream {
-        Some(stream) => push(&world, &seat, &parts, stream).await,
-        None => handle(&world, &seat, &parts, path, &body).await,
+        // As it comes: no rule and no dialect sees it.
+        Some(stream) => push(&world, &seat, &parts, stream)
+            .await
+            .unwrap_or_else(|refused| turn_down(refused, &parts, path)),
+        None => rules::answer(&world, &seat, &line, &parts, path, &body).await,
     };
-    let out = out.unwrap_or_else(|refused| turn_down(refused, &parts, path));
     if out.status().is_success() {
         let now = world.now();
         seat.with(now, |b| match asked {
@@ -109,6 +112,18 @@ async fn push(world: &World, seat: &Seat, parts: &Parts, body: Bytes) -> Result<
     }
     let kind = parts.headers.get(header::CONTENT_TYPE).and_then(|h| h.to_str().ok());
     update::push(world, seat, kind.unwrap_or_default(), body.into_data_stream()).await
+}
+
+/// What the tree answers, with nothing between it and the wire.
+pub(super) async fn clean(
+    world: &Arc<World>,
+    seat: &Arc<Seat>,
+    parts: &Parts,
+    path: &[&str],
+    body: &[u8],
+) -> Response {
+    let out = handle(world, seat, parts, path, body).await;
+    out.unwrap_or_else(|refused| turn_down(refused, parts, path))
 }
 
 async fn handle(

@@ -3,6 +3,8 @@
 //! connections of a dead BMC end, the host's actor is told.
 
 use super::accounts::Accounts;
+use super::dialect::Logins;
+use super::profile::Profile;
 use crate::model::{EngineTime, MachineId};
 use crate::sim::durations::Durations;
 use crate::sim::faults::Dice;
@@ -12,7 +14,7 @@ use crate::sim::truth::What;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{Semaphore, mpsc, watch};
 
@@ -95,8 +97,20 @@ pub struct Body {
     pub vm: VirtualMachine,
     pub(super) sessions: BTreeMap<String, Session>,
     pub(super) accounts: Accounts,
+    /// What the BMC remembers of wrong passwords.
+    pub(super) logins: Logins,
+    /// How often power was changed through the BMC, and when last.
+    pub(super) power_changed: Option<(u64, EngineTime)>,
+    /// Documents that a PATCH changed in a replayed tree.
+    pub(super) patched: BTreeMap<String, serde_json::Value>,
     /// The switch port of the BMC is dead until then.
     outage_until: EngineTime,
+    /// Connections hang meanwhile instead of being refused.
+    outage_silent: bool,
+    /// The BMC restarted and does not answer yet.
+    restarting: bool,
+    /// When it was back from its last restart.
+    back_at: Option<EngineTime>,
     /// BMC lives: one more with each restart.
     lives: u64,
     /// Effects of the truth log already looked at.
@@ -111,10 +125,23 @@ pub struct Body {
     pub(super) told_jobs: BTreeSet<String>,
 }
 
+impl Body {
+    /// The BMC's life and when it began to answer; `None`: it never restarted.
+    pub(super) fn back(&self) -> Option<(u64, EngineTime)> {
+        self.back_at.map(|at| (self.lives, at))
+    }
+}
+
 /// One machine.
 #[derive(Debug)]
 pub struct Seat {
     pub name: Arc<str>,
+    /// How its BMC behaves.
+    pub profile: Arc<Profile>,
+    /// It behaves as the clean tree does.
+    pub(super) plain: bool,
+    /// Connections to the BMC.
+    lines: AtomicUsize,
     pub address: Ipv4Addr,
     pub user: String,
     pub password: String,
@@ -136,14 +163,22 @@ pub struct Seat {
     greeted: AtomicU64,
 }
 
+/// How a seat's BMC is to behave.
+#[derive(Debug)]
+pub(super) struct Manner {
+    pub(super) profile: Arc<Profile>,
+    /// Requests that it works on at once.
+    pub(super) workers: usize,
+}
+
 impl Seat {
     pub(super) fn new(
         berth: Berth,
+        manner: Manner,
         address: Ipv4Addr,
         root: PathBuf,
         shims: &Path,
         durations: Arc<Durations>,
-        workers: usize,
         rng: Rng,
     ) -> (Self, mpsc::UnboundedReceiver<Happening>) {
         let (actor, inbox) = mpsc::unbounded_channel();
@@ -160,7 +195,13 @@ impl Seat {
             vm: VirtualMachine::new(build, rng, berth.dice),
             sessions: BTreeMap::new(),
             accounts: Accounts::factory(&berth.user, &berth.password),
+            logins: Logins::default(),
+            power_changed: None,
+            patched: BTreeMap::new(),
             outage_until: EngineTime::ZERO,
+            outage_silent: false,
+            restarting: false,
+            back_at: None,
             lives: 1,
             seen: 0,
             told_net: 0,
@@ -171,6 +212,9 @@ impl Seat {
         };
         let seat = Self {
             name: berth.name,
+            plain: manner.profile.is_plain(),
+            profile: manner.profile,
+            lines: AtomicUsize::new(0),
             address,
             user: berth.user,
             password: berth.password,
@@ -182,7 +226,7 @@ impl Seat {
             bmc: watch::channel(1).0,
             host: watch::channel(0).0,
             next_at: AtomicU64::new(0),
-            workers: Semaphore::new(workers),
+            workers: Semaphore::new(manner.workers),
             // It has been up for long when the world begins.
             greeted: AtomicU64::new(1),
         };
@@ -211,7 +255,32 @@ impl Seat {
 
     /// The switch port of the BMC dies for a while.
     pub fn cut_bmc_off(&self, now: EngineTime, until: EngineTime) {
-        self.with(now, |b| b.outage_until = until);
+        self.with(now, |b| (b.outage_until, b.outage_silent) = (until, false));
+    }
+
+    /// The same as a switch that drops packets: nobody is refused, nothing is answered.
+    pub fn silence_bmc(&self, now: EngineTime, until: EngineTime) {
+        self.with(now, |b| (b.outage_until, b.outage_silent) = (until, true));
+    }
+
+    /// Do calls to the BMC lead nowhere, without a word?
+    pub(super) fn is_silent(&self, now: EngineTime) -> bool {
+        self.with(now, |b| b.outage_silent && b.outage_until > now)
+    }
+
+    /// A connection comes; `false`: the BMC has no room for it.
+    pub(super) fn line_up(&self) -> bool {
+        let max = self.profile.pace.connections;
+        let before = self.lines.fetch_add(1, Ordering::Relaxed);
+        if before >= max {
+            self.line_down();
+        }
+        before < max
+    }
+
+    /// A connection that [`Seat::line_up`] counted has ended.
+    pub(super) fn line_down(&self) {
+        self.lines.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// The life of the BMC that answers; 0 when none does.
@@ -262,6 +331,12 @@ impl Seat {
         if restarted {
             body.lives += 1;
             body.sessions.clear();
+            body.logins.restart();
+            body.restarting = true;
+        }
+        if body.restarting && body.vm.bmc_up {
+            body.restarting = false;
+            body.back_at = Some(now);
         }
         let boot = body.vm.boots;
         match body.vm.host {

@@ -2,6 +2,7 @@
 //! was called, and a machine that is dead takes its connections with it, without a word.
 
 use super::World;
+use super::dialect::{self, Phase};
 use super::seat::{Counters, Seat};
 use axum::extract::connect_info::Connected;
 use axum::serve::{IncomingStream, Listener};
@@ -11,9 +12,10 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::Notify;
 
 /// Listens at every loopback address. Other addresses are refused, twice over: the socket is bound
 /// to the loopback device where the kernel lets us, and [`accept`] looks at the address called.
@@ -55,10 +57,36 @@ pub(super) fn refuse(seat: &Seat, stream: TcpStream) {
     drop(stream.set_zero_linger());
 }
 
-/// A connection to a BMC that ends when the BMC does.
+/// Longest that a connection hangs before its caller is let go, real time.
+const HANG_MAX: Duration = Duration::from_secs(120);
+
+/// Takes a connection and never says a word on it, as long as the BMC does not.
+fn hold(world: Arc<World>, seat: Arc<Seat>, stream: TcpStream) {
+    Counters::count(&seat.counters.refused);
+    drop(tokio::spawn(async move {
+        let until = Instant::now() + HANG_MAX;
+        while Instant::now() < until {
+            let now = world.now();
+            if !seat.is_silent(now) && dialect::phase(&world, &seat, now) != Phase::Mute {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        drop(stream.set_zero_linger());
+    }));
+}
+
+/// A connection to a BMC that ends when the BMC does, or when a rule hangs up.
 pub(super) struct Line {
     stream: TcpStream,
+    seat: Arc<Seat>,
     gone: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        self.seat.line_down();
+    }
 }
 
 impl Line {
@@ -110,9 +138,9 @@ pub(super) struct Bmcs {
     pub(super) listener: TcpListener,
 }
 
-/// Which BMC was called.
+/// Which BMC was called, and what ends the connection at once.
 #[derive(Clone, Debug)]
-pub(super) struct Called(pub(super) Option<Arc<Seat>>);
+pub(super) struct Called(pub(super) Option<Arc<Seat>>, pub(super) Arc<Notify>);
 
 impl Listener for Bmcs {
     type Io = Line;
@@ -121,18 +149,33 @@ impl Listener for Bmcs {
     async fn accept(&mut self) -> (Line, Called) {
         loop {
             let (stream, seat) = accept(&self.world, &self.listener).await;
-            match seat.bmc_life(self.world.now()) {
-                0 => refuse(&seat, stream),
-                life => {
-                    let gone = Some(Box::pin(seat.bmc_gone(life)) as Pin<Box<_>>);
-                    return (Line { stream, gone }, Called(Some(seat)));
-                }
+            let now = self.world.now();
+            let life = seat.bmc_life(now);
+            let mute = match life {
+                0 => seat.is_silent(now),
+                _ => dialect::phase(&self.world, &seat, now) == Phase::Mute,
+            };
+            if mute {
+                hold(self.world.clone(), seat, stream);
+            } else if life == 0 || !seat.line_up() {
+                refuse(&seat, stream);
+            } else {
+                let (gone, cut) = (seat.bmc_gone(life), Arc::new(Notify::new()));
+                let hung_up = cut.clone();
+                let gone: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(async move {
+                    tokio::select! {
+                        () = gone => {}
+                        () = hung_up.notified() => {}
+                    }
+                });
+                let line = Line { stream, seat: seat.clone(), gone: Some(gone) };
+                return (line, Called(Some(seat), cut));
             }
         }
     }
 
     fn local_addr(&self) -> io::Result<Called> {
-        Ok(Called(None))
+        Ok(Called(None, Arc::default()))
     }
 }
 
