@@ -4,7 +4,7 @@ use clap::Parser;
 use farrier::app;
 use farrier::app::database::SecretAsk;
 use farrier::app::demo::Profile;
-use farrier::cli::args::SecretCommand;
+use farrier::cli::args::{DiscoverCommand, SecretCommand};
 use farrier::cli::{Cli, Dispatch, Local};
 use std::process::ExitCode;
 
@@ -57,6 +57,7 @@ fn local(command: Local, json: bool) -> ExitCode {
         Local::Restore(args) => {
             app::backup::restore(args.db, &args.config, &args.file, args.dry_run, json)
         }
+        Local::Discover(DiscoverCommand::Scan(args)) => app::discover::scan(&args.into(), json),
         Local::Secret(args) => {
             let ask = match args.command {
                 SecretCommand::Set { name, user, file } => SecretAsk::Set { name, user, file },

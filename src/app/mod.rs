@@ -6,6 +6,8 @@ pub mod current;
 pub mod database;
 pub mod demo;
 pub mod descriptors;
+pub mod discover;
+pub mod fallback;
 pub mod files;
 pub mod listen;
 pub mod parts;

@@ -103,6 +103,7 @@ pub(super) fn facts(v: &Value, wanted: &Identity, macs: &[String]) -> SystemFact
         last_reset: json::text(v, &["LastResetTime"])
             .filter(|t| !t.starts_with("0000") && !t.starts_with("1970")),
         bios_version: json::text(v, &["BiosVersion"]),
+        over_ipmi: false,
     }
 }
 

@@ -60,6 +60,11 @@ pub enum Command {
     Restore(Restore),
     /// Print the unit under which systemd runs the daemon
     SystemdUnit(SystemdUnit),
+    /// Find BMCs
+    Discover {
+        #[command(subcommand)]
+        command: DiscoverCommand,
+    },
     /// See webhooks and try one
     Webhook {
         #[command(subcommand)]
@@ -387,4 +392,48 @@ pub struct Events {
     /// End after so many
     #[arg(long, value_name = "COUNT")]
     pub count: Option<u64>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum DiscoverCommand {
+    /// Knock at the addresses of BMC networks, and compare what answers with the inventory
+    ///
+    /// No credential is shown, nothing is changed, and only ranges that are allowed are touched:
+    /// `[discovery] ranges` of the configuration, or --allow where there is none.
+    Scan(Scan),
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct Scan {
+    /// Addresses to knock at, as a subnet or one address [default: all that is allowed]
+    #[arg(long, value_name = "CIDR", num_args = 1..)]
+    pub range: Vec<String>,
+    /// A range that may be scanned, where no configuration says it
+    #[arg(long, value_name = "CIDR", num_args = 1.., conflicts_with = "config")]
+    pub allow: Vec<String>,
+    /// The daemon's configuration: allowed ranges, inventory, credentials
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// What to compare with [default: the inventory of --config]
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    pub inventory: Vec<PathBuf>,
+    /// Log in, once, to each machine that shows its UUID, and compare serial and MAC. The credential
+    /// is FARRIER_BMC_USER and FARRIER_BMC_PASSWORD, or the configuration's
+    #[arg(long)]
+    pub identify: bool,
+    /// Connections begun a second
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub rate: u32,
+    /// Addresses at once
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub at_once: u16,
+    /// Seconds for one connection
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..=60))]
+    pub timeout: u64,
+    #[arg(long, default_value_t = 443, value_name = "PORT")]
+    pub https_port: u16,
+    #[arg(long, default_value_t = 80, value_name = "PORT")]
+    pub http_port: u16,
+    #[arg(long, default_value_t = 623, value_name = "PORT")]
+    pub ipmi_port: u16,
 }

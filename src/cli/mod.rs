@@ -47,6 +47,7 @@ pub enum Local {
     SystemdUnit(args::SystemdUnit),
     Restore(args::Restore),
     Secret(args::Secret),
+    Discover(args::DiscoverCommand),
 }
 
 /// Runs a client command on a runtime of its own, or hands the command back.
@@ -86,6 +87,7 @@ fn split(command: Command) -> Result<Local, Box<Command>> {
         Command::SystemdUnit(a) => Local::SystemdUnit(a),
         Command::Restore(a) => Local::Restore(a),
         Command::Secret(a) => Local::Secret(a),
+        Command::Discover { command } => Local::Discover(command),
         client => return Err(Box::new(client)),
     })
 }

@@ -13,6 +13,7 @@ use crate::model::{Expect, Fault, Outcome};
 use async_trait::async_trait;
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 /// An image that a BMC is to show its host as a drive.
 #[derive(Clone, Debug)]
@@ -86,4 +87,38 @@ pub trait BmcAccounts: Send + Sync {
     async fn set_password(&self, bmc: &BmcTarget, user: &str, password: &Secret) -> Outcome;
     /// Does this login work? One try, in a session of its own that is ended again.
     async fn verify(&self, bmc: &BmcTarget, user: &str, password: &Secret) -> Result<(), Fault>;
+}
+
+/// How much of a console is taken down.
+#[derive(Clone, Debug)]
+pub struct CaptureOrder {
+    /// Made anew, readable by its owner alone; one that is there is not written over.
+    pub into: PathBuf,
+    pub for_ms: u64,
+    pub max_bytes: u64,
+}
+
+/// Why a capture ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CaptureEnd {
+    /// Its time was over.
+    Time,
+    /// It was as long as it may be.
+    Size,
+    /// The BMC ended it: another console was opened, or the BMC restarted.
+    Closed,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Captured {
+    pub bytes: u64,
+    pub end: CaptureEnd,
+}
+
+/// The host's serial console as the BMC shows it.
+#[async_trait]
+pub trait BmcConsole: Send + Sync {
+    /// Takes the console away from whoever has it, and writes what it says to a file. Nothing is
+    /// typed. Passwords of the BMC are taken out of what is written.
+    async fn capture(&self, bmc: &BmcTarget, order: &CaptureOrder) -> Result<Captured, Fault>;
 }

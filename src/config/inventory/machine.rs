@@ -6,10 +6,13 @@ use crate::config::names::dangling;
 use crate::config::table::{Table, Text};
 use crate::config::url::check_url;
 use crate::model::identity::{clean_mac, clean_serial, clean_uuid};
-use crate::model::{BmcEndpoint, Domain, DomainKind, Expected, HostEndpoint, Identity};
+use crate::model::{
+    BmcEndpoint, Domain, DomainKind, Expected, HostEndpoint, Identity, IpmiEndpoint,
+};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use toml::de::DeValue;
 
 /// Machines as read, until racks and pools of all files are known.
 #[derive(Default)]
@@ -46,6 +49,7 @@ struct Places {
     bmc: Place,
     url: Place,
     credential: Place,
+    ipmi_credential: Place,
 }
 
 /// `[defaults]` of a file.
@@ -169,7 +173,8 @@ impl Machines {
         } else if t.lacks("bmc") {
             t.missing("bmc");
         }
-        let (bmc, wants_credential, wants_tls) = draft_bmc;
+        let (mut bmc, wants_credential, wants_tls) = draft_bmc;
+        bmc.ipmi = ipmi(t, &mut at).map(Box::new);
         let host = host(t, &name);
         let expected = Expected {
             name,
@@ -218,6 +223,10 @@ impl Machines {
             if !credential.is_empty() && !inv.credentials.contains_key(credential) {
                 inv.credentials.insert(credential.into(), at.credential);
             }
+            let own = expected.bmc.ipmi.as_ref().and_then(|i| i.credential.as_ref());
+            if let Some(name) = own.filter(|n| !inv.credentials.contains_key(&***n)) {
+                inv.credentials.insert(name.clone(), at.ipmi_credential);
+            }
             inv.machines.push(Arc::new(expected));
         }
         let machines = |n: usize| format!("{n} machine{}", if n == 1 { "" } else { "s" });
@@ -254,6 +263,53 @@ fn bmc(mut t: Table<'_, '_>, at: &mut Places) -> (BmcEndpoint, bool, bool) {
     t.done();
     (out, wants.0, wants.1)
 }
+
+/// `ipmi = "address[:port]"`, or `[machine.ipmi]` with more to say.
+fn ipmi(t: &mut Table<'_, '_>, at: &mut Places) -> Option<IpmiEndpoint> {
+    let value = t.take("ipmi")?;
+    if let DeValue::String(_) = value.get_ref() {
+        let text = t.as_text("ipmi", value)?;
+        return ipmi_address(t, text);
+    }
+    let mut t = t.as_table("ipmi", value)?;
+    let address = t.need_text("address").and_then(|text| ipmi_address(&t, text));
+    let port = t.integer("port", 1..65_536).and_then(|n| u16::try_from(n).ok());
+    let cipher = t.integer("cipher", 1..18).and_then(|n| u8::try_from(n).ok());
+    let credential = t.text("credential").map(|name| {
+        at.ipmi_credential = name.at;
+        Arc::from(name.value)
+    });
+    t.done();
+    let address = address?;
+    Some(IpmiEndpoint { port: port.unwrap_or(address.port), cipher, credential, ..address })
+}
+
+/// An address or name, with or without a port.
+fn ipmi_address(t: &Table<'_, '_>, text: Text<'_>) -> Option<IpmiEndpoint> {
+    let (host, port) = match text.value.parse::<std::net::SocketAddr>() {
+        Ok(both) => (both.ip().to_string(), Some(both.port())),
+        Err(_) => match text.value.rsplit_once(':') {
+            Some((host, port)) if !host.contains(':') => (host.to_string(), port.parse().ok()),
+            _ => (text.value.trim_matches(['[', ']']).to_string(), Some(IPMI_PORT)),
+        },
+    };
+    let named = !host.is_empty()
+        && !host.starts_with('-')
+        && host.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':'));
+    match port.filter(|p| *p > 0 && named) {
+        Some(port) => {
+            Some(IpmiEndpoint { address: host.into(), port, ..IpmiEndpoint::default() })
+        }
+        None => {
+            t.error(text.at, format!("`{}` is not an IPMI address", text.value))
+                .hint("write `10.0.0.5`, or `10.0.0.5:623` for another port");
+            None
+        }
+    }
+}
+
+/// RMCP's primary port (IPMI 2.0, 13.1.2).
+const IPMI_PORT: u16 = 623;
 
 /// One warning for all, at the first place: there may be thousands.
 fn count(slot: &mut Option<(Place, usize)>, at: Place) {
