@@ -12,7 +12,7 @@ set -euo pipefail
 cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.."
 
 # One line a part: NAME | NEEDS | WHAT
-#   NEEDS  comma-separated: ssh, curl, sqlite, sushy, or - (see the need_* functions)
+#   NEEDS  comma-separated: ssh, curl, sqlite, sushy, ipmi, or - (see the need_* functions)
 #   WHAT   integration tests in tests/ by name (tests/NAME.rs or tests/NAME/main.rs),
 #          or one bash function below, as fn:NAME, that runs cargo test itself
 parts='
@@ -23,6 +23,8 @@ sim    | -          | sim
 crash  | sqlite     | crash
 store  | sqlite     | store fsck backup webhook
 bmc    | sushy      | bmc blackhole
+ipmi   | ipmi       | ipmi
+scan   | -          | scan
 shell  | ssh,busybox | shell cluster
 boot   | curl       | boot
 config | -          | config
@@ -94,6 +96,26 @@ need_sushy() {
         touch "$venv/.ready"
     fi
     [ -x "$FARRIER_SUSHY_EMULATOR" ]
+}
+
+# ipmitool, OpenIPMI's simulator, and pyghmi's BMC in a virtual environment of its own.
+pyghmi_version=1.6.19
+pyghmi_venv=$cache/pyghmi-$pyghmi_version
+export FARRIER_PYGHMI_PYTHON=$pyghmi_venv/bin/python
+need_ipmi() {
+    local venv=$pyghmi_venv
+    apt_need ipmitool ipmitool
+    apt_need openipmi ipmi_sim
+    if [ ! -e "$venv/.ready" ]; then
+        rm -rf "$venv"
+        mkdir -p "$cache"
+        apt_need python3 python3
+        python3 -c 'import ensurepip, venv' 2>/dev/null || apt_install python3-venv
+        python3 -m venv "$venv" >&2
+        "$venv/bin/pip" install --quiet --disable-pip-version-check "pyghmi==$pyghmi_version" >&2
+        touch "$venv/.ready"
+    fi
+    [ -x "$FARRIER_PYGHMI_PYTHON" ]
 }
 
 # ---- running ------------------------------------------------------------------------------------

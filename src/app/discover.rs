@@ -82,13 +82,25 @@ pub struct Row {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case", tag = "result")]
 pub enum Identified {
-    Same { serial: Option<String>, uuid: Option<String>, mac: Option<String> },
-    Differs { part: String, expected: String, found: String },
+    Same {
+        serial: Option<String>,
+        uuid: Option<String>,
+        mac: Option<String>,
+    },
+    Differs {
+        part: String,
+        expected: String,
+        found: String,
+    },
     /// Nothing the inventory says of it is known to the BMC.
     Unknown,
-    Failed { why: String },
+    Failed {
+        why: String,
+    },
     /// No credential was sent.
-    NotAsked { why: String },
+    NotAsked {
+        why: String,
+    },
 }
 
 /// Prints the findings; exit 0 when the scan was made, whatever it found, 1 when it could not be,
@@ -155,7 +167,11 @@ pub async fn run(ask: &Ask) -> Result<Report, End> {
         None => lines.into_iter().map(|line| Row { line, identified: None }).collect(),
         Some(vault) => identify(vault, &expected, lines).await,
     };
-    Ok(Report { addresses: count, ranges: ranges.iter().map(Range::to_string).collect(), lines: rows })
+    Ok(Report {
+        addresses: count,
+        ranges: ranges.iter().map(Range::to_string).collect(),
+        lines: rows,
+    })
 }
 
 /// The ranges to scan: what was asked for, as far as it lies in what is allowed; that as a whole
@@ -324,7 +340,11 @@ async fn read(
         return Ok(Identified::Unknown);
     }
     let text = |t: Option<&str>| t.map(str::to_string);
-    Ok(Identified::Same { serial: text(found.serial.as_deref()), uuid: text(found.uuid.as_deref()), mac })
+    Ok(Identified::Same {
+        serial: text(found.serial.as_deref()),
+        uuid: text(found.uuid.as_deref()),
+        mac,
+    })
 }
 
 fn bar(count: u64) -> ProgressBar {
@@ -412,7 +432,8 @@ mod tests {
     #[test]
     fn nothing_outside_of_what_is_allowed_is_scanned() {
         let ok = |r: &[&str], a: &[&str]| {
-            allowed(&ask(r, a), None).map(|all| all.iter().map(Range::to_string).collect::<Vec<_>>())
+            allowed(&ask(r, a), None)
+                .map(|all| all.iter().map(Range::to_string).collect::<Vec<_>>())
         };
         assert_eq!(ok(&[], &["10.0.0.0/24"]), Ok(vec!["10.0.0.0/24".to_string()]));
         assert_eq!(
@@ -420,7 +441,9 @@ mod tests {
             Ok(vec!["10.0.0.0/28".to_string()]),
             "not knocked at twice"
         );
-        assert!(ok(&["10.0.1.0/24"], &["10.0.0.0/24"]).is_err_and(|e| e.contains("nothing was sent")));
+        assert!(
+            ok(&["10.0.1.0/24"], &["10.0.0.0/24"]).is_err_and(|e| e.contains("nothing was sent"))
+        );
         assert!(ok(&["10.0.0.0/24"], &[]).is_err_and(|e| e.contains("hint:")));
         assert!(ok(&[], &["10.0.0.0/8"]).is_err_and(|e| e.contains("16777214 addresses")));
         assert!(ok(&["::/0"], &["::/0"]).is_err());

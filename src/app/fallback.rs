@@ -10,7 +10,7 @@
     reason = "remembers when a BMC fell silent, on the monotonic clock"
 )]
 
-use crate::ipmi::{IpmiBmc, Look};
+use crate::ipmi::{IpmiBmc, Look, Proof};
 use crate::model::action::{BootTarget, PowerOp};
 use crate::model::facts::{Component, InventoryFacts, SystemFacts, Task};
 use crate::model::{Expect, Fault, Identity, MachineId, Outcome};
@@ -144,7 +144,10 @@ impl WithFallback {
             Ok(Err(fault)) => is_wedged(&fault).then_some(fault),
             Err(_) => Some(Fault::no_answer(
                 crate::model::Channel::Bmc,
-                format!("no answer from Redfish within {} s", self.settings.retry_redfish.as_secs()),
+                format!(
+                    "no answer from Redfish within {} s",
+                    self.settings.retry_redfish.as_secs()
+                ),
             )),
         }
     }
@@ -211,7 +214,6 @@ fn told(fault: Fault, more: &str) -> Fault {
 /// What a look over IPMI is worth to a decision: power, of a machine that is proven to be this one.
 /// Whatever it says of another identity is for people: a FRU is programmed by hand often enough.
 fn facts(look: &Look) -> Result<SystemFacts, String> {
-    use crate::ipmi::Proof;
     let facts = |identity: Identity| SystemFacts {
         identity,
         power: look.power,

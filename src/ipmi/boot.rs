@@ -61,7 +61,10 @@ pub(super) async fn set(
                 FaultClass::Transient,
                 Channel::Bmc,
                 "did-not-take",
-                format!("the boot device was taken and reads {} instead of {selector}", read.device),
+                format!(
+                    "the boot device was taken and reads {} instead of {selector}",
+                    read.device
+                ),
             );
             return Ok(Outcome::Failed { fault });
         }

@@ -81,7 +81,9 @@ fn prove(wanted: &Identity, fru: &Fru, guid: Option<[u8; 16]>) -> Proof {
         let found = fru.serials();
         if found.iter().any(|f| **f == **serial) {
             same.serial = Some(serial.clone());
-        } else if let Some(product) = fru.product_serial.as_deref().filter(|p| found.iter().any(|f| f == p)) {
+        } else if let Some(product) =
+            fru.product_serial.as_deref().filter(|p| found.iter().any(|f| f == p))
+        {
             // The board's serial alone would say nothing: the machine's own is another.
             other.push(format!("serial `{product}`, expected `{serial}`"));
             certain = true;
@@ -158,7 +160,10 @@ mod tests {
             p => panic!("{p:?}"),
         }
         assert_eq!(prove(&wanted, &fru(None, Some("B1")), None), Proof::Nothing);
-        assert_eq!(prove(&wanted, &fru(Some("To be filled by O.E.M."), None), None), Proof::Nothing);
+        assert_eq!(
+            prove(&wanted, &fru(Some("To be filled by O.E.M."), None), None),
+            Proof::Nothing
+        );
         let mac = Identity::new(None, None, Some("00:00:5e:00:53:01"));
         assert_eq!(prove(&mac, &fru(Some("S1"), None), None), Proof::Nothing, "no MAC in a FRU");
     }

@@ -29,7 +29,7 @@ mod sel;
 mod sol;
 mod tool;
 
-pub use guard::Look;
+pub use guard::{Look, Proof};
 pub use parse::{BootFlags, Fru};
 
 use crate::model::action::{BootTarget, PowerOp};

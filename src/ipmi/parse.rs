@@ -251,18 +251,39 @@ mod tests {
     fn a_refused_run_says_why() {
         let cases = [
             // ipmitool 1.8.19 against ipmi_sim, pyghmi and nobody; the rest from its source.
-            ("Error in open session response message : invalid authentication algorithm\n\nError: Unable to establish IPMI v2 / RMCP+ session", Said::NoCipher),
+            (
+                "Error in open session response message : invalid authentication algorithm\n\nError: Unable to establish IPMI v2 / RMCP+ session",
+                Said::NoCipher,
+            ),
             ("Error in open session response message : no matching cipher suite\n", Said::NoCipher),
             ("Authentication algorithm 0x01 is not what we requested 0x03", Said::NoCipher),
             ("Unsupported cipher suite ID : 17\n", Said::NoCipher),
-            ("> RAKP 2 HMAC is invalid\nError: Unable to establish IPMI v2 / RMCP+ session", Said::BadCredentials),
-            ("RAKP 2 message indicates an error : unauthorized name\nError: Unable to establish IPMI v2 / RMCP+ session", Said::BadCredentials),
-            ("Set Session Privilege Level to ADMINISTRATOR failed\nError: Unable to establish IPMI v2 / RMCP+ session", Said::Privilege),
-            ("Set Chassis Power Control to Up/On failed: Insufficient privilege level", Said::Privilege),
+            (
+                "> RAKP 2 HMAC is invalid\nError: Unable to establish IPMI v2 / RMCP+ session",
+                Said::BadCredentials,
+            ),
+            (
+                "RAKP 2 message indicates an error : unauthorized name\nError: Unable to establish IPMI v2 / RMCP+ session",
+                Said::BadCredentials,
+            ),
+            (
+                "Set Session Privilege Level to ADMINISTRATOR failed\nError: Unable to establish IPMI v2 / RMCP+ session",
+                Said::Privilege,
+            ),
+            (
+                "Set Chassis Power Control to Up/On failed: Insufficient privilege level",
+                Said::Privilege,
+            ),
             ("Get Chassis Power Status failed: Invalid command", Said::Unsupported),
-            ("Set Chassis Power Control to Reset failed: Command not supported in present state", Said::NotNow),
+            (
+                "Set Chassis Power Control to Reset failed: Command not supported in present state",
+                Said::NotNow,
+            ),
             ("Set Chassis Boot Parameter 3 failed: Invalid data field in request", Said::Rejected),
-            ("Error in open session response message : insufficient resources for session", Said::Busy),
+            (
+                "Error in open session response message : insufficient resources for session",
+                Said::Busy,
+            ),
             ("Error: Unable to establish IPMI v2 / RMCP+ session", Said::Silent),
             ("Address lookup for nowhere failed", Said::Silent),
             ("Unable to set Chassis Power Control to Down/Off", Said::Unclear),
@@ -303,12 +324,16 @@ mod tests {
 
     #[test]
     fn boot_flags_are_read_from_the_bytes() {
-        let flags = |data| boot_flags(&format!("Boot parameter version: 1\nBoot parameter data: {data}\n"));
+        let flags =
+            |data| boot_flags(&format!("Boot parameter version: 1\nBoot parameter data: {data}\n"));
         assert_eq!(
             flags("a004000000"),
             Some(BootFlags { valid: true, persistent: false, efi: true, device: BootFlags::PXE })
         );
-        assert_eq!(flags("c008000000").map(|f| (f.persistent, f.device)), Some((true, BootFlags::DISK)));
+        assert_eq!(
+            flags("c008000000").map(|f| (f.persistent, f.device)),
+            Some((true, BootFlags::DISK))
+        );
         assert_eq!(flags("8014000000").map(|f| f.device), Some(BootFlags::CD));
         assert_eq!(flags("80"), None);
         assert_eq!(flags("zz04"), None);

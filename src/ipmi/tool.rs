@@ -241,13 +241,17 @@ impl Bmc<'_> {
         }
         let mut command = self.command(suite, level, credential);
         command.args(words).stdin(Stdio::null());
-        let (child, mut group) =
-            spawn(command, &settings.program).await.map_err(|f| (Said::Busy, Trouble::NotDone(f)))?;
+        let (child, mut group) = spawn(command, &settings.program)
+            .await
+            .map_err(|f| (Said::Busy, Trouble::NotDone(f)))?;
         let Ok(ended) = tokio::time::timeout(allowed, end(child)).await else {
             drop(group);
             let f = Fault::no_answer(
                 Channel::Bmc,
-                format!("{what}: ipmitool did not end within {} s and was killed", allowed.as_secs()),
+                format!(
+                    "{what}: ipmitool did not end within {} s and was killed",
+                    allowed.as_secs()
+                ),
             );
             return Err((Said::Unclear, Trouble::Unclear(f)));
         };

@@ -92,7 +92,8 @@ pub fn reconcile(expected: &[Arc<Expected>], found: Vec<Found>, scanned: &[Range
     let mut lines: Vec<Line> = Vec::with_capacity(found.len());
     for found in found {
         let here = at.get(&found.address).map_or(&[][..], Vec::as_slice);
-        let twice = uuid(&found).is_some_and(|u| uuids.get(&either_order(u)).is_some_and(|n| *n > 1));
+        let twice =
+            uuid(&found).is_some_and(|u| uuids.get(&either_order(u)).is_some_and(|n| *n > 1));
         let named = uuid(&found).and_then(|u| by_uuid.get(&either_order(u))).copied();
         let line = judge(expected, here, named, found, twice);
         for n in here.iter().copied().chain(line.expected) {
@@ -129,14 +130,16 @@ fn judge(
     let name = |n: usize| expected.get(n).map(|e| e.name.clone());
     let wanted = |n: usize| expected.get(n).and_then(|e| e.identity.uuid.as_deref());
     let seen = uuid(&found).map(str::to_string);
-    let names =
-        || here.iter().filter_map(|n| name(*n)).map(|n| n.to_string()).collect::<Vec<_>>().join(", ");
+    let names = || {
+        here.iter().filter_map(|n| name(*n)).map(|n| n.to_string()).collect::<Vec<_>>().join(", ")
+    };
     let uuid_text = seen.as_deref().unwrap_or("none");
     let (kind, who, what) = if let Some(n) = named.filter(|n| here.contains(n)) {
         (Kind::Expected, Some(n), format!("{}, as expected", name(n).unwrap_or_default()))
     } else if let Some(n) = named {
         let at = expected.get(n).map(|e| e.bmc.url.to_string()).unwrap_or_default();
-        let also = if here.is_empty() { String::new() } else { format!("; expected here: {}", names()) };
+        let also =
+            if here.is_empty() { String::new() } else { format!("; expected here: {}", names()) };
         let machine = name(n).unwrap_or_default();
         (Kind::Moved, Some(n), format!("{machine}, which the inventory has at {at}{also}"))
     } else if let Some(first) = here.first().copied() {
@@ -158,7 +161,14 @@ fn judge(
         true => (Kind::Twice, format!("{what}; UUID {uuid_text} answers twice")),
         false => (kind, what),
     };
-    Line { kind, address: Some(found.address), expected: who, machine: who.and_then(name), found: Some(found), what }
+    Line {
+        kind,
+        address: Some(found.address),
+        expected: who,
+        machine: who.and_then(name),
+        found: Some(found),
+        what,
+    }
 }
 
 fn unproven(found: &Found, names: &str, says_uuid: bool) -> String {
@@ -265,7 +275,11 @@ mod tests {
             ],
             "n6 was not scanned, n7 has a name"
         );
-        assert!(lines[1].what.contains("12121212") && lines[1].what.contains(B), "{}", lines[1].what);
+        assert!(
+            lines[1].what.contains("12121212") && lines[1].what.contains(B),
+            "{}",
+            lines[1].what
+        );
     }
 
     #[test]

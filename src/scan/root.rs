@@ -106,7 +106,8 @@ async fn body(mut response: reqwest::Response) -> Option<Value> {
 
 /// `None`: it is JSON, and no service root.
 fn service_root(v: &Value) -> Option<Redfish> {
-    let text = |key| v.get(key).and_then(Value::as_str).map(|t| plain(t, 80)).filter(|t| !t.is_empty());
+    let text =
+        |key| v.get(key).and_then(Value::as_str).map(|t| plain(t, 80)).filter(|t| !t.is_empty());
     let version = text("RedfishVersion");
     let typed = text("@odata.type").is_some_and(|t| t.contains("ServiceRoot"));
     if version.is_none() && !typed {

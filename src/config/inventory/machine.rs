@@ -297,9 +297,7 @@ fn ipmi_address(t: &Table<'_, '_>, text: Text<'_>) -> Option<IpmiEndpoint> {
         && !host.starts_with('-')
         && host.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':'));
     match port.filter(|p| *p > 0 && named) {
-        Some(port) => {
-            Some(IpmiEndpoint { address: host.into(), port, ..IpmiEndpoint::default() })
-        }
+        Some(port) => Some(IpmiEndpoint { address: host.into(), port, ..IpmiEndpoint::default() }),
         None => {
             t.error(text.at, format!("`{}` is not an IPMI address", text.value))
                 .hint("write `10.0.0.5`, or `10.0.0.5:623` for another port");
@@ -506,4 +504,55 @@ fn either_order(uuid: &str) -> Option<u128> {
         u128::from_be_bytes(all)
     };
     Some(swap([a, b, c, d, e, f, g, h]).min(swap([d, c, b, a, f, e, h, g])))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::parse;
+    use crate::config::Source;
+
+    fn read(line: &str) -> Result<Option<(String, u16, Option<u8>, Option<String>)>, String> {
+        let text = format!(
+            "schema = 1\n[[site]]\nname = \"s\"\n[[rack]]\nname = \"r\"\nsite = \"s\"\n\
+             [[profile]]\nname = \"p\"\nworkflow = \"w\"\n[[pool]]\nname = \"p\"\nprofile = \"p\"\n\
+             [[machine]]\nname = \"n1\"\nrack = \"r\"\npool = \"p\"\nserial = \"S1\"\n{line}\n\
+             bmc = {{ url = \"https://10.0.0.1\", credential = \"bmc\" }}\n"
+        );
+        let (inventory, found) = parse(&[Source::new("i.toml", text)]);
+        match found.iter().find(|d| d.is_error()) {
+            Some(error) => Err(error.message.clone()),
+            None => Ok(inventory.machines[0].bmc.ipmi.as_ref().map(|i| {
+                let credential = i.credential.as_ref().map(ToString::to_string);
+                (i.address.to_string(), i.port, i.cipher, credential)
+            })),
+        }
+    }
+
+    #[test]
+    fn ipmi_is_an_address_or_a_table() {
+        let short = |line: &str| read(line).unwrap().map(|(address, port, ..)| (address, port));
+        assert_eq!(read(""), Ok(None));
+        assert_eq!(short("ipmi = \"10.0.0.5\""), Some(("10.0.0.5".into(), 623)));
+        assert_eq!(short("ipmi = \"10.0.0.5:6230\""), Some(("10.0.0.5".into(), 6230)));
+        assert_eq!(short("ipmi = \"[fd00::5]:623\""), Some(("fd00::5".into(), 623)));
+        assert_eq!(short("ipmi = \"fd00::5\""), Some(("fd00::5".into(), 623)));
+        assert_eq!(short("ipmi = \"bmc-1.example\""), Some(("bmc-1.example".into(), 623)));
+        assert_eq!(
+            read("ipmi = { address = \"10.0.0.5\", port = 624, cipher = 3, credential = \"old\" }"),
+            Ok(Some(("10.0.0.5".into(), 624, Some(3), Some("old".into()))))
+        );
+        for bad in [
+            "ipmi = \"-H\"",
+            "ipmi = \"10.0.0.5:0\"",
+            "ipmi = \"10.0.0.5:x\"",
+            "ipmi = \"a b\"",
+            "ipmi = \"http://10.0.0.5\"",
+            "ipmi = 623",
+            "ipmi = { port = 623 }",
+            "ipmi = { address = \"10.0.0.5\", cipher = 99 }",
+            "ipmi = { address = \"10.0.0.5\", password = \"x\" }",
+        ] {
+            assert!(read(bad).is_err(), "{bad}");
+        }
+    }
 }
