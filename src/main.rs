@@ -58,6 +58,7 @@ fn local(command: Local, json: bool) -> ExitCode {
             app::backup::restore(args.db, &args.config, &args.file, args.dry_run, json)
         }
         Local::Discover(DiscoverCommand::Scan(args)) => app::discover::scan(&args.into(), json),
+        Local::Ipmi(args) => app::ipmi::ipmi(&args, json),
         Local::Secret(args) => {
             let ask = match args.command {
                 SecretCommand::Set { name, user, file } => SecretAsk::Set { name, user, file },

@@ -9,6 +9,7 @@ pub mod descriptors;
 pub mod discover;
 pub mod fallback;
 pub mod files;
+pub mod ipmi;
 pub mod listen;
 pub mod parts;
 pub mod reload;

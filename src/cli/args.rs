@@ -65,6 +65,8 @@ pub enum Command {
         #[command(subcommand)]
         command: DiscoverCommand,
     },
+    /// One BMC over IPMI, by ipmitool: what is left when its Redfish is wedged
+    Ipmi(Ipmi),
     /// See webhooks and try one
     Webhook {
         #[command(subcommand)]
@@ -436,4 +438,52 @@ pub struct Scan {
     pub http_port: u16,
     #[arg(long, default_value_t = 623, value_name = "PORT")]
     pub ipmi_port: u16,
+}
+
+/// The credential is FARRIER_BMC_USER and FARRIER_BMC_PASSWORD.
+#[derive(Debug, Args)]
+pub struct Ipmi {
+    /// Address or name of the BMC, with a port if it is not 623
+    #[arg(value_name = "ADDRESS[:PORT]")]
+    pub address: String,
+    /// The machine's serial number: nothing is written to another one
+    #[arg(long)]
+    pub serial: Option<String>,
+    /// Cipher suite [default: 17, then 3, then what the BMC lists]
+    #[arg(long, value_name = "SUITE")]
+    pub cipher: Option<u8>,
+    #[command(subcommand)]
+    pub command: IpmiCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum IpmiCommand {
+    /// Power, FRU and boot device
+    Status,
+    /// The newest entries of the system event log
+    Log {
+        #[arg(long, default_value_t = 50)]
+        last: usize,
+    },
+    /// Take down the serial console into a new file; nothing is typed
+    Console {
+        #[arg(long, value_name = "FILE")]
+        into: PathBuf,
+        #[arg(long, default_value_t = 60, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+        seconds: u64,
+        #[arg(long, default_value_t = 16, value_name = "MIB")]
+        max_mib: u64,
+    },
+    /// Change the power
+    Power {
+        #[arg(value_parser = ["on", "off", "soft", "restart"])]
+        to: String,
+    },
+    /// Choose the device of the next boot
+    Boot {
+        #[arg(value_parser = ["pxe", "cd", "disk", "none"])]
+        from: String,
+    },
+    /// Restart the BMC; the host goes on
+    ResetBmc,
 }

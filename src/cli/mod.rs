@@ -48,6 +48,7 @@ pub enum Local {
     Restore(args::Restore),
     Secret(args::Secret),
     Discover(args::DiscoverCommand),
+    Ipmi(args::Ipmi),
 }
 
 /// Runs a client command on a runtime of its own, or hands the command back.
@@ -88,6 +89,7 @@ fn split(command: Command) -> Result<Local, Box<Command>> {
         Command::Restore(a) => Local::Restore(a),
         Command::Secret(a) => Local::Secret(a),
         Command::Discover { command } => Local::Discover(command),
+        Command::Ipmi(a) => Local::Ipmi(a),
         client => return Err(Box::new(client)),
     })
 }

@@ -56,7 +56,7 @@ pub struct Settings {
     pub budget_ms: u64,
     /// `-N`: seconds until a packet is sent again.
     pub resend_s: u32,
-    /// `-R`: how often.
+    /// `-R`: how often. With 2 and 2 a silent BMC costs 10 s (measured with ipmitool 1.8.19).
     pub resends: u32,
     /// Runs at once on the whole site, consoles aside.
     pub at_once: usize,
@@ -72,7 +72,7 @@ impl Default for Settings {
             run_ms: 20_000,
             budget_ms: 60_000,
             resend_s: 2,
-            resends: 3,
+            resends: 2,
             at_once: 16,
             login_pause_ms: 180_000,
         }

@@ -66,22 +66,37 @@ const SAYINGS: &[(&str, Said)] = &[
     ("no response from remote controller", Said::Silent),
 ];
 
+/// What a verbose run says of every session: it looks for extensions that hardly any BMC has, and
+/// prints how the BMC turned that down. None of it is about the command.
+const NOISE: &[&str] = &[
+    "Discovered ",
+    "Get HPM.x Capabilities",
+    "IANA PEN registry",
+    "Invalid completion code received",
+    "Loading IANA",
+    "RAW REQ",
+    "RAW RSP",
+    "Running Get ",
+    "Unable to Get Channel Cipher Suites",
+];
+
+/// The lines that are about the command.
+fn told(text: &str) -> impl Iterator<Item = &str> {
+    let lines = text.lines().map(str::trim).filter(|l| !l.is_empty());
+    lines.filter(|l| !NOISE.iter().any(|n| l.starts_with(n)))
+}
+
 /// Reads what a run that failed left on its two outputs.
 pub fn said(text: &str) -> Said {
+    let text: String = told(text).flat_map(|l| [l, "\n"]).collect();
     let text = text.to_ascii_lowercase();
     SAYINGS.iter().find(|(t, _)| text.contains(t)).map_or(Said::Unclear, |(_, said)| *said)
 }
 
 /// The first lines that tell a person something, in one line.
 pub fn gist(text: &str) -> String {
-    let noise = ["IANA PEN registry", "Running Get ", "Loading IANA"];
-    let lines = text.lines().map(str::trim);
-    let mut told: Vec<&str> = Vec::new();
-    for line in lines.filter(|l| !l.is_empty() && !noise.iter().any(|n| l.contains(n))) {
-        if told.last() != Some(&line) {
-            told.push(line);
-        }
-    }
+    let mut told: Vec<&str> = told(text).collect();
+    told.dedup();
     // The last lines say what it came to.
     let from = told.len().saturating_sub(4);
     let all = told.get(from..).unwrap_or_default().join("; ");
@@ -292,6 +307,23 @@ mod tests {
         for (text, want) in cases {
             assert_eq!(said(text), want, "{text}");
         }
+    }
+
+    #[test]
+    fn what_every_session_says_is_not_about_the_command() {
+        let session = "Loading IANA PEN Registry...\nGet HPM.x Capabilities request failed, compcode = d4\n\
+                       Running Get VSO Capabilities my_addr 0x20, transit 0, target 0x20\n\
+                       Invalid completion code received: Insufficient privilege level\n\
+                       Invalid completion code received: Invalid command\nDiscovered IPMB address 0x0\n";
+        assert_eq!(said(session), Said::Unclear);
+        let failed = format!(
+            "{session}Set Chassis Power Control to Reset failed: Invalid data field in request"
+        );
+        assert_eq!(said(&failed), Said::Rejected);
+        assert_eq!(
+            gist(&failed),
+            "Set Chassis Power Control to Reset failed: Invalid data field in request"
+        );
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Chassis Control and Cold Reset (IPMI 2.0, 28.3 and 20.2), once, after the guard.
 
 use super::guard::{self, Stop};
-use super::tool::Trouble;
+use super::tool::{self, Trouble};
 use super::{Bmc, DONE};
 use crate::model::action::PowerOp;
 use crate::model::facts::Power;
@@ -48,6 +48,11 @@ pub(super) async fn power(bmc: &Bmc<'_>, expect: &Expect, op: PowerOp) -> Result
 pub(super) async fn reset_bmc(bmc: &Bmc<'_>, expect: &Expect) -> Result<Outcome, Stop> {
     let _one = bmc.line.turn().await;
     guard::check(bmc, expect).await?;
+    if bmc.line.is_operator() {
+        return Ok(Outcome::Failed { fault: tool::not_allowed("a cold reset of the BMC") });
+    }
+    // ipmitool waits for no answer to this one: many BMCs are gone before they give it. A BMC that
+    // turns it down can't be told from one that restarts; what it shows afterwards decides.
     Ok(outcome(bmc.run(&["mc", "reset", "cold"]).await))
 }
 

@@ -73,6 +73,11 @@ impl Line {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The account is not administrator on this channel, as far as is known.
+    pub(super) fn is_operator(&self) -> bool {
+        self.known().level == Level::Operator
+    }
+
     /// What to ask for, best first.
     fn suites(&self) -> Vec<Suite> {
         match (self.known().suite, self.endpoint.cipher) {
@@ -314,10 +319,7 @@ impl Bmc<'_> {
         let fault = match said {
             Said::NoCipher => no_cipher(what, &[suite], &gist),
             Said::BadCredentials => bad_credentials(what),
-            Said::Privilege => {
-                new(FaultClass::Auth, "insufficient-privilege", format!("{what}: not allowed"))
-                    .hint("give the account ADMINISTRATOR on the BMC's LAN channel")
-            }
+            Said::Privilege => not_allowed(what),
             Said::Busy => new(FaultClass::Throttled, "busy", format!("{what}: the BMC is busy")),
             Said::Unsupported => new(
                 FaultClass::Unsupported,
@@ -362,6 +364,16 @@ fn bad_credentials(what: &str) -> Fault {
         format!("{what}: the BMC refuses user name and password over IPMI"),
     )
     .hint("correct the credential; it is not tried again for some minutes, BMCs lock accounts")
+}
+
+/// The account's level does not do.
+pub(super) fn not_allowed(what: &str) -> Fault {
+    new(
+        FaultClass::Auth,
+        "insufficient-privilege",
+        format!("{what}: the account may not do this over IPMI"),
+    )
+    .hint("give the account ADMINISTRATOR on the BMC's LAN channel")
 }
 
 fn no_cipher(what: &str, suites: &[Suite], gist: &str) -> Fault {

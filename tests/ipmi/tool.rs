@@ -80,7 +80,7 @@ async fn a_refused_login_is_not_repeated() {
 async fn an_operators_account_does_what_an_operator_may() {
     let fake = Fake::new(&format!(
         "[ $level = ADMINISTRATOR ] && {{ echo 'Set Session Privilege Level to ADMINISTRATOR failed' >&2; exit 1; }}\n\
-         [ \"$words\" = 'mc reset cold' ] && {{ echo 'MC reset command failed: Insufficient privilege level' >&2; exit 1; }}\n{WHOLE}"
+         {WHOLE}"
     ));
     let edge = edge(fake.settings());
     assert_eq!(edge.power(&bmc(), &expect(s1()), PowerOp::ForceOff).await, APPLIED);
@@ -88,7 +88,10 @@ async fn an_operators_account_does_what_an_operator_may() {
         Outcome::Failed { fault } => assert_eq!(fault.code, "insufficient-privilege"),
         o => panic!("{o:?}"),
     }
-    assert_eq!(fake.calls().iter().filter(|c| c.ends_with("mc reset cold")).count(), 1);
+    assert!(
+        !fake.calls().iter().any(|c| c.ends_with("mc reset cold")),
+        "nobody would hear its refusal"
+    );
 }
 
 #[tokio::test]
