@@ -157,6 +157,7 @@ fn expected(n: u32) -> Expected {
             url: format!("https://10.{}.{}.{}", n >> 16 & 255, n >> 8 & 255, n & 255).into(),
             credential: "bmc".into(),
             tls: "ca".into(),
+            ipmi: None,
         },
         host: HostEndpoint {
             address: format!("10.{}.{}.{}", 64 + (n >> 16 & 63), n >> 8 & 255, n & 255).into(),

@@ -134,6 +134,7 @@ async fn pass(count: usize) {
                     url: format!("http://{}:{port}", World::address(n)).into(),
                     credential: "bmc".into(),
                     tls: "off".into(),
+                    ipmi: None,
                 },
                 identity: identity(n),
             })

@@ -16,6 +16,8 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         ("port", &["model", "steps"][..]),
         ("engine", &["model", "steps", "decide", "port"][..]),
         ("bmc", &["model", "port"][..]),
+        ("ipmi", &["model", "port"][..]),
+        ("scan", &["model", "port"][..]),
         ("shell", &["model", "port"][..]),
         ("cluster", &["model", "port"][..]),
         ("boot", &["model", "port"][..]),

@@ -193,7 +193,12 @@ fn expected(id: u32, url: String) -> (MachineId, Arc<Expected>) {
         profile: "p".into(),
         domains: [].into(),
         labels: Default::default(),
-        bmc: BmcEndpoint { url: url.into(), credential: "bmc".into(), tls: "off".into() },
+        bmc: BmcEndpoint {
+            url: url.into(),
+            credential: "bmc".into(),
+            tls: "off".into(),
+            ipmi: None,
+        },
         host: HostEndpoint::default(),
     };
     (MachineId(id), Arc::new(expected))

@@ -74,7 +74,12 @@ fn target(url: &str) -> BmcTarget {
     BmcTarget {
         machine: MachineId(1),
         name: "node-1".into(),
-        endpoint: BmcEndpoint { url: url.into(), credential: "bmc".into(), tls: "off".into() },
+        endpoint: BmcEndpoint {
+            url: url.into(),
+            credential: "bmc".into(),
+            tls: "off".into(),
+            ipmi: None,
+        },
         identity: Identity::default(),
     }
 }

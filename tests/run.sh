@@ -12,7 +12,7 @@ set -euo pipefail
 cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.."
 
 # One line a part: NAME | NEEDS | WHAT
-#   NEEDS  comma-separated: ssh, curl, sqlite, sushy, redfish_tools, or - (see the need_* functions)
+#   NEEDS  comma-separated: ssh, curl, sqlite, sushy, redfish_tools, ipmi, or - (see the need_* functions)
 #   WHAT   integration tests in tests/ by name (tests/NAME.rs or tests/NAME/main.rs),
 #          or one bash function below, as fn:NAME, that runs cargo test itself
 parts='
@@ -24,6 +24,8 @@ crash  | sqlite     | crash
 store  | sqlite     | store fsck backup webhook
 bmc    | sushy      | bmc blackhole vbmc_behaviour
 vbmc   | redfish_tools | vbmc
+ipmi   | ipmi       | ipmi
+scan   | -          | scan
 shell  | ssh,busybox | shell cluster
 boot   | curl       | boot
 config | -          | config
@@ -77,23 +79,29 @@ need_busybox() { apt_need busybox-static busybox; }
 need_curl() { apt_need curl curl; }
 need_sqlite() { apt_need sqlite3 sqlite3; }
 
+# new_venv DIR PACKAGE...: a Python environment outside the checkout, built again when its mark is
+# absent.
+new_venv() {
+    local venv=$1
+    shift
+    [ ! -e "$venv/.ready" ] || return 0
+    rm -rf "$venv"
+    mkdir -p "$cache"
+    apt_need python3 python3
+    # Without ensurepip a venv has no pip; Debian packs it apart.
+    python3 -c 'import ensurepip, venv' 2>/dev/null || apt_install python3-venv
+    python3 -m venv "$venv" >&2
+    "$venv/bin/pip" install --quiet --disable-pip-version-check "$@" >&2
+    touch "$venv/.ready"
+}
+
 # The sushy-tools emulator, a second opinion on Redfish that nobody here wrote. It lives in a
 # virtual environment outside the checkout, and is built again when its mark is absent.
 sushy_version=2.2.0
 sushy_venv=$cache/sushy-tools-$sushy_version
 export FARRIER_SUSHY_EMULATOR=$sushy_venv/bin/sushy-emulator
 need_sushy() {
-    local venv=$sushy_venv
-    if [ ! -e "$venv/.ready" ]; then
-        rm -rf "$venv"
-        mkdir -p "$cache"
-        apt_need python3 python3
-        # Without ensurepip a venv has no pip; Debian packs it apart.
-        python3 -c 'import ensurepip, venv' 2>/dev/null || apt_install python3-venv
-        python3 -m venv "$venv" >&2
-        "$venv/bin/pip" install --quiet --disable-pip-version-check "sushy-tools==$sushy_version" >&2
-        touch "$venv/.ready"
-    fi
+    new_venv "$sushy_venv" "sushy-tools==$sushy_version"
     [ -x "$FARRIER_SUSHY_EMULATOR" ]
 }
 
@@ -102,18 +110,20 @@ need_sushy() {
 redfish_tools_venv=$cache/redfish-tools-1
 export FARRIER_REDFISH_TOOLS=$redfish_tools_venv/bin
 need_redfish_tools() {
-    local venv=$redfish_tools_venv
-    if [ ! -e "$venv/.ready" ]; then
-        rm -rf "$venv"
-        mkdir -p "$cache"
-        apt_need python3 python3
-        python3 -c 'import ensurepip, venv' 2>/dev/null || apt_install python3-venv
-        python3 -m venv "$venv" >&2
-        "$venv/bin/pip" install --quiet --disable-pip-version-check redfish_service_validator==3.1.8 \
-            redfish_utilities==3.5.2 redfishtool==1.1.8 sushy==5.14.0 >&2
-        touch "$venv/.ready"
-    fi
+    new_venv "$redfish_tools_venv" redfish_service_validator==3.1.8 redfish_utilities==3.5.2 \
+        redfishtool==1.1.8 sushy==5.14.0
     [ -x "$FARRIER_REDFISH_TOOLS/rf_service_validator" ]
+}
+
+# ipmitool, OpenIPMI's simulator, and pyghmi's BMC in a virtual environment of its own.
+pyghmi_version=1.6.19
+pyghmi_venv=$cache/pyghmi-$pyghmi_version
+export FARRIER_PYGHMI_PYTHON=$pyghmi_venv/bin/python
+need_ipmi() {
+    apt_need ipmitool ipmitool
+    apt_need openipmi ipmi_sim
+    new_venv "$pyghmi_venv" "pyghmi==$pyghmi_version"
+    [ -x "$FARRIER_PYGHMI_PYTHON" ]
 }
 
 # ---- running ------------------------------------------------------------------------------------

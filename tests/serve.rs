@@ -322,6 +322,7 @@ async fn facts_that_went_over_the_wire_are_the_facts() {
                 url: site.serving.bmc_url(site.seat(n)).into(),
                 credential: format!("password-{n}").into(),
                 tls: "off".into(),
+                ipmi: None,
             },
             identity: identity(u32::try_from(n).unwrap()),
         })

@@ -91,6 +91,7 @@ pub(crate) fn expected(n: u32) -> Expected {
                 .into(),
             credential: "bmc".into(),
             tls: "off".into(),
+            ipmi: None,
         },
         host: HostEndpoint::default(),
     }

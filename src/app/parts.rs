@@ -1,11 +1,13 @@
 //! The edges of a site, built from its configuration.
 
 use super::current::Current;
+use super::fallback::WithFallback;
 use crate::bmc::RedfishBmc;
 use crate::boot::{BootServer, ImageServer, KnownImage};
 use crate::cluster::{Hook, HooksCluster, Place};
 use crate::config::Daemon;
 use crate::config::daemon::{HookLocation, SecretFrom, SecretsKey};
+use crate::ipmi::IpmiBmc;
 use crate::port::{Inbox, Ports, Vault};
 use crate::shell::SshShell;
 use crate::steps::catalog::Catalog;
@@ -128,8 +130,11 @@ pub fn build(
     let boot = BootServer::open(&daemon.state, settings, inbox).map_err(|f| f.to_string())?;
     let images = ImageServer::new(daemon.catalog.clone(), images_dir, known(&loaded.site.catalog));
     let bmc = Arc::new(bmc);
+    // An action has 60 s in all, and Redfish has had its part of them.
+    let over_ipmi = crate::ipmi::Settings { budget_ms: 45_000, ..Default::default() };
+    let ipmi = Arc::new(IpmiBmc::new(vault, over_ipmi));
     let ports = Ports {
-        bmc: bmc.clone(),
+        bmc: Arc::new(WithFallback::new(bmc.clone(), ipmi, super::fallback::Settings::default())),
         shell,
         cluster: Arc::new(cluster),
         boot: Arc::new(boot.clone()),

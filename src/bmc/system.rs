@@ -101,6 +101,7 @@ pub(super) fn facts(v: &Value, wanted: &Identity, macs: &[String], by_tag: bool)
         last_reset: json::text(v, &["LastResetTime"])
             .filter(|t| !t.starts_with("0000") && !t.starts_with("1970")),
         bios_version: json::text(v, &["BiosVersion"]),
+        over_ipmi: false,
     }
 }
 

@@ -66,6 +66,13 @@ pub enum Command {
     Restore(Restore),
     /// Print the unit under which systemd runs the daemon
     SystemdUnit(SystemdUnit),
+    /// Find BMCs
+    Discover {
+        #[command(subcommand)]
+        command: DiscoverCommand,
+    },
+    /// One BMC over IPMI, by ipmitool: what is left when its Redfish is wedged
+    Ipmi(Ipmi),
     /// See webhooks and try one
     Webhook {
         #[command(subcommand)]
@@ -431,4 +438,96 @@ pub struct Events {
     /// End after so many
     #[arg(long, value_name = "COUNT")]
     pub count: Option<u64>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum DiscoverCommand {
+    /// Knock at the addresses of BMC networks, and compare what answers with the inventory
+    ///
+    /// No credential is shown, nothing is changed, and only ranges that are allowed are touched:
+    /// `[discovery] ranges` of the configuration, or --allow where there is none.
+    Scan(Scan),
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct Scan {
+    /// Addresses to knock at, as a subnet or one address [default: all that is allowed]
+    #[arg(long, value_name = "CIDR", num_args = 1..)]
+    pub range: Vec<String>,
+    /// A range that may be scanned, where no configuration says it
+    #[arg(long, value_name = "CIDR", num_args = 1.., conflicts_with = "config")]
+    pub allow: Vec<String>,
+    /// The daemon's configuration: allowed ranges, inventory, credentials
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// What to compare with [default: the inventory of --config]
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    pub inventory: Vec<PathBuf>,
+    /// Log in, once, to each machine that shows its UUID, and compare serial and MAC. The credential
+    /// is FARRIER_BMC_USER and FARRIER_BMC_PASSWORD, or the configuration's
+    #[arg(long)]
+    pub identify: bool,
+    /// Connections begun a second
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub rate: u32,
+    /// Addresses at once
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub at_once: u16,
+    /// Seconds for one connection
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..=60))]
+    pub timeout: u64,
+    #[arg(long, default_value_t = 443, value_name = "PORT")]
+    pub https_port: u16,
+    #[arg(long, default_value_t = 80, value_name = "PORT")]
+    pub http_port: u16,
+    #[arg(long, default_value_t = 623, value_name = "PORT")]
+    pub ipmi_port: u16,
+}
+
+/// The credential is FARRIER_BMC_USER and FARRIER_BMC_PASSWORD.
+#[derive(Debug, Args)]
+pub struct Ipmi {
+    /// Address or name of the BMC, with a port if it is not 623
+    #[arg(value_name = "ADDRESS[:PORT]")]
+    pub address: String,
+    /// The machine's serial number: nothing is written to another one
+    #[arg(long)]
+    pub serial: Option<String>,
+    /// Cipher suite [default: 17, then 3, then what the BMC lists]
+    #[arg(long, value_name = "SUITE")]
+    pub cipher: Option<u8>,
+    #[command(subcommand)]
+    pub command: IpmiCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum IpmiCommand {
+    /// Power, FRU and boot device
+    Status,
+    /// The newest entries of the system event log
+    Log {
+        #[arg(long, default_value_t = 50)]
+        last: usize,
+    },
+    /// Take down the serial console into a new file; nothing is typed
+    Console {
+        #[arg(long, value_name = "FILE")]
+        into: PathBuf,
+        #[arg(long, default_value_t = 60, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+        seconds: u64,
+        #[arg(long, default_value_t = 16, value_name = "MIB")]
+        max_mib: u64,
+    },
+    /// Change the power
+    Power {
+        #[arg(value_parser = ["on", "off", "soft", "restart"])]
+        to: String,
+    },
+    /// Choose the device of the next boot
+    Boot {
+        #[arg(value_parser = ["pxe", "cd", "disk", "none"])]
+        from: String,
+    },
+    /// Restart the BMC; the host goes on
+    ResetBmc,
 }

@@ -52,6 +52,8 @@ pub enum Local {
     Secret(args::Secret),
     /// With the certificates to trust.
     Bmc(bmc::Bmc, Option<PathBuf>),
+    Discover(args::DiscoverCommand),
+    Ipmi(args::Ipmi),
 }
 
 /// Runs a client command on a runtime of its own, or hands the command back.
@@ -93,6 +95,8 @@ fn split(command: Command, global: &Global) -> Result<Local, Box<Command>> {
         Command::Restore(a) => Local::Restore(a),
         Command::Secret(a) => Local::Secret(a),
         Command::Bmc(a) => Local::Bmc(a, global.ca_file.clone()),
+        Command::Discover { command } => Local::Discover(command),
+        Command::Ipmi(a) => Local::Ipmi(a),
         client => return Err(Box::new(client)),
     })
 }

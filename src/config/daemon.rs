@@ -6,7 +6,7 @@ use super::book::{Book, Place};
 use super::diagnostic::Diagnostic;
 use super::names::unique;
 use super::table::{Table, Text};
-use super::url::check_url;
+use super::url::{Subnet, check_url};
 pub use super::webhook::Webhook;
 use crate::model::ActionKind;
 use crate::model::time::Span;
@@ -50,6 +50,8 @@ pub struct Daemon {
     /// Quarantines within `breaker_window` that stop all destructive actions; 0 = off.
     pub breaker_quarantines: u32,
     pub breaker_window: Span,
+    /// Where `farrier discover scan` may knock; nowhere unless said.
+    pub discovery: Vec<Subnet>,
     /// Who is told of what, in file order.
     pub webhooks: Vec<Webhook>,
     pub(super) places: Places,
@@ -238,6 +240,7 @@ fn settings(mut top: Table<'_, '_>, base: &Path) -> Daemon {
         },
         breaker_quarantines: 0,
         breaker_window: Span(3_600_000),
+        discovery: discovery(top.table("discovery")),
         webhooks: super::webhook::read(top.tables("webhook")),
         places,
     };
@@ -257,6 +260,22 @@ fn finish(table: Option<Table<'_, '_>>) {
     if let Some(t) = table {
         t.done();
     }
+}
+
+fn discovery(table: Option<Table<'_, '_>>) -> Vec<Subnet> {
+    let Some(mut t) = table else { return Vec::new() };
+    let mut out = Vec::new();
+    for text in t.texts("ranges") {
+        match text.value.parse() {
+            Ok(range) => out.push(range),
+            Err(why) => {
+                let why: String = why;
+                t.error(text.at, why).hint("these are the BMC networks that a scan may knock at");
+            }
+        }
+    }
+    t.done();
+    out
 }
 
 const LOOPBACK_API: ([u8; 4], u16) = ([127, 0, 0, 1], 7120);

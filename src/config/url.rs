@@ -79,6 +79,12 @@ impl Subnet {
     }
 }
 
+impl std::fmt::Display for Subnet {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.address, self.prefix)
+    }
+}
+
 impl FromStr for Subnet {
     type Err = String;
 

@@ -153,6 +153,8 @@ fn judge(i: &Input<'_>, open: &OpenAction, stall_ms: u64) -> Judgement {
         }
         Action::BmcReset => match i.report.system.seen() {
             None => read(i.report.system.fault()),
+            // IPMI is up before the rest of a BMC is (field notes R20).
+            Some(system) if system.over_ipmi => Still("Redfish to answer again"),
             Some(_)
                 if open.state == OpenState::Applied
                     && i.now.since(seen_at(i, open)) > SETTLE_MS =>

@@ -10,7 +10,8 @@ use crate::model::{Control, Entry, Machine, Stage};
 pub(super) fn seen(i: &Input<'_>) -> Vec<Entry> {
     let m = i.m;
     let system = match i.report.system.seen() {
-        Some(system) if watched(m) => system,
+        // Over IPMI nothing is known of the override.
+        Some(system) if watched(m) && !system.over_ipmi => system,
         _ => return Vec::new(),
     };
     let power = matches!(system.power, Power::On | Power::Off).then_some(system.power);

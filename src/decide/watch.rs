@@ -50,6 +50,9 @@ fn notice(i: &Input<'_>) -> Option<String> {
     if i.m.stage == Stage::Retired && system.power == Power::On {
         found.push("power is on; retired it should be off".to_string());
     }
+    if system.over_ipmi {
+        found.push("its Redfish does not answer; power is read over IPMI".to_string());
+    }
     if let Some(health) = system.health.as_deref()
         && !health.eq_ignore_ascii_case("ok")
     {

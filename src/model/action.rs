@@ -312,7 +312,8 @@ pub struct Baseline {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "outcome")]
 pub enum Outcome {
-    /// The other side took it. `handle`: where the launched work is followed (task path).
+    /// The other side took it. `handle`: where the launched work is followed (task path), or
+    /// `ipmi:…` where it went out over IPMI and nothing is left to follow.
     Applied {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         handle: Option<String>,

@@ -68,6 +68,24 @@ pub struct BmcEndpoint {
     pub credential: Arc<str>,
     /// `ca`, `off`, or `sha256:<hex of the DER certificate>`.
     pub tls: Arc<str>,
+    /// Where it answers IPMI, for what is left when its Redfish does not answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ipmi: Option<Box<IpmiEndpoint>>,
+}
+
+/// Where a BMC answers IPMI 2.0 over RMCP+.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IpmiEndpoint {
+    /// Address or name, without a port.
+    pub address: Text,
+    /// UDP port, usually 623.
+    pub port: u16,
+    /// The cipher suite that this BMC takes; none: 17 is tried, then 3, then what the BMC offers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cipher: Option<u8>,
+    /// Name of its credential; none: the one for Redfish.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credential: Option<Arc<str>>,
 }
 
 /// The operating system's SSH end.

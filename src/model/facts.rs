@@ -122,6 +122,9 @@ pub struct SystemFacts {
     /// `LastResetTime`, as text: only compared for change.
     pub last_reset: Option<String>,
     pub bios_version: Option<String>,
+    /// Redfish did not answer and IPMI did: it tells power and a proven identity, and no more.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub over_ipmi: bool,
 }
 
 /// What is in the box, as the BMC lists it.

@@ -140,7 +140,8 @@ pub fn uuid_eq(a: &str, b: &str) -> bool {
     a == b || swap_uuid(a).as_deref() == Some(b)
 }
 
-fn swap_uuid(u: &str) -> Option<String> {
+/// The first three fields byte-swapped: the other of the two orders in which boards give a UUID.
+pub fn swap_uuid(u: &str) -> Option<String> {
     let h: String = u.chars().filter(|c| *c != '-').collect();
     if h.len() != 32 || !h.is_ascii() {
         return None;

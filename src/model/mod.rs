@@ -22,7 +22,7 @@ pub use action::{
     Action, ActionKind, BootTarget, Expect, HookVerb, JobScript, Outcome, PowerOp, Redo,
 };
 pub use change::{Change, Desired};
-pub use expected::{BmcEndpoint, Domain, DomainKind, Expected, HostEndpoint, Labels};
+pub use expected::{BmcEndpoint, Domain, DomainKind, Expected, HostEndpoint, IpmiEndpoint, Labels};
 pub use facts::{Read, Report};
 pub use fault::{Channel, Fault, FaultClass};
 pub use identity::Identity;

@@ -15,6 +15,7 @@ use crate::model::{Expect, Fault, Outcome};
 use async_trait::async_trait;
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 #[async_trait]
@@ -133,4 +134,38 @@ pub trait BmcNature: Send + Sync {
     async fn controllers(&self, bmc: &BmcTarget) -> Result<Vec<Controller>, Fault>;
     /// What this BMC does otherwise than the standard.
     async fn quirks(&self, bmc: &BmcTarget) -> Result<Arc<Quirks>, Fault>;
+}
+
+/// How much of a console is taken down.
+#[derive(Clone, Debug)]
+pub struct CaptureOrder {
+    /// Made anew, readable by its owner alone; one that is there is not written over.
+    pub into: PathBuf,
+    pub for_ms: u64,
+    pub max_bytes: u64,
+}
+
+/// Why a capture ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CaptureEnd {
+    /// Its time was over.
+    Time,
+    /// It was as long as it may be.
+    Size,
+    /// The BMC ended it: another console was opened, or the BMC restarted.
+    Closed,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Captured {
+    pub bytes: u64,
+    pub end: CaptureEnd,
+}
+
+/// The host's serial console as the BMC shows it.
+#[async_trait]
+pub trait BmcConsole: Send + Sync {
+    /// Takes the console away from whoever has it, and writes what it says to a file. Nothing is
+    /// typed. Passwords of the BMC are taken out of what is written.
+    async fn capture(&self, bmc: &BmcTarget, order: &CaptureOrder) -> Result<Captured, Fault>;
 }

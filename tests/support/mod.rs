@@ -313,6 +313,7 @@ fn expected(id: u32, name: &str) -> Arc<Expected> {
             url: format!("https://root:{PLANTED}@10.0.0.{}", id % 250).into(),
             credential: "bmc-admin".into(),
             tls: "off".into(),
+            ipmi: None,
         },
         host: HostEndpoint {
             address: format!("10.1.0.{}", id % 250).into(),

@@ -6,10 +6,13 @@ use crate::config::names::dangling;
 use crate::config::table::{Table, Text};
 use crate::config::url::check_url;
 use crate::model::identity::{clean_mac, clean_serial, clean_uuid};
-use crate::model::{BmcEndpoint, Domain, DomainKind, Expected, HostEndpoint, Identity};
+use crate::model::{
+    BmcEndpoint, Domain, DomainKind, Expected, HostEndpoint, Identity, IpmiEndpoint,
+};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use toml::de::DeValue;
 
 /// Machines as read, until racks and pools of all files are known.
 #[derive(Default)]
@@ -46,6 +49,7 @@ struct Places {
     bmc: Place,
     url: Place,
     credential: Place,
+    ipmi_credential: Place,
 }
 
 /// `[defaults]` of a file.
@@ -169,7 +173,8 @@ impl Machines {
         } else if t.lacks("bmc") {
             t.missing("bmc");
         }
-        let (bmc, wants_credential, wants_tls) = draft_bmc;
+        let (mut bmc, wants_credential, wants_tls) = draft_bmc;
+        bmc.ipmi = ipmi(t, &mut at).map(Box::new);
         let host = host(t, &name);
         let expected = Expected {
             name,
@@ -218,6 +223,10 @@ impl Machines {
             if !credential.is_empty() && !inv.credentials.contains_key(credential) {
                 inv.credentials.insert(credential.into(), at.credential);
             }
+            let own = expected.bmc.ipmi.as_ref().and_then(|i| i.credential.as_ref());
+            if let Some(name) = own.filter(|n| !inv.credentials.contains_key(&***n)) {
+                inv.credentials.insert(name.clone(), at.ipmi_credential);
+            }
             inv.machines.push(Arc::new(expected));
         }
         let machines = |n: usize| format!("{n} machine{}", if n == 1 { "" } else { "s" });
@@ -254,6 +263,51 @@ fn bmc(mut t: Table<'_, '_>, at: &mut Places) -> (BmcEndpoint, bool, bool) {
     t.done();
     (out, wants.0, wants.1)
 }
+
+/// `ipmi = "address[:port]"`, or `[machine.ipmi]` with more to say.
+fn ipmi(t: &mut Table<'_, '_>, at: &mut Places) -> Option<IpmiEndpoint> {
+    let value = t.take("ipmi")?;
+    if let DeValue::String(_) = value.get_ref() {
+        let text = t.as_text("ipmi", value)?;
+        return ipmi_address(t, text);
+    }
+    let mut t = t.as_table("ipmi", value)?;
+    let address = t.need_text("address").and_then(|text| ipmi_address(&t, text));
+    let port = t.integer("port", 1..65_536).and_then(|n| u16::try_from(n).ok());
+    let cipher = t.integer("cipher", 1..18).and_then(|n| u8::try_from(n).ok());
+    let credential = t.text("credential").map(|name| {
+        at.ipmi_credential = name.at;
+        Arc::from(name.value)
+    });
+    t.done();
+    let address = address?;
+    Some(IpmiEndpoint { port: port.unwrap_or(address.port), cipher, credential, ..address })
+}
+
+/// An address or name, with or without a port.
+fn ipmi_address(t: &Table<'_, '_>, text: Text<'_>) -> Option<IpmiEndpoint> {
+    let (host, port) = match text.value.parse::<std::net::SocketAddr>() {
+        Ok(both) => (both.ip().to_string(), Some(both.port())),
+        Err(_) => match text.value.rsplit_once(':') {
+            Some((host, port)) if !host.contains(':') => (host.to_string(), port.parse().ok()),
+            _ => (text.value.trim_matches(['[', ']']).to_string(), Some(IPMI_PORT)),
+        },
+    };
+    let named = !host.is_empty()
+        && !host.starts_with('-')
+        && host.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':'));
+    match port.filter(|p| *p > 0 && named) {
+        Some(port) => Some(IpmiEndpoint { address: host.into(), port, ..IpmiEndpoint::default() }),
+        None => {
+            t.error(text.at, format!("`{}` is not an IPMI address", text.value))
+                .hint("write `10.0.0.5`, or `10.0.0.5:623` for another port");
+            None
+        }
+    }
+}
+
+/// RMCP's primary port (IPMI 2.0, 13.1.2).
+const IPMI_PORT: u16 = 623;
 
 /// One warning for all, at the first place: there may be thousands.
 fn count(slot: &mut Option<(Place, usize)>, at: Place) {
@@ -450,4 +504,55 @@ fn either_order(uuid: &str) -> Option<u128> {
         u128::from_be_bytes(all)
     };
     Some(swap([a, b, c, d, e, f, g, h]).min(swap([d, c, b, a, f, e, h, g])))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::parse;
+    use crate::config::Source;
+
+    fn read(line: &str) -> Result<Option<(String, u16, Option<u8>, Option<String>)>, String> {
+        let text = format!(
+            "schema = 1\n[[site]]\nname = \"s\"\n[[rack]]\nname = \"r\"\nsite = \"s\"\n\
+             [[profile]]\nname = \"p\"\nworkflow = \"w\"\n[[pool]]\nname = \"p\"\nprofile = \"p\"\n\
+             [[machine]]\nname = \"n1\"\nrack = \"r\"\npool = \"p\"\nserial = \"S1\"\n{line}\n\
+             bmc = {{ url = \"https://10.0.0.1\", credential = \"bmc\" }}\n"
+        );
+        let (inventory, found) = parse(&[Source::new("i.toml", text)]);
+        match found.iter().find(|d| d.is_error()) {
+            Some(error) => Err(error.message.clone()),
+            None => Ok(inventory.machines[0].bmc.ipmi.as_ref().map(|i| {
+                let credential = i.credential.as_ref().map(ToString::to_string);
+                (i.address.to_string(), i.port, i.cipher, credential)
+            })),
+        }
+    }
+
+    #[test]
+    fn ipmi_is_an_address_or_a_table() {
+        let short = |line: &str| read(line).unwrap().map(|(address, port, ..)| (address, port));
+        assert_eq!(read(""), Ok(None));
+        assert_eq!(short("ipmi = \"10.0.0.5\""), Some(("10.0.0.5".into(), 623)));
+        assert_eq!(short("ipmi = \"10.0.0.5:6230\""), Some(("10.0.0.5".into(), 6230)));
+        assert_eq!(short("ipmi = \"[fd00::5]:623\""), Some(("fd00::5".into(), 623)));
+        assert_eq!(short("ipmi = \"fd00::5\""), Some(("fd00::5".into(), 623)));
+        assert_eq!(short("ipmi = \"bmc-1.example\""), Some(("bmc-1.example".into(), 623)));
+        assert_eq!(
+            read("ipmi = { address = \"10.0.0.5\", port = 624, cipher = 3, credential = \"old\" }"),
+            Ok(Some(("10.0.0.5".into(), 624, Some(3), Some("old".into()))))
+        );
+        for bad in [
+            "ipmi = \"-H\"",
+            "ipmi = \"10.0.0.5:0\"",
+            "ipmi = \"10.0.0.5:x\"",
+            "ipmi = \"a b\"",
+            "ipmi = \"http://10.0.0.5\"",
+            "ipmi = 623",
+            "ipmi = { port = 623 }",
+            "ipmi = { address = \"10.0.0.5\", cipher = 99 }",
+            "ipmi = { address = \"10.0.0.5\", password = \"x\" }",
+        ] {
+            assert!(read(bad).is_err(), "{bad}");
+        }
+    }
 }

@@ -110,6 +110,7 @@ impl VirtualMachine {
             boot_enabled: Some(self.boot.mode_word().into()),
             last_reset: Some(self.last_reset.0.to_string()),
             bios_version: self.firmware.first().map(|s| self.spell(&s.version)),
+            over_ipmi: false,
         }
     }
 
