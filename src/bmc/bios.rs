@@ -4,7 +4,7 @@
 
 use super::conn::Bmc;
 use super::guard::{self, Stop};
-use super::{fault, json, system, task, write};
+use super::{fault, json, patch, system, task};
 use crate::model::action::Expect;
 use crate::model::hardware::BiosFacts;
 use crate::model::{Fault, FaultClass, Outcome};
@@ -61,7 +61,7 @@ pub(super) async fn set(
         Some(path) => path,
         None => return Err(fault::unsupported("no-bios", "no place for BIOS settings").into()),
     };
-    let read = write::read(bmc, &path).await?;
+    let read = patch::read(bmc, &path).await?;
     let before = facts(&now, Some(&read.document));
     if let Some(fault) = wrong(&before, wanted) {
         return Ok(Outcome::Failed { fault });
@@ -83,7 +83,7 @@ pub(super) async fn set(
     }
     let mut handle = None;
     for (n, body) in bodies.iter().enumerate() {
-        match write::patch(bmc, &read, body).await? {
+        match patch::patch(bmc, &read, body).await? {
             Ok(answer) => {
                 handle = (answer.status == 202 || answer.location.is_some())
                     .then(|| task::handle(bmc, &answer))

@@ -7,7 +7,7 @@
 
 use super::conn::Bmc;
 use super::guard::{self, Action, Stop};
-use super::{around, discover, fault, json, system, write};
+use super::{around, discover, fault, json, patch, system};
 use crate::model::action::Expect;
 use crate::model::hardware::MediaSlot;
 use crate::model::{Fault, FaultClass, Outcome};
@@ -226,7 +226,7 @@ async fn by_action(
         let mut tries = 0;
         let outcome = loop {
             tries += 1;
-            match write::post(bmc, &action.target, &body(form, order, url)).await? {
+            match guard::post(bmc, &action.target, &body(form, order, url)).await? {
                 Ok(_) => return Ok(Ok(())),
                 Err(Outcome::Unknown { fault }) if !fault.is_no_answer() => {
                     // A 5xx: the drive tells whether it has taken hold all the same.
@@ -271,8 +271,8 @@ async fn by_patch(
 ) -> Result<Result<(), Outcome>, Stop> {
     let mut first: Option<Outcome> = None;
     for form in PATCH_FORMS {
-        let read = write::read(bmc, &slot.facts.uri).await?;
-        match write::patch(bmc, &read, &body(form, order, url)).await? {
+        let read = patch::read(bmc, &slot.facts.uri).await?;
+        match patch::patch(bmc, &read, &body(form, order, url)).await? {
             Ok(_) => return Ok(Ok(())),
             Err(outcome) => match &outcome {
                 Outcome::Failed { fault } if is_about_the_form(fault) => {
@@ -332,7 +332,7 @@ pub(super) async fn eject(bmc: &Bmc<'_>, expect: &Expect) -> Result<Outcome, Sto
 async fn empty(bmc: &Bmc<'_>, slot: &Slot) -> Result<Result<(), Outcome>, Stop> {
     let sent = if let Some(action) = Action::find(bmc, &slot.document, EJECT).await? {
         // `{}`: HPE wants a body.
-        write::post(bmc, &action.target, &json!({})).await?
+        guard::post(bmc, &action.target, &json!({})).await?
     } else if slot.has(INSERT) {
         if slot.is_empty() {
             return Ok(Ok(()));
@@ -340,10 +340,10 @@ async fn empty(bmc: &Bmc<'_>, slot: &Slot) -> Result<Result<(), Outcome>, Stop> 
         let f = fault::unsupported("no-eject", format!("{} has no EjectMedia", slot.facts.id));
         return Ok(Err(Outcome::Failed { fault: f }));
     } else {
-        let read = write::read(bmc, &slot.facts.uri).await?;
-        match write::patch(bmc, &read, &json!({"Image": null, "Inserted": false})).await? {
+        let read = patch::read(bmc, &slot.facts.uri).await?;
+        match patch::patch(bmc, &read, &json!({"Image": null, "Inserted": false})).await? {
             Err(Outcome::Failed { fault }) if fault.code == "rejected" => {
-                write::patch(bmc, &read, &json!({"Image": null})).await?
+                patch::patch(bmc, &read, &json!({"Image": null})).await?
             }
             sent => sent,
         }

@@ -23,6 +23,7 @@ mod inventory;
 mod json;
 mod log;
 mod media;
+mod patch;
 mod power;
 mod secure_boot;
 mod sensors;
@@ -33,7 +34,6 @@ mod tls;
 mod trace;
 mod update;
 mod volumes;
-mod write;
 
 pub use trace::{Asked, Trace};
 

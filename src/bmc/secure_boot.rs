@@ -2,7 +2,7 @@
 
 use super::conn::Bmc;
 use super::guard::{self, Stop};
-use super::{fault, json, system, write};
+use super::{fault, json, patch, system};
 use crate::model::action::Expect;
 use crate::model::hardware::SecureBootFacts;
 use crate::model::{Fault, FaultClass, Outcome};
@@ -35,7 +35,7 @@ pub(super) async fn set(bmc: &Bmc<'_>, expect: &Expect, on: bool) -> Result<Outc
     let _one = bmc.conn.write().await;
     let (_, system) = guard::check(bmc, expect).await?;
     let path = link(&system)?;
-    let read = write::read(bmc, &path).await?;
+    let read = patch::read(bmc, &path).await?;
     let now = facts(&read.document);
     if now.enabled == Some(on) {
         return Ok(Outcome::Applied { handle: None });
@@ -47,7 +47,7 @@ pub(super) async fn set(bmc: &Bmc<'_>, expect: &Expect, on: bool) -> Result<Outc
         );
         return Ok(Outcome::Failed { fault: f.hint("reset the keys to their defaults first") });
     }
-    if let Err(outcome) = write::patch(bmc, &read, &json!({ "SecureBootEnable": on })).await? {
+    if let Err(outcome) = patch::patch(bmc, &read, &json!({ "SecureBootEnable": on })).await? {
         return Ok(outcome);
     }
     if facts(&bmc.get(&path).await?).enabled == Some(on) {

@@ -3,7 +3,7 @@
 
 use super::conn::Bmc;
 use super::guard::{self, Stop};
-use super::{around, fault, json, system, task, write};
+use super::{around, fault, json, system, task};
 use crate::model::action::Expect;
 use crate::model::hardware::Volume;
 use crate::model::identity::clean_serial;
@@ -107,7 +107,7 @@ pub(super) async fn create(
     }
     let mut first = None;
     for body in bodies(&storage.collection, order, &drives) {
-        match write::post(bmc, &storage.list, &body).await? {
+        match guard::post(bmc, &storage.list, &body).await? {
             Ok(answer) if answer.status == 202 => {
                 return Ok(Outcome::Applied { handle: task::handle(bmc, &answer) });
             }

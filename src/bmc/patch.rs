@@ -1,22 +1,13 @@
-//! The two ways to write: an action's POST, and a PATCH in the BMC's own ETag dialect (field notes
-//! R12): GET, then If-Match with what the header gave, then the other spellings.
+//! PATCH in the BMC's own ETag dialect (field notes R12): GET, then If-Match with what the header
+//! gave, then the other spellings.
 
 use super::conn::Bmc;
-use super::guard::{self, Stop};
+use super::guard::Stop;
 use super::http::{Answer, NoAnswer};
 use super::{fault, json};
 use crate::model::{Fault, Outcome};
 use reqwest::Method;
 use serde_json::Value;
-
-/// Posts once (see [`guard::post`]).
-pub(super) async fn post(
-    bmc: &Bmc<'_>,
-    target: &str,
-    body: &Value,
-) -> Result<Result<Answer, Outcome>, Stop> {
-    guard::post(bmc, target, body).await
-}
 
 /// A resource as it was read, with what may be said in If-Match for it.
 #[derive(Debug)]
