@@ -200,12 +200,7 @@ async fn post(
     }
 }
 
-fn delete(
-    world: &World,
-    seat: &Seat,
-    caller: &Caller,
-    path: &[&str],
-) -> Result<Response, Refusal> {
+fn delete(world: &World, seat: &Seat, caller: &Caller, path: &[&str]) -> Result<Response, Refusal> {
     let now = world.now();
     match path {
         ["SessionService", "Sessions", id] => seat.with(now, |b| {
