@@ -217,6 +217,14 @@ async fn accounts_have_roles_length_rules_and_a_lockout() {
     assert_eq!(status(own, "reader", "reads-only", password.clone()).await, 200);
     let others = "AccountService/Accounts/1";
     assert_eq!(status(others, "reader", "reads-still", password).await, 403);
+    // Nor does it end other people's sessions.
+    let sessions = at("SessionService/Sessions");
+    let login = json!({"UserName": USER, "Password": PASSWORD});
+    let (_, headers, _) = site.call(1, Method::POST, &sessions, Some(login)).await;
+    let session = headers["location"].to_str().unwrap().to_string();
+    let end = as_user(Method::DELETE, session.clone(), "reader", "reads-still", Value::Null);
+    assert_eq!(end.await.unwrap().status(), 403);
+    assert_eq!(site.call(1, Method::DELETE, &session, None).await.0, 204);
     // A password that must be changed opens one door only.
     let must = json!({"PasswordChangeRequired": true});
     assert_eq!(status(own, USER, PASSWORD, must).await, 200);

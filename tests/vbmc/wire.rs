@@ -169,7 +169,7 @@ async fn write(site: &Site, images: &Images, rng: &mut Rng) {
             let body = json!({"Boot": {"BootSourceOverrideTarget": target}});
             (Method::PATCH, "Systems/1".into(), body)
         }
-        _ if rng.chance(300_000) => {
+        _ if rng.chance(200_000) => {
             (Method::POST, "Managers/1/Actions/Manager.Reset".into(), json!({}))
         }
         _ => {
@@ -179,7 +179,15 @@ async fn write(site: &Site, images: &Images, rng: &mut Rng) {
             return;
         }
     };
-    drop(call(site, method, &path, body).await);
+    let answer = call(site, method, &path, body).await;
+    // A volume is worth a look once it is there.
+    if path.ends_with("Volumes") && answer.is_some_and(|(status, _)| status == 202) {
+        let made = || {
+            let now = site.now();
+            site.look(1, |b| b.vm.board.volumes(now).count() == b.vm.board.volumes.len())
+        };
+        site.until("the volume is made", made).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -188,9 +196,10 @@ async fn what_the_wire_says_is_how_the_board_stands() {
     let images = images().await;
     let mut rng = Rng::new(23);
     let (mut compared, mut inserted, mut volumes, mut pending) = (0, 0, 0, 0);
-    for _ in 0..220 {
+    for _ in 0..150 {
         write(&site, &images, &mut rng).await;
-        for _ in 0..3 {
+        site.until("the BMC answers", || site.look(1, |b| b.vm.bmc_up)).await;
+        for _ in 0..6 {
             let (up, before) = stands(&site);
             let wire = heard(&site).await;
             let (still_up, after) = stands(&site);

@@ -46,7 +46,7 @@ pub(super) async fn write(
             Ok(show(StatusCode::OK, &after.ok_or_else(missing)?))
         }
         Method::POST => post(world, seat, path, body).await,
-        Method::DELETE => delete(world, seat, path),
+        Method::DELETE => delete(world, seat, caller, path),
         _ => Err(not_so(world, seat, path)),
     }
 }
@@ -200,19 +200,18 @@ async fn post(
     }
 }
 
-fn delete(world: &World, seat: &Seat, path: &[&str]) -> Result<Response, Refusal> {
+fn delete(world: &World, seat: &Seat, caller: &Caller, path: &[&str]) -> Result<Response, Refusal> {
     let now = world.now();
     match path {
-        ["SessionService", "Sessions", id] => {
-            let found = seat.with(now, |b| {
-                let before = b.sessions.len();
-                b.sessions.retain(|_, s| s.id != *id);
-                b.sessions.len() != before
-            });
-            if !found {
-                return Err(missing());
+        ["SessionService", "Sessions", id] => seat.with(now, |b| {
+            let owner = b.sessions.values().find(|s| s.id == *id).map(|s| s.user.clone());
+            let owner = owner.ok_or_else(missing)?;
+            if caller.role != Role::Administrator && owner != caller.user {
+                return Err(refusal(StatusCode::FORBIDDEN, "InsufficientPrivilege", &[]));
             }
-        }
+            b.sessions.retain(|_, s| s.id != *id);
+            Ok(())
+        })?,
         ["AccountService", "Accounts", id] => {
             seat.with(now, |b| accounts::delete(b, id))?;
             accounts::changed(world, seat);
