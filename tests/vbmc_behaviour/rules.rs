@@ -34,7 +34,7 @@ fn effects() -> Vec<(Value, bool)> {
 }
 
 /// What came of an order with one fault on its way, given again only where it surely was not done.
-async fn ends_well(what: &str, outcome: Outcome, applied: bool, happened: usize) -> bool {
+fn ends_well(what: &str, outcome: Outcome, applied: bool, happened: usize) -> bool {
     assert!(happened <= 1, "{what}: done {happened} times");
     match outcome {
         // Nothing may be called done that was not.
@@ -67,7 +67,7 @@ async fn under_every_fault_an_order_is_carried_out_once_at_most() {
             let outcome = edge.power(&bmc, &expect, PowerOp::On).await;
             let ons = || site.truth(n, |e| e.what == What::PowerOn);
             // A BMC may still be at it when the caller has given up.
-            if !ends_well(&what, outcome, *applied, ons()).await {
+            if !ends_well(&what, outcome, *applied, ons()) {
                 order(&what, || edge.power(&bmc, &expect, PowerOp::On)).await;
             }
             until(&what, || async {
@@ -86,7 +86,7 @@ async fn under_every_fault_an_order_is_carried_out_once_at_most() {
             };
             let with = Expect { from_version: Some("7.10".into()), ..expect.clone() };
             let outcome = edge.update(&bmc, &with, &update).await;
-            if !ends_well(&what, outcome, *applied, site.flashes(n)).await {
+            if !ends_well(&what, outcome, *applied, site.flashes(n)) {
                 order(&what, || edge.update(&bmc, &with, &update)).await;
             }
             until(&what, || async {

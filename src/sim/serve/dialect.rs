@@ -241,7 +241,8 @@ impl Talk<'_> {
             }
             [_, _, id] => match ids.iter().find(|n| *id == format!("{prefix}{n}")) {
                 Some(n) => {
-                    let (_, task) = self.clean(&[&list[..], &[n.clone()]].concat()).await?;
+                    let (_, task) =
+                        self.clean(&[&list[..], std::slice::from_ref(n)].concat()).await?;
                     Some(task::job(self.profile, n, &task))
                 }
                 None => None,
@@ -365,7 +366,7 @@ impl Talk<'_> {
         let names: Vec<&str> = path.iter().map(String::as_str).collect();
         match names.as_slice() {
             [] if self.has_jobs() => {
-                v["JobService"] = json!({"@odata.id": "/redfish/v1/JobService"})
+                v["JobService"] = json!({"@odata.id": "/redfish/v1/JobService"});
             }
             ["TaskService", "Tasks"] => self.hide_gone(path, v).await,
             ["TaskService", "Tasks", id] => {
@@ -396,7 +397,7 @@ impl Talk<'_> {
     async fn hide_gone(&self, path: &[String], list: &mut Value) {
         let mut gone = Vec::new();
         for id in ids(list) {
-            let own = [path, &[id.clone()]].concat();
+            let own = [path, std::slice::from_ref(&id)].concat();
             if task::mode(self.seat, self.world.seed, &id) == TaskMode::GoneWhenDone
                 && let Ok((_, mut shown)) = self.ask(&own).await
                 && let task::Told::Gone =

@@ -499,7 +499,8 @@ mod tests {
             (json!({"effect": "drop", "machine": 7}), "`machine`"),
             (json!({"effect": "drop", "applied": "yes"}), "`applied`"),
         ] {
-            assert!(said(rule.clone()).starts_with(at), "{rule}: {}", said(rule));
+            let text = said(rule.clone());
+            assert!(text.starts_with(at), "{rule}: {text}");
         }
     }
 
