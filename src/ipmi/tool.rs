@@ -176,8 +176,14 @@ impl Bmc<'_> {
                     return self.as_operator(&what, *suite, &credential, words).await;
                 }
                 Err((said, trouble)) => {
-                    if said == Said::BadCredentials {
-                        self.line.known().refused.push_back((Instant::now(), mark));
+                    let mut known = self.line.known();
+                    match said {
+                        Said::BadCredentials => known.refused.push_back((Instant::now(), mark)),
+                        // The session was opened, so the suite is right.
+                        Said::Unsupported | Said::NotNow | Said::Rejected => {
+                            known.suite = Some(*suite);
+                        }
+                        _ => {}
                     }
                     return Err(trouble);
                 }
