@@ -20,7 +20,7 @@ class B(Bmc):
     def say(self, *what): print(*what, flush=True)
     def get_boot_device(self): return self.b
     def set_boot_device(self, d): self.b = d; self.say('boot', d)
-    def cold_reset(self): self.say('cold_reset')
+    def cold_reset(self): self.say('cold_reset'); return 0
     def get_power_state(self): return self.p
     def power_off(self): self.p = 'off'; self.say('off')
     def power_on(self): self.p = 'on'; self.say('on')
