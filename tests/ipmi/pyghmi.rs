@@ -69,6 +69,8 @@ async fn pyghmi() {
     let flags = edge.boot_flags(&bmc).await.unwrap();
     assert_eq!((flags.valid, flags.device), (true, farrier::ipmi::BootFlags::PXE), "{flags:?}");
     assert_eq!(edge.reset_bmc(&bmc, &nobody).await, APPLIED);
+    // ipmitool waits for no answer to a cold reset.
+    until("the reset to be noted", async || said(), |s| s.contains("cold_reset")).await;
     let words = said();
     for word in ["on", "reset", "soft", "boot network", "cold_reset"] {
         assert_eq!(words.lines().filter(|l| *l == word).count(), 1, "{word}: {words}");
