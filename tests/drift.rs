@@ -170,3 +170,22 @@ fn during_a_run_and_on_unmanaged_machines_nothing_is_marked() {
     fold::apply(&mut n1.m, &began, n1.now).expect("it fits");
     assert_eq!(n1.m.observed, observed::Observed::default(), "a run's own changes are Farrier's");
 }
+
+#[test]
+fn over_ipmi_nothing_is_known_of_override_and_firmware() {
+    let mut n1 = Rest::new();
+    n1.system(Power::On, Some("Hdd"), "Continuous");
+    n1.look();
+    let over_ipmi = SystemFacts {
+        identity: Identity::new(None, Some(UUID), None),
+        power: Power::On,
+        over_ipmi: true,
+        ..SystemFacts::default()
+    };
+    n1.report.system = Read::Seen(over_ipmi);
+    assert!(n1.look().is_empty(), "no word of the override is no change of it");
+    assert!(n1.m.notice.as_deref().is_some_and(|n| n.contains("Redfish does not answer")));
+    n1.system(Power::On, Some("Hdd"), "Continuous");
+    assert!(n1.look().is_empty());
+    assert!(n1.m.notice.as_deref().is_none_or(|n| !n.contains("Redfish")));
+}

@@ -408,8 +408,7 @@ async fn a_scan_keeps_its_pace() {
         at_once: 64,
         timeout_ms: 2_000,
     };
-    let range: Range = "127.0.0.1/32".parse().unwrap();
-    let addresses = range.addresses().cycle().take(6);
+    let addresses = std::iter::repeat_n(IpAddr::from([127, 0, 0, 1]), 6);
     let since = Instant::now();
     let found = scan::scan(addresses, &settings, || {}).await.unwrap();
     // Two connections and a datagram pair for each of six addresses, ten a second: the last begins

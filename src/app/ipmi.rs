@@ -176,7 +176,7 @@ async fn status(edge: &IpmiBmc, bmc: &BmcTarget, json: bool) -> Result<(), Fault
     let text = |t: &Option<String>| t.clone().unwrap_or_else(|| "not known".into());
     println!("machine  {} {}", text(&fru.product_manufacturer), text(&fru.product_name));
     println!("serial   {} (board {})", text(&fru.product_serial), text(&fru.board_serial));
-    if let Some(f) = flags.filter(|f| f.valid) {
+    if let Some(f) = flags.filter(|f| f.valid && f.device != 0) {
         let mode = if f.efi { "UEFI" } else { "legacy" };
         let often = if f.persistent { "every boot" } else { "next boot" };
         println!("boot     device {} ({often}, {mode})", f.device);

@@ -54,6 +54,7 @@ const SAYINGS: &[(&str, Said)] = &[
     ("invalid command", Said::Unsupported),
     ("illegal command", Said::Unsupported),
     ("not supported in present state", Said::NotNow),
+    ("already de-activated", Said::NotNow),
     ("invalid data field", Said::Rejected),
     ("parameter out of range", Said::Rejected),
     ("parameter not supported", Said::Rejected),

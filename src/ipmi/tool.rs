@@ -59,6 +59,14 @@ enum Level {
     Operator,
 }
 
+/// How much ipmitool says beside the result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Tone {
+    /// Only then does it say that a password is wrong, and not just that there is no session.
+    Verbose,
+    Quiet,
+}
+
 impl Line {
     pub(super) fn new(endpoint: IpmiEndpoint) -> Self {
         Self { endpoint, gate: tokio::sync::Mutex::default(), known: Mutex::default() }
@@ -153,6 +161,17 @@ impl Bmc<'_> {
     /// Runs one command. Other cipher suites, and a lower privilege level, are tried only after an
     /// answer that says that no session was opened: then nothing was done.
     pub(super) async fn run(&self, words: &[&str]) -> Result<String, Trouble> {
+        self.say(words, Tone::Verbose).await
+    }
+
+    /// Without `-v`, which turns some lists into something else. A refused password reads like
+    /// silence then, so a run that says more comes first.
+    pub(super) async fn run_quietly(&self, words: &[&str]) -> Result<String, Trouble> {
+        self.run(&["chassis", "power", "status"]).await?;
+        self.say(words, Tone::Quiet).await
+    }
+
+    async fn say(&self, words: &[&str], tone: Tone) -> Result<String, Trouble> {
         let credential = self.credential().await.map_err(Trouble::NotDone)?;
         let mark = mark(&credential);
         let pause = Duration::from_millis(self.edge.settings.login_pause_ms);
@@ -166,18 +185,24 @@ impl Bmc<'_> {
         let mut last = None;
         let suites = self.line.suites();
         for suite in &suites {
-            match self.once(&what, *suite, level, &credential, words).await {
+            match self.once(&what, (*suite, level, tone), &credential, words).await {
                 Ok(out) => {
                     self.line.known().suite = Some(*suite);
                     return Ok(out);
                 }
                 Err((Said::NoCipher, trouble)) => last = Some(trouble),
                 Err((Said::Privilege, _)) if level == Level::Administrator => {
-                    return self.as_operator(&what, *suite, &credential, words).await;
+                    return self.as_operator(&what, (*suite, tone), &credential, words).await;
                 }
                 Err((said, trouble)) => {
-                    if said == Said::BadCredentials {
-                        self.line.known().refused.push_back((Instant::now(), mark));
+                    let mut known = self.line.known();
+                    match said {
+                        Said::BadCredentials => known.refused.push_back((Instant::now(), mark)),
+                        // The session was opened, so the suite is right.
+                        Said::Unsupported | Said::NotNow | Said::Rejected => {
+                            known.suite = Some(*suite);
+                        }
+                        _ => {}
                     }
                     return Err(trouble);
                 }
@@ -193,11 +218,11 @@ impl Bmc<'_> {
     async fn as_operator(
         &self,
         what: &str,
-        suite: Suite,
+        (suite, tone): (Suite, Tone),
         credential: &Credential,
         words: &[&str],
     ) -> Result<String, Trouble> {
-        match self.once(what, suite, Level::Operator, credential, words).await {
+        match self.once(what, (suite, Level::Operator, tone), credential, words).await {
             Ok(out) => {
                 let mut known = self.line.known();
                 (known.suite, known.level) = (Some(suite), Level::Operator);
@@ -226,8 +251,7 @@ impl Bmc<'_> {
     async fn once(
         &self,
         what: &str,
-        suite: Suite,
-        level: Level,
+        (suite, level, tone): (Suite, Level, Tone),
         credential: &Credential,
         words: &[&str],
     ) -> Result<String, (Said, Trouble)> {
@@ -244,7 +268,7 @@ impl Bmc<'_> {
             let f = Fault::no_answer(Channel::Bmc, format!("{what}: no time was left for it"));
             return Err((Said::Silent, Trouble::NotDone(f)));
         }
-        let mut command = self.command(suite, level, credential);
+        let mut command = self.command(suite, level, tone, credential);
         command.args(words).stdin(Stdio::null());
         let (child, mut group) = spawn(command, &settings.program)
             .await
@@ -271,7 +295,7 @@ impl Bmc<'_> {
     }
 
     /// Program, session and suite; the command's own words follow.
-    fn command(&self, suite: Suite, level: Level, credential: &Credential) -> Command {
+    fn command(&self, suite: Suite, level: Level, tone: Tone, credential: &Credential) -> Command {
         let settings = &self.edge.settings;
         let endpoint = &self.line.endpoint;
         let mut command = Command::new(&settings.program);
@@ -281,15 +305,16 @@ impl Bmc<'_> {
             .env("LC_ALL", "C")
             .env("TZ", "UTC")
             .env("IPMI_PASSWORD", credential.password.expose())
-            // Verbose: only then does it say that a password is wrong, and not just that there is
-            // no session.
-            .args(["-v", "-I", "lanplus", "-E", "-H", &endpoint.address])
+            .args(["-I", "lanplus", "-E", "-H", &endpoint.address])
             .args(["-p", &endpoint.port.to_string(), "-U", &credential.user])
             .args(["-N", &settings.resend_s.to_string(), "-R", &settings.resends.to_string()])
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .process_group(0)
             .kill_on_drop(true);
+        if tone == Tone::Verbose {
+            command.arg("-v");
+        }
         if let Suite::Id(id) = suite {
             command.args(["-C", &id.to_string()]);
         }
@@ -306,7 +331,7 @@ impl Bmc<'_> {
             let known = self.line.known();
             (known.suite.unwrap_or(Suite::Listed), known.level)
         };
-        Ok((self.command(suite, level, &credential), credential.password))
+        Ok((self.command(suite, level, Tone::Verbose, &credential), credential.password))
     }
 
     fn failed(&self, what: &str, suite: Suite, ended: &Ended, secret: &str) -> (Said, Trouble) {

@@ -87,7 +87,7 @@ pub(super) async fn ask(client: &Client, scheme: &str, address: IpAddr, port: u1
     if !status.is_success() {
         return Heard::Other(format!("answers {} for its service root", status.as_u16()));
     }
-    match body(response).await.as_ref().and_then(|v| service_root(v)) {
+    match body(response).await.as_ref().and_then(service_root) {
         Some(root) => Heard::Redfish(Redfish { url, certificate, ..root }),
         None => Heard::Other("a web server without Redfish".into()),
     }

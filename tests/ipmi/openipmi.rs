@@ -230,7 +230,8 @@ async fn boot_log_fru_and_cold_reset() {
     assert!(log[0].message.contains("Upper Critical going high"), "{log:?}");
 
     assert_eq!(edge.reset_bmc(&bmc, &expect(known())).await, APPLIED);
-    until("the BMC after its reset", async || edge.look(&bmc).await, |l| l.is_ok()).await;
+    let back = async || edge.look(&bmc).await;
+    assert!(until("the BMC after its reset", back, |l| l.is_ok()).await.is_ok());
 }
 
 #[tokio::test]

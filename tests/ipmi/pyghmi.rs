@@ -20,7 +20,7 @@ class B(Bmc):
     def say(self, *what): print(*what, flush=True)
     def get_boot_device(self): return self.b
     def set_boot_device(self, d): self.b = d; self.say('boot', d)
-    def cold_reset(self): self.say('cold_reset')
+    def cold_reset(self): self.say('cold_reset'); return 0
     def get_power_state(self): return self.p
     def power_off(self): self.p = 'off'; self.say('off')
     def power_on(self): self.p = 'on'; self.say('on')
@@ -69,6 +69,8 @@ async fn pyghmi() {
     let flags = edge.boot_flags(&bmc).await.unwrap();
     assert_eq!((flags.valid, flags.device), (true, farrier::ipmi::BootFlags::PXE), "{flags:?}");
     assert_eq!(edge.reset_bmc(&bmc, &nobody).await, APPLIED);
+    // ipmitool waits for no answer to a cold reset.
+    until("the reset to be noted", async || said(), |s| s.contains("cold_reset")).await;
     let words = said();
     for word in ["on", "reset", "soft", "boot network", "cold_reset"] {
         assert_eq!(words.lines().filter(|l| *l == word).count(), 1, "{word}: {words}");

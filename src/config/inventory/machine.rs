@@ -511,7 +511,10 @@ mod tests {
     use super::super::parse;
     use crate::config::Source;
 
-    fn read(line: &str) -> Result<Option<(String, u16, Option<u8>, Option<String>)>, String> {
+    /// Address, port, suite, credential.
+    type Ipmi = (String, u16, Option<u8>, Option<String>);
+
+    fn read(line: &str) -> Result<Option<Ipmi>, String> {
         let text = format!(
             "schema = 1\n[[site]]\nname = \"s\"\n[[rack]]\nname = \"r\"\nsite = \"s\"\n\
              [[profile]]\nname = \"p\"\nworkflow = \"w\"\n[[pool]]\nname = \"p\"\nprofile = \"p\"\n\
