@@ -197,6 +197,7 @@ impl Fleet {
                             manufacturer: Some("Supermicro".into()),
                             model: Some("SYS-821GE-TNHR".into()),
                             power,
+                            over_ipmi: false,
                             health: Some("OK".into()),
                             boot_target: Some("None".into()),
                             boot_enabled: Some("Disabled".into()),

@@ -133,6 +133,7 @@ impl<'a> One<'a> {
                 url: url.as_str().into(),
                 credential: "".into(),
                 tls: at.tls.as_str().into(),
+                ipmi: None,
             },
             identity,
         };

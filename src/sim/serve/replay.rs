@@ -174,7 +174,8 @@ fn log_in(world: &World, seat: &Seat, body: &[u8], sessions: &str) -> Response {
     let now = world.now();
     let (token, id) = (format!("{:016x}", world.draw()), format!("{:08x}", world.draw() >> 32));
     seat.with(now, |b| {
-        b.sessions.insert(token.clone(), Session { id: id.clone(), used: now });
+        b.sessions
+            .insert(token.clone(), Session { id: id.clone(), user: seat.user.clone(), used: now });
     });
     let own = format!("{}/{id}", sessions.trim_end_matches('/'));
     let shown = json!({
