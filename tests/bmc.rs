@@ -17,8 +17,14 @@ mod golden;
 mod logs;
 #[path = "bmc/media.rs"]
 mod media;
+#[path = "bmc/push.rs"]
+mod push;
+#[path = "bmc/quirks.rs"]
+mod quirks;
 #[path = "bmc/server.rs"]
 mod server;
+#[path = "bmc/sessions.rs"]
+mod sessions;
 #[path = "bmc/small.rs"]
 mod small;
 #[path = "bmc/sushy.rs"]
@@ -55,6 +61,7 @@ fn settings() -> Settings {
         read_timeout_ms: 1_500,
         write_timeout_ms: 1_500,
         settle_ms: 5,
+        quirks: Arc::new(farrier::config::quirks::shipped()),
         ..Settings::default()
     }
 }

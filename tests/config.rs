@@ -25,6 +25,7 @@ fn in_catalog(below: &str) -> bool {
 fn shipped() -> Sources {
     Sources {
         remediation: None,
+        quirks: None,
         daemon: file("farrier.example.toml"),
         inventory: vec![file("inventory.example.toml")],
         workflows: vec![file("workflows/gpu-node.toml"), file("workflows/cpu-node.toml")],
@@ -591,6 +592,7 @@ fn read_as_all(text: &str) {
         inventory: vec![source.clone()],
         workflows: vec![source.clone()],
         remediation: Some(source.clone()),
+        quirks: Some(source.clone()),
         catalog: vec![source],
         catalog_root: String::new(),
     };

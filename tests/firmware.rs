@@ -62,6 +62,7 @@ fn fw() -> Firmware {
         activation: Activation::BmcReset,
         verify_timeout: time::Span(600_000),
         allow_downgrade: false,
+        method: Default::default(),
     }
 }
 

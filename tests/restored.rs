@@ -64,6 +64,7 @@ fn site() -> Site {
         activation: Activation::BmcReset,
         verify_timeout: time::Span(600_000),
         allow_downgrade: false,
+        method: Default::default(),
     };
     let set = FirmwareSet { status: SetStatus::Approved, firmware: vec![fw] };
     let family = Family {

@@ -2,7 +2,9 @@
 
 use crate::config::{self, Purpose};
 use crate::model::Expected;
-use crate::port::Advertise;
+use crate::model::quirks::PushForm;
+use crate::port::{Advertise, ImageFile};
+use crate::steps::catalog::Method;
 use std::sync::{Arc, RwLock};
 
 /// The last good configuration.
@@ -44,5 +46,24 @@ impl Advertise for Current {
         let listener = loaded.daemon.boot.as_ref()?;
         let address = config::Loaded::address_of(&machine.host.address);
         loaded.advertised(listener, address, Purpose::Provision).map(str::to_string)
+    }
+
+    fn firmware_file(&self, file: &str) -> Option<ImageFile> {
+        let loaded = self.get();
+        // Only what the catalog names, as at the image listener.
+        let sets = loaded.site.catalog.families.iter().flat_map(|f| f.sets.values());
+        let firmware = sets.flat_map(|s| &s.firmware).find(|fw| fw.file == file)?;
+        let form = match firmware.method {
+            Method::SimpleUpdate => return None,
+            Method::Found => None,
+            Method::Multipart => Some(PushForm::Multipart),
+            Method::HttpPush => Some(PushForm::Raw),
+        };
+        Some(ImageFile {
+            form,
+            path: loaded.daemon.catalog.join(file),
+            size: firmware.size,
+            sha256: firmware.sha256.clone(),
+        })
     }
 }

@@ -60,6 +60,9 @@ pub fn load(path: &Path) -> Result<config::Loaded, Problems> {
     if let Some(path) = &daemon.remediation {
         sources.remediation = read(path, &mut unreadable);
     }
+    if let Some(path) = &daemon.quirks {
+        sources.quirks = read(path, &mut unreadable);
+    }
     // A site without firmware updates needs no catalog.
     if daemon.catalog.is_dir() {
         for vendor in folders(&daemon.catalog, &mut unreadable) {

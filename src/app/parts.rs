@@ -43,6 +43,31 @@ pub async fn vault(store: &SqliteStore, daemon: &Daemon) -> Result<SiteVault, St
     Ok(SiteVault::new(secrets, references(daemon)))
 }
 
+/// The Redfish edge: its quirks from the configuration, its sessions kept where there is a key.
+/// `time_scale`: how much faster than the wall clock the engine's time runs.
+///
+/// # Errors
+/// A sentence for a person.
+pub fn redfish(
+    current: &Current,
+    vault: Arc<dyn Vault>,
+    store: &SqliteStore,
+    time_scale: u32,
+) -> Result<RedfishBmc, String> {
+    let loaded = current.get();
+    let settings = crate::bmc::Settings {
+        quirks: loaded.quirks.clone(),
+        // In a time that runs faster its real seconds would be hours.
+        settle_after_reset: time_scale <= 1,
+        ..Default::default()
+    };
+    let bmc = RedfishBmc::new(vault, settings);
+    Ok(match store.bmc_sessions(read_key(&loaded.daemon)?) {
+        Some(kept) => bmc.keeping(Arc::new(kept)),
+        None => bmc,
+    })
+}
+
 /// The key of the secrets table, where the configuration names one.
 ///
 /// # Errors
@@ -74,7 +99,12 @@ fn references(daemon: &Daemon) -> References {
 ///
 /// # Errors
 /// A sentence for a person.
-pub fn build(current: &Current, vault: Arc<dyn Vault>, inbox: Inbox) -> Result<Parts, String> {
+pub fn build(
+    current: &Current,
+    vault: Arc<dyn Vault>,
+    bmc: RedfishBmc,
+    inbox: Inbox,
+) -> Result<Parts, String> {
     let loaded = current.get();
     let daemon = &loaded.daemon;
     let shell = Arc::new(SshShell::new(
@@ -97,7 +127,7 @@ pub fn build(current: &Current, vault: Arc<dyn Vault>, inbox: Inbox) -> Result<P
     let settings = crate::boot::Settings { images: images_dir.clone(), ..Default::default() };
     let boot = BootServer::open(&daemon.state, settings, inbox).map_err(|f| f.to_string())?;
     let images = ImageServer::new(daemon.catalog.clone(), images_dir, known(&loaded.site.catalog));
-    let bmc = Arc::new(RedfishBmc::new(vault, crate::bmc::Settings::default()));
+    let bmc = Arc::new(bmc);
     let ports = Ports {
         bmc: bmc.clone(),
         shell,

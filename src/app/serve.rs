@@ -167,7 +167,8 @@ async fn run(
     let current = Current::new(config);
 
     let (handle, ends) = driver::channels();
-    let parts = parts::build(&current, vault, handle.inbox.clone())?;
+    let bmc = parts::redfish(&current, vault.clone(), &database, ask.time_scale)?;
+    let parts = parts::build(&current, vault, bmc, handle.inbox.clone())?;
     let incarnation = held.state.incarnation.clone();
     let is_current = |id, run: &str| {
         let at = held.machines.binary_search_by_key(&id, |m| m.id);

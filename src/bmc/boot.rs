@@ -1,175 +1,152 @@
-//! The boot override: minimal body, the BMC's ETag dialect, and the triple where a vendor wants it
-//! (field notes §4, R12).
+//! The boot override (DSP0268 ComputerSystem.Boot): the body that this vendor takes, at the resource
+//! that it takes it at (field notes §4, R12).
 
 use super::conn::Bmc;
 use super::guard::{self, Stop};
-use super::http::{Answer, NoAnswer};
-use super::{fault, json};
-use crate::model::Outcome;
+use super::{fault, json, patch};
 use crate::model::action::{BootTarget, Expect};
-use reqwest::Method;
+use crate::model::quirks::{BootAt, BootForm, Quirks};
+use crate::model::{Fault, Outcome};
+use crate::port::capability::{BootMode, BootOrder};
 use serde_json::{Value, json};
-
-/// Names of a target, the standard one first.
-fn names(target: BootTarget) -> &'static [&'static str] {
-    match target {
-        BootTarget::Pxe => &["Pxe"],
-        BootTarget::UefiHttp => &["UefiHttp"],
-        BootTarget::Cd => &["Cd", "UsbCd"],
-        BootTarget::Disk => &["Hdd"],
-        BootTarget::None => &["None"],
-    }
-}
-
-/// Vendors that fall back to defaults unless Enabled, Target and Mode come together.
-fn wants_mode(system: &Value) -> bool {
-    let maker = json::text(system, &["Manufacturer"]).unwrap_or_default().to_ascii_lowercase();
-    ["supermicro", "ami", "american megatrends", "asrock"].iter().any(|m| maker.starts_with(m))
-}
 
 pub(super) async fn set(
     bmc: &Bmc<'_>,
     expect: &Expect,
-    target: BootTarget,
+    order: &BootOrder,
 ) -> Result<Outcome, Stop> {
     let _one = bmc.conn.write().await;
     let (links, system) = guard::check(bmc, expect).await?;
-    let path = links.boot_settings.clone().unwrap_or_else(|| links.system.clone());
-    let (resource, etag) = bmc.get_with_etag(&path).await?;
-    let allowed = allowed(&resource).or_else(|| allowed(&system));
-    let name = match &allowed {
-        None => Some(names(target)[0]),
-        Some(list) => names(target).iter().copied().find(|n| list.iter().any(|a| a == n)),
+    let quirks = bmc.quirks_of(&system).await?;
+    if order.continuous && !quirks.boot.continuous {
+        let f = fault::unsupported("boot-once-only", "this BMC forgets a continuous override")
+            .hint("set it once before each restart");
+        return Ok(Outcome::Failed { fault: f });
+    }
+    let path = match (&links.boot_settings, quirks.boot.at) {
+        (Some(settings), BootAt::Found) => settings.clone(),
+        _ => links.system.clone(),
     };
-    // "None" is left out of some lists, and always understood.
-    let Some(name) = name.or((target == BootTarget::None).then_some("None")) else {
-        return Ok(Outcome::Failed {
-            fault: fault::unsupported(
-                "boot-target-unsupported",
-                format!(
-                    "the BMC cannot boot from {}; it has {}",
-                    names(target)[0],
-                    allowed.unwrap_or_default().join(", ")
-                ),
-            ),
-        });
+    let read = patch::read(bmc, &path).await?;
+    let name = match name(&quirks, order.target, &read.document, &system) {
+        Ok(name) => name,
+        Err(fault) => return Ok(Outcome::Failed { fault }),
     };
-    let enabled = if target == BootTarget::None { "Disabled" } else { "Once" };
-    let mut minimal =
-        json!({"BootSourceOverrideEnabled": enabled, "BootSourceOverrideTarget": name});
-    // Some have it absent or null: then there is nothing to repeat.
-    let mode = json::text(&resource, &["Boot", "BootSourceOverrideMode"]);
-    let with_mode = mode.map(|mode| {
-        let mut full = minimal.clone();
-        full["BootSourceOverrideMode"] =
-            Value::from(if target == BootTarget::UefiHttp { "UEFI".to_string() } else { mode });
-        full
-    });
-    let (first, second) = match with_mode {
-        Some(full) if wants_mode(&system) => (full, Some(minimal.take())),
-        Some(full) => (minimal, Some(full)),
-        None => (minimal, None),
-    };
-    let etags = etags(etag.as_deref(), json::text(&resource, &["@odata.etag"]).as_deref());
-    let mut outcome = patch(bmc, &path, &etags, &first).await?;
-    // The override is set freely (redo class), so the other body may be tried where this was
-    // turned down: HPE rejects Mode, others miss it.
-    if let (Outcome::Failed { fault }, Some(second)) = (&outcome, second)
-        && fault.code == "rejected"
+    let wish = Wish { name, order };
+    let mut outcome = Outcome::Failed { fault: fault::not_redfish("PATCH", "no body to try") };
+    for (i, boot) in wish.bodies(&quirks, &read.document).iter().enumerate() {
+        // The override is set freely (redo class), so another body may be tried where one was
+        // plainly turned down: HPE rejects Mode, others miss it.
+        if i > 0 && !matches!(&outcome, Outcome::Failed { fault } if fault.code == "rejected") {
+            break;
+        }
+        outcome = match patch::patch(bmc, &read, &json!({ "Boot": boot })).await? {
+            Ok(_) => Outcome::Applied { handle: None },
+            Err(outcome) => outcome,
+        };
+    }
+    if let Outcome::Failed { fault } = outcome {
+        // HPE takes no change while the host is in POST.
+        let busy = fault.code == "conflict";
+        let fault = if busy { fault::later(fault, quirks.reset.conflict_retry_s) } else { fault };
+        return Ok(Outcome::Failed { fault });
+    }
+    // 200 with errors inside, and yet it works (Dell), or no answer at all: what the resource shows
+    // decides (R9). What was taken is observed by the next probe, as after every action.
+    if let Outcome::Unknown { .. } = &outcome
+        && let Ok(shown) = bmc.get(&path).await
+        && wish.is_in(&shown)
     {
-        outcome = patch(bmc, &path, &etags, &second).await?;
+        return Ok(Outcome::Applied { handle: None });
     }
     Ok(outcome)
+}
+
+/// A target by the BMC's name for it, and what else is wanted.
+struct Wish<'o> {
+    name: String,
+    order: &'o BootOrder,
+}
+
+impl Wish<'_> {
+    fn enabled(&self) -> &'static str {
+        match (self.order.target, self.order.continuous) {
+            (BootTarget::None, _) => "Disabled",
+            (_, true) => "Continuous",
+            (_, false) => "Once",
+        }
+    }
+
+    /// Bodies to send, one after the other while they are turned down.
+    fn bodies(&self, quirks: &Quirks, resource: &Value) -> Vec<Value> {
+        let minimal = json!({"BootSourceOverrideEnabled": self.enabled(),
+                             "BootSourceOverrideTarget": self.name});
+        // Some have the mode absent or null: then there is nothing to set or to repeat.
+        let shown = json::text(resource, &["Boot", "BootSourceOverrideMode"]);
+        let mode = match (self.order.mode, self.order.target) {
+            (Some(BootMode::Uefi), _) | (None, BootTarget::UefiHttp) => Some("UEFI".to_string()),
+            (Some(BootMode::Legacy), _) => Some("Legacy".to_string()),
+            (None, _) => shown.clone(),
+        };
+        let full = mode.filter(|_| shown.is_some()).map(|mode| {
+            let mut full = minimal.clone();
+            full["BootSourceOverrideMode"] = Value::from(mode);
+            full
+        });
+        match (full, quirks.boot.form) {
+            (None, _) | (_, BootForm::NoMode) => vec![minimal],
+            (Some(full), BootForm::Triple) => vec![full, minimal],
+            // A mode that is asked for is not left out.
+            (Some(full), BootForm::Minimal) if self.order.mode.is_some() => vec![full],
+            (Some(full), BootForm::Minimal) => vec![minimal, full],
+        }
+    }
+
+    fn is_in(&self, resource: &Value) -> bool {
+        let shown = |key| json::text(resource, &["Boot", key]).unwrap_or_default();
+        let enabled = shown("BootSourceOverrideEnabled");
+        if self.order.target == BootTarget::None {
+            return enabled.eq_ignore_ascii_case("Disabled")
+                || shown("BootSourceOverrideTarget").eq_ignore_ascii_case("None");
+        }
+        // sushy-tools' fake keeps no Enabled: `Continuous` where `Once` was said. That boots from
+        // it, too.
+        shown("BootSourceOverrideTarget").eq_ignore_ascii_case(&self.name)
+            && !enabled.eq_ignore_ascii_case("Disabled")
+    }
+}
+
+/// The BMC's name of the target: the first of ours that it lists.
+fn name(
+    quirks: &Quirks,
+    target: BootTarget,
+    resource: &Value,
+    system: &Value,
+) -> Result<String, Fault> {
+    let names = quirks.boot.names.get(&target).map_or(&[][..], Vec::as_slice);
+    let allowed = allowed(resource).or_else(|| allowed(system));
+    let found = match &allowed {
+        None => names.first(),
+        Some(list) => names.iter().find(|n| list.contains(n)),
+    };
+    if let Some(name) = found {
+        return Ok(name.clone());
+    }
+    // "None" is left out of some lists, and always understood.
+    if target == BootTarget::None {
+        return Ok("None".into());
+    }
+    let wanted = names.first().map_or("that", String::as_str);
+    Err(fault::unsupported(
+        "boot-target-unsupported",
+        format!(
+            "the BMC cannot boot from {wanted}; it has {}",
+            allowed.unwrap_or_default().join(", ")
+        ),
+    ))
 }
 
 fn allowed(v: &Value) -> Option<Vec<String>> {
     let list = json::texts(v, &["Boot", "BootSourceOverrideTarget@Redfish.AllowableValues"]);
     (!list.is_empty()).then_some(list)
-}
-
-/// What to say in If-Match, one after the other: what the header gave, what the body gave, then
-/// the spellings that BMCs mistake for each other, `*`, and nothing (R12).
-fn etags(header: Option<&str>, body: Option<&str>) -> Vec<Option<String>> {
-    let mut out: Vec<Option<String>> = Vec::new();
-    let mut add = |e: Option<String>| {
-        if !out.contains(&e) {
-            out.push(e);
-        }
-    };
-    let first = header.or(body).map(str::trim).filter(|e| !e.is_empty());
-    let Some(first) = first else { return vec![None, Some("*".into())] };
-    add(Some(first.to_string()));
-    if let Some(b) = body.filter(|b| !b.trim().is_empty()) {
-        add(Some(b.trim().to_string()));
-    }
-    let bare = first.trim_start_matches("W/").trim_matches('"').to_string();
-    add(Some(format!("W/\"{bare}\"")));
-    add(Some(format!("\"{bare}\"")));
-    add(Some(bare));
-    add(Some("*".into()));
-    add(None);
-    out
-}
-
-async fn patch(
-    bmc: &Bmc<'_>,
-    path: &str,
-    etags: &[Option<String>],
-    boot: &Value,
-) -> Result<Outcome, Stop> {
-    let url = bmc.conn.url(path)?;
-    let what = format!("PATCH {}", url.path());
-    let body = json!({ "Boot": boot });
-    let mut last: Option<Answer> = None;
-    for etag in etags {
-        let sent = bmc.send(Method::PATCH, url.clone(), etag.as_deref(), Some(&body)).await;
-        match sent {
-            Ok(a) if a.ok() => return Ok(Outcome::Applied { handle: None }),
-            Ok(a) if is_precondition(&a) => last = Some(a),
-            Ok(a) => {
-                let f = bmc.scrubbed(fault::of_status(&what, &a));
-                return Ok(if a.status >= 500 && !fault::plainly_rejected(&a) {
-                    Outcome::Unknown { fault: f }
-                } else {
-                    Outcome::Failed { fault: f }
-                });
-            }
-            Err(NoAnswer { fault, sent: false, .. }) => return Err(bmc.scrubbed(fault).into()),
-            Err(NoAnswer { fault, .. }) => {
-                return Ok(Outcome::Unknown { fault: bmc.scrubbed(fault) });
-            }
-        }
-    }
-    Ok(Outcome::Failed {
-        fault: match last {
-            Some(a) => bmc.scrubbed(fault::of_status(&what, &a)),
-            None => fault::not_redfish(&what, "no ETag to try"),
-        },
-    })
-}
-
-fn is_precondition(a: &Answer) -> bool {
-    matches!(a.status, 412 | 428)
-        || a.status == 400
-            && json::messages(a.json()).iter().any(|m| {
-                m.id.eq_ignore_ascii_case("PreconditionFailed")
-                    || m.id.eq_ignore_ascii_case("PreconditionRequired")
-                    || m.id.eq_ignore_ascii_case("HeaderMissing")
-            })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_etag_ladder_has_every_spelling_once() {
-        let all = |h, b| -> Vec<String> {
-            etags(h, b).into_iter().map(|e| e.unwrap_or_else(|| "-".into())).collect()
-        };
-        assert_eq!(all(None, None), ["-", "*"]);
-        assert_eq!(all(None, Some("")), ["-", "*"]);
-        assert_eq!(all(Some("W/\"1\""), None), ["W/\"1\"", "\"1\"", "1", "*", "-"]);
-        assert_eq!(all(Some("\"1\""), Some("\"2\"")), ["\"1\"", "\"2\"", "W/\"1\"", "1", "*", "-"]);
-    }
 }

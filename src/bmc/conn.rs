@@ -6,7 +6,8 @@ use super::http::{Answer, NoAnswer, Request};
 use super::session::Auth;
 use super::tls::Policy;
 use super::{RedfishBmc, Settings};
-use crate::model::{BmcEndpoint, Fault};
+use crate::model::quirks::Quirks;
+use crate::model::{BmcEndpoint, Channel, Fault};
 use crate::port::BmcTarget;
 use backon::{ConstantBuilder, Retryable};
 use reqwest::{Method, Url};
@@ -14,7 +15,7 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// Redirects that a GET follows, within the same origin (sushy-tools answers names with 307).
@@ -33,6 +34,8 @@ pub(super) struct Conn {
     known: Mutex<Known>,
     /// `$expand` was tried and is broken here.
     pub(super) no_expand: AtomicBool,
+    /// Just reset: what it answers before this is of before the reset (R20).
+    settling: Mutex<Option<Instant>>,
 }
 
 #[derive(Debug, Default)]
@@ -44,6 +47,7 @@ struct Known {
     /// Where each firmware inventory member was last read, by id. Never believed: whoever goes
     /// there compares the id.
     members: BTreeMap<String, String>,
+    quirks: Option<Arc<Quirks>>,
 }
 
 /// A collection that a service document names.
@@ -82,6 +86,7 @@ impl Conn {
             auth: tokio::sync::Mutex::default(),
             known: Mutex::default(),
             no_expand: AtomicBool::new(false),
+            settling: Mutex::default(),
         })
     }
 
@@ -112,6 +117,14 @@ impl Conn {
 
     pub(super) fn keep_links(&self, links: &Arc<Links>) {
         self.known().links = Some(links.clone());
+    }
+
+    pub(super) fn quirks(&self) -> Option<Arc<Quirks>> {
+        self.known().quirks.clone()
+    }
+
+    pub(super) fn keep_quirks(&self, quirks: &Arc<Quirks>) {
+        self.known().quirks = Some(quirks.clone());
     }
 
     pub(super) fn list(&self, of: List) -> Option<Arc<str>> {
@@ -178,6 +191,7 @@ impl Bmc<'_> {
         body: Option<&Value>,
     ) -> Result<Answer, NoAnswer> {
         let unsent = |fault| NoAnswer { fault, sent: false, cut: false };
+        self.settled(&method, &url).map_err(unsent)?;
         let (mut login, mut round) = self.login().await.map_err(unsent)?;
         let mut again = true;
         loop {
@@ -190,6 +204,33 @@ impl Bmc<'_> {
             let what = format!("{method} {}", url.path());
             (login, round) = self.login_refused(round, again, &what).await.map_err(unsent)?;
             again = false;
+        }
+    }
+
+    /// A BMC goes on answering for some seconds after it took its reset, with sessions, tasks and
+    /// versions of before: nothing is asked meanwhile, so that it is not taken for ready (R20).
+    pub(super) fn settle(&self, seconds: u32) {
+        if self.edge.settings.settle_after_reset && seconds > 0 {
+            let until = Instant::now() + Duration::from_secs(u64::from(seconds));
+            *self.conn.settling.lock().unwrap_or_else(PoisonError::into_inner) = Some(until);
+        }
+    }
+
+    pub(super) fn settled(&self, method: &Method, url: &Url) -> Result<(), Fault> {
+        let mut settling = self.conn.settling.lock().unwrap_or_else(PoisonError::into_inner);
+        let left = settling.map(|until| until.saturating_duration_since(Instant::now()));
+        match left {
+            Some(left) if !left.is_zero() => {
+                let what = format!("{method} {}", url.path());
+                let s = left.as_secs() + 1;
+                let why = format!("{what}: the BMC was just reset; it is asked again in {s} s");
+                let ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
+                Err(Fault::no_answer(Channel::Bmc, why).retry_after(ms))
+            }
+            _ => {
+                *settling = None;
+                Ok(())
+            }
         }
     }
 

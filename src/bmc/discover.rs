@@ -7,6 +7,7 @@ use super::http::{Login, Request};
 use super::json;
 use super::system;
 use crate::model::identity::Match;
+use crate::model::quirks::Subject;
 use crate::model::{Fault, FaultClass, Identity};
 use futures_util::StreamExt;
 use reqwest::Method;
@@ -30,6 +31,8 @@ pub(super) struct Root {
     pub(super) sessions: Option<String>,
     /// `$expand` of members may be asked for.
     pub(super) expand: bool,
+    /// What it says of itself, for the quirks.
+    pub(super) subject: Subject,
 }
 
 /// What was found of the machine's system.
@@ -52,10 +55,9 @@ impl Root {
                 .and_then(Value::as_bool)
                 .unwrap_or(false)
         };
-        // AMI advertises it and drops Id and Name from what it expands (R23).
-        let ami = json::text(v, &["Vendor"])
-            .is_some_and(|s| s.to_ascii_lowercase().contains("ami"))
-            || json::at(v, &["Oem", "Ami"]).is_some();
+        let oem = json::at(v, &["Oem"]).and_then(Value::as_object);
+        let oem = oem.into_iter().flat_map(|o| o.keys().cloned());
+        let texts = |keys: &[&str]| keys.iter().filter_map(|k| json::text(v, &[k])).collect();
         Self {
             systems: named("Systems"),
             managers: named("Managers"),
@@ -63,7 +65,12 @@ impl Root {
             update: named("UpdateService"),
             tasks: named("Tasks"),
             sessions: json::link(v, &["Links", "Sessions"]),
-            expand: !ami && (expand("NoLinks") || expand("ExpandAll")),
+            expand: expand("NoLinks") || expand("ExpandAll"),
+            subject: Subject {
+                vendors: json::text(v, &["Vendor"]).into_iter().chain(oem).collect(),
+                products: texts(&["Product", "Name", "Id"]),
+                ..Subject::default()
+            },
         }
     }
 }
@@ -76,9 +83,11 @@ impl Bmc<'_> {
         }
         let mut last = None;
         for path in ["/redfish/v1/", "/redfish/v1"] {
+            let url = self.conn.url(path)?;
+            self.settled(&Method::GET, &url)?;
             let request = Request {
                 method: Method::GET,
-                url: self.conn.url(path)?,
+                url,
                 login: &Login::None,
                 if_match: None,
                 body: None,
@@ -123,10 +132,7 @@ impl Bmc<'_> {
 
     /// The collection's members: references, or whole resources where `expand` worked.
     pub(super) async fn members(&self, link: &str, expand: bool) -> Result<Vec<Value>, Fault> {
-        let expand = expand
-            && !link.contains('?')
-            && !self.conn.no_expand.load(Ordering::Relaxed)
-            && self.root().await?.expand;
+        let expand = expand && !link.contains('?') && self.may_expand().await?;
         if expand {
             match self.pages(&format!("{link}?$expand=.($levels=1)")).await {
                 Ok(all) if all.is_empty() || all.iter().any(json::is_expanded) => return Ok(all),
@@ -135,6 +141,14 @@ impl Bmc<'_> {
             }
         }
         self.pages(link).await
+    }
+
+    async fn may_expand(&self) -> Result<bool, Fault> {
+        if self.conn.no_expand.load(Ordering::Relaxed) {
+            return Ok(false);
+        }
+        let root = self.root().await?;
+        Ok(root.expand && self.quirks_of_root(&root).expand)
     }
 
     async fn pages(&self, link: &str) -> Result<Vec<Value>, Fault> {
@@ -225,7 +239,8 @@ impl Bmc<'_> {
                 Err(f) => broken = Some(not_ready(f, "no-system")),
             }
         }
-        let chosen = choose(&read, &self.target.identity).map_err(|f| match broken {
+        let by_tag = |v: &Value| self.by_tag(v);
+        let chosen = choose(&read, &self.target.identity, &by_tag).map_err(|f| match broken {
             Some(broken) if read.is_empty() => broken,
             _ => f,
         })?;
@@ -287,7 +302,11 @@ pub(super) fn is_fatal(f: &Fault) -> bool {
 
 /// Which of the systems is the machine: the one with its identity, else the one that can boot and
 /// reset. HGX baseboards can do neither.
-fn choose(systems: &[(String, Value)], wanted: &Identity) -> Result<usize, Fault> {
+fn choose(
+    systems: &[(String, Value)],
+    wanted: &Identity,
+    by_tag: &(dyn Fn(&Value) -> bool + Sync),
+) -> Result<usize, Fault> {
     let able = |v: &Value| {
         let reset = json::at(v, &["Actions", "#ComputerSystem.Reset"]).is_some();
         let boot = json::at(v, &["Boot"]).is_some();
@@ -295,7 +314,8 @@ fn choose(systems: &[(String, Value)], wanted: &Identity) -> Result<usize, Fault
     };
     let same: Vec<usize> = (0..systems.len())
         .filter(|i| {
-            let found = system::identity(&systems[*i].1, wanted);
+            let v = &systems[*i].1;
+            let found = system::identity(v, wanted, by_tag(v));
             matches!(wanted.compare(&found), Match::Same)
         })
         .collect();
@@ -341,6 +361,7 @@ mod tests {
 
     #[test]
     fn the_system_is_chosen_by_identity_then_by_what_it_can_do() {
+        let choose = |systems: &[(String, Value)], wanted| choose(systems, wanted, &|_| false);
         let nobody = Identity::default();
         let hgx = [system("HGX1", false), system("DGX1", true)];
         assert_eq!(choose(&hgx, &nobody).ok(), Some(1));

@@ -91,6 +91,11 @@ pub(super) fn document(what: &str, answer: Answer) -> Result<serde_json::Value, 
         return Err(of_status(what, &answer));
     }
     match answer.body {
+        Body::Json(v) if is_error_alone(&v) => {
+            // 200, and an error is all there is (Dell 13G; R9).
+            let status = if patience(None, &json::messages(&v)).is_some() { 503 } else { 500 };
+            Err(of_status(what, &Answer { status, body: Body::Json(v), ..answer }))
+        }
         Body::Json(v) if v.is_object() => Ok(v),
         Body::Json(v) => {
             Err(not_redfish(what, &format!("the document is {}, not an object", json::kind(&v))))
@@ -133,17 +138,25 @@ pub(super) fn says(answer: &Answer) -> String {
 
 /// How long the BMC asks to be left alone (R5): Retry-After, or the seconds in
 /// `ServiceTemporarilyUnavailable`; Dell's SYS518 means 30 s.
-fn patience(answer: &Answer, messages: &[Message]) -> Option<u64> {
-    answer.retry_after_ms.or_else(|| {
-        messages.iter().find_map(|m| match m.id.as_str() {
-            "ServiceTemporarilyUnavailable" => {
-                let s: u64 = m.args.first()?.trim().parse().ok()?;
-                Some(s.min(3600) * 1000)
+fn patience(header_ms: Option<u64>, messages: &[Message]) -> Option<u64> {
+    header_ms.or_else(|| {
+        messages.iter().find_map(|m| {
+            if m.id.eq_ignore_ascii_case("ServiceTemporarilyUnavailable") {
+                // Some leave the seconds out: bmcweb means 30 by it.
+                let s: Option<u64> = m.args.first().and_then(|a| a.trim().parse().ok());
+                Some(s.unwrap_or(30).min(3600) * 1000)
+            } else {
+                m.id.eq_ignore_ascii_case("SYS518").then_some(30_000)
             }
-            "SYS518" => Some(30_000),
-            _ => None,
         })
     })
+}
+
+/// Is an error all that the document says?
+fn is_error_alone(v: &serde_json::Value) -> bool {
+    v.as_object().is_some_and(|o| {
+        o.contains_key("error") && o.keys().all(|k| k == "error" || k.starts_with('@'))
+    }) && !json::messages(v).is_empty()
 }
 
 fn has(messages: &[Message], ids: &[&str]) -> bool {
@@ -171,10 +184,10 @@ pub(super) fn of_status(what: &str, answer: &Answer) -> Fault {
         Some(text) => format!("{what}: {status}, {}", json::excerpt(text, 160)),
         None => format!("{what}: the BMC answered {status}"),
     };
-    let wait = patience(answer, &messages);
+    let wait = patience(answer.retry_after_ms, &messages);
     let fault = match status {
         401 => bad_credentials(what),
-        _ if has(&messages, &["PasswordChangeRequired"]) => {
+        _ if messages.iter().any(|m| ends_with(&m.id, "PasswordChangeRequired")) => {
             new(FaultClass::Auth, "password-change-required", line)
                 .hint("the account's password has expired: set a new one on the BMC")
         }
@@ -249,7 +262,25 @@ pub(super) fn plainly_rejected(answer: &Answer) -> bool {
     ];
     answer.status == 501
         || has(&messages, IDS)
-        || (matches!(answer.status, 429 | 503) && patience(answer, &messages).is_some())
+        || (matches!(answer.status, 429 | 503)
+            && patience(answer.retry_after_ms, &messages).is_some())
+}
+
+/// A refusal for the state that the machine is in, now: POST, a change that the BMC has not yet seen
+/// the end of (R11). The edge does not wait that out; whoever ordered it does, `wait_s` at a time.
+/// Where the BMC names the state, it passes by itself and no attempt is charged; a bare 409 may be
+/// anything.
+pub(super) fn later(fault: Fault, wait_s: u32) -> Fault {
+    let said = fault.evidence.as_deref().unwrap_or_default().to_ascii_lowercase();
+    let named = IN_STATE.iter().any(|id| said.contains(&id.to_ascii_lowercase()));
+    let class = if named { FaultClass::Throttled } else { fault.class };
+    let ms = fault.retry_after_ms.unwrap_or(u64::from(wait_s) * 1000);
+    Fault { class, ..fault }.retry_after(ms)
+}
+
+fn ends_with(id: &str, end: &str) -> bool {
+    let at = id.len().checked_sub(end.len());
+    at.and_then(|at| id.get(at..)).is_some_and(|tail| tail.eq_ignore_ascii_case(end))
 }
 
 /// Takes every spelling of the secrets out of what is kept.
@@ -320,8 +351,30 @@ mod tests {
         assert_eq!(f.retry_after_ms, Some(7_000));
         let f = of_status("GET /x", &answer(400, said("SYS518", &[])));
         assert_eq!((f.class, f.retry_after_ms), (FaultClass::Throttled, Some(30_000)));
+        let f = of_status("GET /x", &answer(503, said("serviceTemporarilyUnavailable", &[])));
+        assert_eq!(f.retry_after_ms, Some(30_000));
         let a = Answer { retry_after_ms: Some(3_000), ..answer(429, json!({})) };
         assert_eq!(of_status("GET /x", &a).retry_after_ms, Some(3_000));
+    }
+
+    #[test]
+    fn a_state_that_is_named_passes_and_is_not_charged() {
+        let named = of_status("POST /x", &answer(400, said("UnableToModifyDuringSystemPOST", &[])));
+        let f = later(named, 30);
+        assert_eq!((f.class, f.retry_after_ms), (FaultClass::Throttled, Some(30_000)));
+        let f = later(of_status("POST /x", &answer(409, json!({}))), 10);
+        assert_eq!((f.class, f.retry_after_ms), (FaultClass::Transient, Some(10_000)));
+    }
+
+    #[test]
+    fn a_success_that_is_an_error_alone_is_one() {
+        let f = document("GET /x", answer(200, said("SYS518", &[]))).unwrap_err();
+        assert_eq!((f.class, f.retry_after_ms), (FaultClass::Throttled, Some(30_000)));
+        let f = document("GET /x", answer(200, said("GeneralError", &[]))).unwrap_err();
+        assert_eq!((f.class, f.code.as_ref()), (FaultClass::Transient, "bmc-error"));
+        let mut v = said("Success", &[]);
+        v["Id"] = json!("1");
+        assert!(document("GET /x", answer(200, v)).is_ok());
     }
 
     #[test]

@@ -43,11 +43,14 @@ async fn members(bmc: &Bmc<'_>) -> Result<Vec<(String, Result<Value, Fault>)>, F
 
 /// The update service's document.
 pub(super) async fn update_service(bmc: &Bmc<'_>) -> Result<Value, Fault> {
+    let link = update_service_link(bmc).await?;
+    bmc.get(&link).await
+}
+
+pub(super) async fn update_service_link(bmc: &Bmc<'_>) -> Result<String, Fault> {
     let root = bmc.root().await?;
-    let Some(link) = &root.update else {
-        return Err(fault::unsupported("no-update-service", "the BMC has no update service"));
-    };
-    bmc.get(link).await
+    let none = || fault::unsupported("no-update-service", "the BMC has no update service");
+    root.update.clone().ok_or_else(none)
 }
 
 pub(super) fn inventory_link(service: &Value) -> Result<String, Fault> {

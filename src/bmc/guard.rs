@@ -8,6 +8,7 @@ use super::http::{Answer, NoAnswer};
 use super::{json, system};
 use crate::model::action::{Expect, Outcome};
 use crate::model::identity::Match;
+use crate::model::quirks::IfMatch;
 use crate::model::{Channel, Fault, FaultClass};
 use reqwest::Method;
 use serde_json::Value;
@@ -35,11 +36,12 @@ pub(super) async fn check(bmc: &Bmc<'_>, expect: &Expect) -> Result<(Arc<Links>,
     let (links, v) = system::fetch(bmc).await?;
     let refused = |saw: String, wrong_machine| Stop::Refused { saw, wrong_machine };
     let wanted = &expect.identity;
-    let mut found = system::identity(&v, wanted);
+    let by_tag = bmc.by_tag(&v);
+    let mut found = system::identity(&v, wanted, by_tag);
     if matches!(wanted.compare(&found), Match::Unknown) && wanted.mac.is_some() {
         // Neither serial nor UUID to go by: the MACs, read now and not remembered.
         let macs = bmc.macs(&v).await?;
-        found = system::facts(&v, wanted, &macs).identity;
+        found = system::facts(&v, wanted, &macs, by_tag).identity;
     }
     match wanted.compare(&found) {
         Match::Differs { part, expected, found } => {
@@ -68,7 +70,10 @@ pub(super) async fn post(
 ) -> Result<Result<Answer, Outcome>, Stop> {
     let url = bmc.conn.url(target)?;
     let what = format!("POST {}", url.path());
-    match bmc.send(Method::POST, url, None, Some(body)).await {
+    // Harmful on iDRAC10, wanted by AMI (R12). An action's own resource has no ETag to name.
+    let any = bmc.conn.quirks().is_some_and(|q| q.etag.action == IfMatch::Any);
+    let if_match = any.then_some("*");
+    match bmc.send(Method::POST, url, if_match, Some(body)).await {
         Ok(answer) => Ok(taken(bmc, &what, answer)),
         Err(NoAnswer { fault, sent: false, .. }) => Err(bmc.scrubbed(fault).into()),
         Err(NoAnswer { fault, .. }) => {
@@ -78,7 +83,7 @@ pub(super) async fn post(
 }
 
 /// Sorts an action's answer: taken, turned down, or nobody can tell.
-fn taken(bmc: &Bmc<'_>, what: &str, answer: Answer) -> Result<Answer, Outcome> {
+pub(super) fn taken(bmc: &Bmc<'_>, what: &str, answer: Answer) -> Result<Answer, Outcome> {
     if answer.ok() {
         // 200 with errors inside: seen both where it had worked and where not (R9).
         let critical = json::messages(answer.json())
@@ -103,7 +108,7 @@ fn taken(bmc: &Bmc<'_>, what: &str, answer: Answer) -> Result<Answer, Outcome> {
     Err(Outcome::Failed { fault: f })
 }
 
-fn unknown(f: Fault) -> Fault {
+pub(super) fn unknown(f: Fault) -> Fault {
     f.hint("it may have taken hold; what the machine shows will decide")
 }
 

@@ -8,6 +8,7 @@ use crate::port::Secret;
 use reqwest::header::{self, HeaderMap, HeaderValue};
 use reqwest::{Client, Method, Url};
 use serde_json::Value;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -75,6 +76,20 @@ pub(super) struct Request<'a> {
     pub(super) login: &'a Login,
     pub(super) if_match: Option<&'a str>,
     pub(super) body: Option<&'a Value>,
+}
+
+/// A file on its way to a BMC.
+pub(super) struct Upload<'a> {
+    pub(super) url: Url,
+    pub(super) login: &'a Login,
+    /// Content type.
+    pub(super) kind: &'a str,
+    /// Bytes of the whole body.
+    pub(super) length: u64,
+    pub(super) body: reqwest::Body,
+    /// Bytes that the connection has taken so far.
+    pub(super) handed: Arc<AtomicU64>,
+    pub(super) deadline_ms: u64,
 }
 
 /// The HTTP clients of all BMCs: a client costs 115 KB, so there is none per BMC. There is one pair
@@ -190,31 +205,15 @@ impl Clients {
     async fn send_once(&self, policy: Policy, request: Request<'_>) -> Result<Answer, NoAnswer> {
         let action = request.method == Method::POST;
         let what = format!("{} {}", request.method, request.url.path());
-        let unsent = |fault| NoAnswer { fault, sent: false, cut: false };
         let client = self.client(&request.url, policy, action).map_err(unsent)?;
         let timeout = if request.method == Method::GET {
             self.settings.read_timeout_ms
         } else {
             self.settings.write_timeout_ms
         };
-        let mut built = client
-            .request(request.method, request.url)
-            .timeout(Duration::from_millis(timeout))
-            .header(header::ACCEPT, "application/json")
-            .header("OData-Version", "4.0");
-        match request.login {
-            Login::None => {}
-            Login::Token(token) => {
-                let mut value = HeaderValue::from_str(token.expose()).map_err(|_| {
-                    unsent(fault::not_redfish(&what, "its session token has control characters"))
-                })?;
-                value.set_sensitive(true);
-                built = built.header("X-Auth-Token", value);
-            }
-            Login::Basic { user, password } => {
-                built = built.basic_auth(user, Some(password.expose()));
-            }
-        }
+        let built = client.request(request.method, request.url);
+        let mut built =
+            headers(built, request.login, &what)?.timeout(Duration::from_millis(timeout));
         if let Some(etag) = request.if_match
             && let Ok(value) = HeaderValue::from_str(etag)
         {
@@ -223,14 +222,60 @@ impl Clients {
         if let Some(body) = request.body {
             built = built.json(body);
         }
-        let response = match built.send().await {
+        self.receive(built.send().await, &what, timeout).await
+    }
+
+    /// Pushes a file once, as long as it moves and no longer than its deadline.
+    pub(super) async fn upload(
+        &self,
+        policy: Policy,
+        upload: Upload<'_>,
+    ) -> Result<Answer, NoAnswer> {
+        let Upload { url, login, kind, length, body, handed, deadline_ms } = upload;
+        let what = format!("POST {}", url.path());
+        let client = self.client(&url, policy, true).map_err(unsent)?;
+        let built = headers(client.post(url), login, &what)?
+            .timeout(Duration::from_millis(deadline_ms))
+            .header(header::CONTENT_TYPE, kind)
+            .header(header::CONTENT_LENGTH, length)
+            .body(body);
+        let answer = built.send();
+        tokio::pin!(answer);
+        let mut before = 0;
+        let stall_ms = self.settings.write_timeout_ms;
+        loop {
+            let stall = tokio::time::sleep(Duration::from_millis(stall_ms));
+            tokio::select! {
+                response = &mut answer => return self.receive(response, &what, deadline_ms).await,
+                () = stall => {}
+            }
+            let now = handed.load(Ordering::Relaxed);
+            // All of it is there: the BMC verifies, which takes what it takes (bmcweb: 15 min).
+            if now == before && now < length {
+                let s = stall_ms.div_ceil(1000);
+                let why =
+                    format!("{what}: the upload stood still for {s} s at {now} of {length} bytes");
+                let fault = Fault::no_answer(Channel::Bmc, why);
+                return Err(NoAnswer { fault, sent: true, cut: false });
+            }
+            before = now;
+        }
+    }
+
+    async fn receive(
+        &self,
+        sent: Result<reqwest::Response, reqwest::Error>,
+        what: &str,
+        timeout: u64,
+    ) -> Result<Answer, NoAnswer> {
+        let response = match sent {
             Ok(r) => r,
             Err(e) => {
                 return Err(NoAnswer {
                     // A builder error never left; a connect error includes DNS and handshakes.
                     sent: !(e.is_connect() || e.is_builder()),
                     cut: !(e.is_connect() || e.is_builder() || e.is_timeout()),
-                    fault: fault::no_connection(&what, &e, timeout),
+                    fault: fault::no_connection(what, &e, timeout),
                 });
             }
         };
@@ -249,6 +294,30 @@ impl Clients {
         // Whoever got a status line got an answer: a timeout in the body is half a body.
         Ok(Answer { body, ..answer })
     }
+}
+
+fn unsent(fault: Fault) -> NoAnswer {
+    NoAnswer { fault, sent: false, cut: false }
+}
+
+/// What every request has; the login goes with the first request, never after a challenge.
+fn headers(
+    built: reqwest::RequestBuilder,
+    login: &Login,
+    what: &str,
+) -> Result<reqwest::RequestBuilder, NoAnswer> {
+    let built = built.header(header::ACCEPT, "application/json").header("OData-Version", "4.0");
+    Ok(match login {
+        Login::None => built,
+        Login::Token(token) => {
+            let mut value = HeaderValue::from_str(token.expose()).map_err(|_| {
+                unsent(fault::not_redfish(what, "its session token has control characters"))
+            })?;
+            value.set_sensitive(true);
+            built.header("X-Auth-Token", value)
+        }
+        Login::Basic { user, password } => built.basic_auth(user, Some(password.expose())),
+    })
 }
 
 /// A header as text; the first one where it is repeated (duplicate ETags exist).

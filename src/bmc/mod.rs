@@ -1,6 +1,40 @@
 //! The BMC edge: a thin Redfish client (DSP0266, DSP0268) that trusts nothing it reads. It follows
 //! links and action targets, classifies every failure, keeps one session per BMC and sends every
 //! action once. Comparing what an action expects is done here, deciding never.
+//!
+//! What the field taught (field notes §3, §4), where it is kept and which test holds it. Tests named
+//! without a file are in `tests/bmc/faults.rs`.
+//!
+//! | rule | what | where | test |
+//! | --- | --- | --- | --- |
+//! | R1 | the service root needs no login and names the sessions | `discover`, `session` | `a_calm_bmc_is_read_with_one_login_and_then_one_get` |
+//! | R2 | one session, kept over restarts, of this login alone; one new login after a 401 | `session`, `store/sessions` | sessions: `a_session_is_taken_up_again_after_a_kill`, `a_session_of_another_login_is_not_used`, `a_log_out_ends_the_session_and_forgets_it`; `an_expired_session_is_renewed_once` |
+//! | R2 | below what locks the account, after what outlasts the lock | `session` | sessions: `refused_logins_stay_below_what_locks_the_account`, `a_lock_is_outlasted_before_the_next_login`; `refused_logins_are_never_looped` |
+//! | R2 | sessions of 30 s | `session` | sessions: `a_short_session_is_learnt_and_renewed_without_a_refused_request` |
+//! | R3 | out of sessions is not down; no Basic after a failed renewal | `session`, `fault` | `without_a_session_left_basic_is_used`; sessions: `a_session_is_not_traded_for_basic_when_its_renewal_fails` |
+//! | R4 | a BMC reset takes links, tasks and sessions with it | `power`, `conn` | `a_moved_system_is_found_again`, `an_expired_session_is_renewed_once` |
+//! | R5 | Retry-After, ServiceTemporarilyUnavailable, SYS518; an action is never resent | `fault`, `guard` | `fault`: `a_bmc_says_how_long_to_wait_in_three_ways`; writes: `a_post_dropped_after_it_arrived_is_unknown_and_was_sent_once` |
+//! | R6 | a cut kept-alive connection: one more GET, never one more POST | `conn`, `http` | `a_cut_kept_alive_connection_is_tried_once_more` |
+//! | R7 | one write, few reads, deadlines per request and in all; uploads by size and while they move | `conn`, `http`, `push` | `one_bmc_gets_one_write_at_a_time`, `one_bmc_gets_three_reads_at_a_time`, `a_part_of_a_probe_has_a_deadline_for_all_its_requests`; push: `an_upload_that_stands_still_is_given_up` |
+//! | R8 | bodies that are no JSON | `http`, `fault` | `html_and_half_a_body_are_not_redfish` |
+//! | R9 | errors in every shape, in a 200 too | `json`, `fault`, `guard`, `boot` | `json`: `messages_are_found_in_every_shape`; `a_success_that_is_an_error_alone_is_no_empty_system`; quirks: `an_override_that_works_with_errors_inside_is_applied_when_it_shows` |
+//! | R10 | an expired password | `fault` | `an_expired_password_is_said` |
+//! | R11 | 409 and its kin: already so, or not now and when | `power`, `boot`, `fault` | writes: `already_so_is_applied_when_the_system_shows_it`; quirks: `a_reset_refused_for_the_moment_says_when_to_come_again` |
+//! | R12 | ETags | `patch`, `guard` | writes: `the_boot_override_is_minimal_and_speaks_the_bmcs_etag`; quirks: `if_match_is_said_as_the_vendor_wants_it` |
+//! | R13 | a task's handle, wherever it is said; a task that became a job | `task` | writes: `handles_are_found_in_every_place`; `a_task_that_became_a_job_is_as_far_as_the_job` |
+//! | R14, R16, R17 | states by state, status and messages, never by percent | `task` | `task`: `states_are_read_by_state_status_and_messages` |
+//! | R15 | a task that is gone is neither done nor failed | `task` | writes: `an_update_names_its_target_and_leaves_a_handle` |
+//! | R16, R18, R19 | stalls, versions by component, activation | above the edge: `decide::judge`, `steps::firmware` | `tests/firmware.rs` |
+//! | R20 | not taken for ready too early | `conn`, `discover` | sessions: `a_bmc_just_reset_is_left_alone_and_then_asked_again`; `a_service_that_is_half_up_is_not_called_unsupported` |
+//! | R21 | service enabled, busy flag, protocol, size; streamed with its length | `update`, `push` | push: `an_image_is_streamed_whole_with_its_length_and_login`, `lenovos_service_is_taken_used_and_given_back`, `another_file_than_the_approved_one_is_not_sent` |
+//! | R22 | plain image URLs | `config::catalog`, `boot::images` | `tests/config.rs`, `tests/boot.rs` |
+//! | R23 | nothing in a document is sure | `json`, `discover` | `null_members_are_an_empty_collection`, `collections_are_read_page_by_page_and_not_in_a_circle`, `expand_is_used_where_it_works_and_dropped_where_it_does_not`; `tests/bmc/trees.rs` |
+//! | R24 | never the first system, never the first manager | `discover`, `controllers` | `discover`: `the_system_is_chosen_by_identity_then_by_what_it_can_do`; quirks: `the_hosts_bmc_is_told_from_the_baseboards` |
+//! | §4 boot | the body, place and names that a vendor takes | `boot` | quirks: `the_boot_override_has_the_form_that_the_vendor_takes`, `a_boot_target_goes_by_the_vendors_name`, `a_boot_override_may_have_a_mode_and_last`; writes: `the_settings_object_takes_the_override_where_it_has_one` |
+//! | §4 power | reset types that there are; all power cut | `power` | quirks: `a_restart_that_takes_two_acts_is_not_one`, `all_power_is_cut_only_where_it_is_known_how_and_with_the_host_off`; writes: `what_a_bmc_lacks_is_unsupported_with_a_hint` |
+//! | same origin | credentials and images go to this BMC alone | `conn` | `credentials_go_to_no_other_server`, `an_action_goes_to_no_other_server`; push: `an_image_goes_to_no_other_server` |
+//!
+//! What differs between vendors is data: `bmc-quirks.toml`, looked up in `quirks`.
 #![allow(
     clippy::disallowed_methods,
     clippy::disallowed_types,
@@ -14,6 +48,7 @@ mod boot;
 mod capable;
 mod clock;
 mod conn;
+mod controllers;
 mod discover;
 mod fault;
 mod firmware;
@@ -25,6 +60,8 @@ mod log;
 mod media;
 mod patch;
 mod power;
+mod push;
+mod quirks;
 mod secure_boot;
 mod sensors;
 mod session;
@@ -39,12 +76,17 @@ pub use trace::{Asked, Trace};
 
 use crate::model::action::{BootTarget, Expect, Outcome, PowerOp};
 use crate::model::facts::{Component, InventoryFacts, SystemFacts, Task};
-use crate::model::{Fault, MachineId};
+use crate::model::hardware::Controller;
+use crate::model::quirks::{QuirkTable, Quirks};
+use crate::model::{Channel, Fault, MachineId};
+use crate::port::capability::{BmcBoot, BmcNature, BootOrder};
+use crate::port::session::SessionStore;
 use crate::port::{BmcCare, BmcPower, BmcRead, BmcTarget, BmcUpdate, UpdateOrder, Vault};
 use async_trait::async_trait;
 use conn::{Bmc, Conn};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 /// How the client behaves. The defaults are those of field notes R7.
 #[derive(Clone, Debug)]
@@ -59,6 +101,12 @@ pub struct Settings {
     pub ca_pem: Option<String>,
     /// A refused login is not repeated for this long; some BMCs lock after 3 tries in 30 s.
     pub login_pause_ms: u64,
+    /// Longest time for one part of a probe, all its requests together.
+    pub total_read_ms: u64,
+    /// After a BMC reset, ask nothing for as long as its quirks say.
+    pub settle_after_reset: bool,
+    /// What BMCs do otherwise than the standard; empty: nothing.
+    pub quirks: Arc<QuirkTable>,
     /// After a BMC ran out of sessions, how long Basic is used before a session is tried again.
     pub basic_for_ms: u64,
     /// Pause between reads that wait for a change to show, as after an eject.
@@ -77,6 +125,9 @@ impl Default for Settings {
             reads_per_bmc: 3,
             ca_pem: None,
             login_pause_ms: 180_000,
+            total_read_ms: 120_000,
+            settle_after_reset: true,
+            quirks: Arc::default(),
             basic_for_ms: 1_800_000,
             settle_ms: 1_000,
             trace: None,
@@ -89,6 +140,8 @@ pub struct RedfishBmc {
     vault: Arc<dyn Vault>,
     settings: Arc<Settings>,
     clients: http::Clients,
+    /// Where sessions are kept for the next start.
+    sessions: Option<Arc<dyn SessionStore>>,
     /// What is remembered per BMC: gate, session, links.
     conns: Mutex<BTreeMap<MachineId, Arc<Conn>>>,
 }
@@ -103,7 +156,12 @@ impl RedfishBmc {
     pub fn new(vault: Arc<dyn Vault>, settings: Settings) -> Self {
         let settings = Arc::new(settings);
         let clients = http::Clients::new(settings.clone());
-        Self { vault, settings, clients, conns: Mutex::default() }
+        Self { vault, settings, clients, sessions: None, conns: Mutex::default() }
+    }
+
+    /// Keeps sessions there, and takes up those that are kept there.
+    pub fn keeping(self, sessions: Arc<dyn SessionStore>) -> Self {
+        Self { sessions: Some(sessions), ..self }
     }
 
     /// One BMC with what is remembered of it. A changed address, trust or credential name starts
@@ -121,13 +179,26 @@ impl RedfishBmc {
         Ok(Bmc { edge: self, target, conn })
     }
 
+    /// A part of a probe within its total deadline (R7): a BMC that answers each request just in time
+    /// has hundreds of documents.
+    async fn within<T>(&self, read: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
+        let total = Duration::from_millis(self.settings.total_read_ms);
+        match tokio::time::timeout(total, read).await {
+            Ok(result) => result,
+            Err(_) => {
+                let why = format!("the BMC was not read to its end within {} s", total.as_secs());
+                Err(Fault::no_answer(Channel::Bmc, why))
+            }
+        }
+    }
+
     /// Logs out everywhere, for a graceful stop: sessions are few and outlive us by half an hour.
     pub async fn log_out(&self) {
-        let all: Vec<Arc<Conn>> = {
+        let all: Vec<(MachineId, Arc<Conn>)> = {
             let mut conns = self.conns.lock().unwrap_or_else(PoisonError::into_inner);
-            std::mem::take(&mut *conns).into_values().collect()
+            std::mem::take(&mut *conns).into_iter().collect()
         };
-        let ends = all.iter().map(|c| session::end(&self.clients, c));
+        let ends = all.iter().map(|(machine, c)| session::end(self, *machine, c));
         for fault in futures_util::future::join_all(ends).await.into_iter().filter_map(Result::err)
         {
             tracing::debug!(%fault, "a session was not ended; it will time out");
@@ -138,19 +209,19 @@ impl RedfishBmc {
 #[async_trait]
 impl BmcRead for RedfishBmc {
     async fn system(&self, target: &BmcTarget) -> Result<SystemFacts, Fault> {
-        system::read(&self.bmc(target)?).await
+        self.within(system::read(&self.bmc(target)?)).await
     }
 
     async fn inventory(&self, target: &BmcTarget) -> Result<InventoryFacts, Fault> {
-        inventory::read(&self.bmc(target)?).await
+        self.within(inventory::read(&self.bmc(target)?)).await
     }
 
     async fn firmware(&self, target: &BmcTarget) -> Result<Vec<Component>, Fault> {
-        firmware::read(&self.bmc(target)?).await
+        self.within(firmware::read(&self.bmc(target)?)).await
     }
 
     async fn tasks(&self, target: &BmcTarget, handle: Option<&str>) -> Result<Vec<Task>, Fault> {
-        task::read(&self.bmc(target)?, handle).await
+        self.within(task::read(&self.bmc(target)?, handle)).await
     }
 }
 
@@ -174,7 +245,7 @@ impl BmcPower for RedfishBmc {
 
     async fn set_boot(&self, target: &BmcTarget, expect: &Expect, to: BootTarget) -> Outcome {
         match self.bmc(target) {
-            Ok(bmc) => settle(boot::set(&bmc, expect, to).await),
+            Ok(bmc) => settle(boot::set(&bmc, expect, &BootOrder::once(to)).await),
             Err(fault) => Outcome::Failed { fault },
         }
     }
@@ -199,16 +270,44 @@ impl BmcCare for RedfishBmc {
         }
     }
 
+    async fn ac_cycle(&self, target: &BmcTarget, expect: &Expect) -> Outcome {
+        match self.bmc(target) {
+            Ok(bmc) => settle(power::ac_cycle(&bmc, expect).await),
+            Err(fault) => Outcome::Failed { fault },
+        }
+    }
+
     async fn end_sessions(&self, target: &BmcTarget) -> Outcome {
         match self.bmc(target) {
             Ok(bmc) => {
                 let _one = bmc.conn.write().await;
-                match session::end(&self.clients, &bmc.conn).await {
+                match session::end(self, target.machine, &bmc.conn).await {
                     Ok(()) => Outcome::Applied { handle: None },
                     Err(fault) => Outcome::Failed { fault },
                 }
             }
             Err(fault) => Outcome::Failed { fault },
         }
+    }
+}
+
+#[async_trait]
+impl BmcBoot for RedfishBmc {
+    async fn boot(&self, target: &BmcTarget, expect: &Expect, order: &BootOrder) -> Outcome {
+        match self.bmc(target) {
+            Ok(bmc) => settle(boot::set(&bmc, expect, order).await),
+            Err(fault) => Outcome::Failed { fault },
+        }
+    }
+}
+
+#[async_trait]
+impl BmcNature for RedfishBmc {
+    async fn controllers(&self, target: &BmcTarget) -> Result<Vec<Controller>, Fault> {
+        self.within(controllers::read(&self.bmc(target)?)).await
+    }
+
+    async fn quirks(&self, target: &BmcTarget) -> Result<Arc<Quirks>, Fault> {
+        self.within(self.bmc(target)?.quirks()).await
     }
 }

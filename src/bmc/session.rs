@@ -1,19 +1,27 @@
-//! Logging in: one session per BMC, found by the service's own link (R1, R2). A login is tried
-//! again only where that cannot lock the account.
+//! Logging in: one session per BMC, found by the service's own link (R1, R2), kept over restarts where
+//! there is a place for it. A login is tried again only where that cannot lock the account.
 
 use super::conn::{Bmc, Conn};
-use super::fault;
-use super::http::{Clients, Login, Request};
-use crate::model::{Fault, FaultClass};
+use super::http::{Login, Request};
+use super::{RedfishBmc, fault};
+use crate::model::quirks::SessionQuirks;
+use crate::model::{Fault, FaultClass, MachineId};
+use crate::port::session::KeptSession;
 use crate::port::{Credential, Secret};
 use reqwest::{Method, Url};
 use serde_json::json;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// Refused logins that one BMC gets in [`Settings::login_pause_ms`](super::Settings) × 2: below the
+/// Refused logins that one BMC gets in a pause × 2, where nothing is known of its lock: below the
 /// lowest threshold seen (3 tries), with one to spare for a person.
 const MAX_REFUSED: usize = 2;
+
+/// Sessions that a BMC drops sooner than this are not worth keeping for the next start.
+const KEEP_FROM_S: u32 = 120;
+
+/// Requests of one probe are side by side.
+const SIDE_BY_SIDE: Duration = Duration::from_secs(1);
 
 /// How we are logged in to one BMC.
 #[derive(Debug, Default)]
@@ -29,17 +37,35 @@ pub(super) struct Auth {
     refused: VecDeque<(Instant, [u8; 32])>,
     /// For scrubbing only.
     secrets: Vec<Secret>,
+    /// Kept sessions were looked for.
+    looked: bool,
+    /// This BMC has sessions: it has given us one.
+    has_sessions: bool,
+    used: Option<Instant>,
+    /// How long the session had rested when it was used last; requests side by side count as one.
+    rested: Duration,
+    /// A session that had rested for longer than this BMC's time-out was refused: the time-out is
+    /// as the quirks say.
+    expires: bool,
 }
 
-/// Stands for a credential in memory, without being it.
-fn mark(c: &Credential) -> [u8; 32] {
+/// Stands for a login in memory, without being it: address, user, password.
+fn mark(base: &Url, c: &Credential) -> [u8; 32] {
     let mut ctx = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
-    ctx.update(c.user.as_bytes());
-    ctx.update(&[0]);
-    ctx.update(c.password.expose().as_bytes());
+    for part in [base.as_str(), &c.user, c.password.expose()] {
+        ctx.update(&u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
+        ctx.update(part.as_bytes());
+    }
     let mut out = [0; 32];
     out.copy_from_slice(ctx.finish().as_ref());
     out
+}
+
+/// When refused logins are tried again.
+#[derive(Clone, Copy, Debug)]
+struct Caution {
+    pause: Duration,
+    most: usize,
 }
 
 impl Auth {
@@ -47,10 +73,26 @@ impl Auth {
         self.secrets = vec![c.password.clone()];
         if let Login::Token(t) = &login {
             self.secrets.push(t.clone());
+            self.has_sessions = true;
         }
         self.login = Some(login);
         self.session = session;
         self.round += 1;
+        self.used = Some(Instant::now());
+        self.rested = Duration::ZERO;
+    }
+
+    /// The session is used now.
+    fn touch(&mut self) {
+        let rested = self.rest();
+        if rested > SIDE_BY_SIDE {
+            self.rested = rested;
+        }
+        self.used = Some(Instant::now());
+    }
+
+    fn rest(&self) -> Duration {
+        self.used.map_or(Duration::ZERO, |at| at.elapsed())
     }
 
     fn drop_login(&mut self) {
@@ -58,8 +100,15 @@ impl Auth {
         self.session = None;
     }
 
+    /// Is it a session, and such a rest longer than this BMC keeps one?
+    fn outlasts(&self, rest: Duration, timeout_s: Option<u32>) -> bool {
+        let limit = timeout_s.map(|s| Duration::from_secs(u64::from(s)));
+        matches!(self.login, Some(Login::Token(_))) && limit.is_some_and(|limit| rest >= limit)
+    }
+
     /// How long this credential must still rest.
-    fn resting(&mut self, mark: &[u8; 32], pause: Duration) -> Option<Duration> {
+    fn resting(&mut self, mark: &[u8; 32], caution: Caution) -> Option<Duration> {
+        let Caution { pause, most } = caution;
         while self.refused.front().is_some_and(|(at, _)| at.elapsed() > pause * 2) {
             self.refused.pop_front();
         }
@@ -67,7 +116,7 @@ impl Auth {
         let oldest = self.refused.front()?.0;
         let last = self.refused.iter().rev().find(|(_, m)| m == mark);
         let of_this = last.map(|(at, _)| pause.saturating_sub(at.elapsed()));
-        let of_all = (all >= MAX_REFUSED).then(|| (pause * 2).saturating_sub(oldest.elapsed()));
+        let of_all = (all >= most).then(|| (pause * 2).saturating_sub(oldest.elapsed()));
         of_this.max(of_all).filter(|left| !left.is_zero())
     }
 
@@ -78,21 +127,45 @@ impl Auth {
 }
 
 impl Bmc<'_> {
-    fn pause(&self) -> Duration {
-        Duration::from_millis(self.edge.settings.login_pause_ms)
+    fn session_quirks(&self) -> SessionQuirks {
+        self.conn.root().map(|root| self.quirks_of_root(&root).session.clone()).unwrap_or_default()
+    }
+
+    /// By what is known of this BMC's lock: one try fewer than locks it, two at most, and a rest that
+    /// outlasts it (R2).
+    fn caution(&self) -> Caution {
+        let quirks = self.session_quirks();
+        let lock_ms = quirks.lockout_s.map_or(0, |s| u64::from(s) * 1000);
+        let below = |n: u32| usize::try_from(n.saturating_sub(1)).unwrap_or(MAX_REFUSED);
+        Caution {
+            pause: Duration::from_millis(self.edge.settings.login_pause_ms.max(lock_ms)),
+            most: match quirks.lockout_threshold {
+                None | Some(0) => MAX_REFUSED,
+                Some(n) => below(n).clamp(1, MAX_REFUSED),
+            },
+        }
     }
 
     /// The present login and its number; logs in where there is none.
     pub(super) async fn login(&self) -> Result<(Login, u64), Fault> {
         let mut auth = self.conn.auth.lock().await;
         if let Some(login) = &auth.login {
-            let expired = matches!(login, Login::Basic { .. })
-                && auth.basic_until.is_some_and(|until| Instant::now() >= until);
+            let basic = matches!(login, Login::Basic { .. });
+            let expired = if basic {
+                auth.basic_until.is_some_and(|until| Instant::now() >= until)
+            } else {
+                // Not worth a refused request: it is known how long this BMC keeps a session.
+                auth.expires && auth.outlasts(auth.rest(), self.session_quirks().timeout_s)
+            };
             if !expired {
-                return Ok((login.clone(), auth.round));
+                let login = login.clone();
+                auth.touch();
+                return Ok((login, auth.round));
             }
             auth.drop_login();
-            auth.basic_until = None;
+            if basic {
+                auth.basic_until = None;
+            }
         }
         let login = self.log_in(&mut auth).await?;
         Ok((login, auth.round))
@@ -117,10 +190,11 @@ impl Bmc<'_> {
         let session = matches!(auth.login, Some(Login::Token(_)));
         if auth.login.is_some() && (!session || !again) {
             let credential = self.edge.vault.credential(&self.target.endpoint.credential).await?;
-            auth.refuse(mark(&credential));
+            auth.refuse(mark(&self.conn.base, &credential));
             return Err(fault::bad_credentials(what));
         }
         // Sessions expire, and die with every BMC reset (R4).
+        auth.expires |= auth.outlasts(auth.rested, self.session_quirks().timeout_s);
         auth.drop_login();
         let login = self.log_in(&mut auth).await?;
         Ok((login, auth.round))
@@ -128,8 +202,11 @@ impl Bmc<'_> {
 
     async fn log_in(&self, auth: &mut Auth) -> Result<Login, Fault> {
         let credential = self.edge.vault.credential(&self.target.endpoint.credential).await?;
-        let mark = mark(&credential);
-        if let Some(left) = auth.resting(&mark, self.pause()) {
+        let mark = mark(&self.conn.base, &credential);
+        if let Some(login) = self.kept(auth, &mark, &credential).await {
+            return Ok(login);
+        }
+        if let Some(left) = auth.resting(&mark, self.caution()) {
             let ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
             return Err(fault::bad_credentials("login not tried again yet").retry_after(ms));
         }
@@ -147,6 +224,9 @@ impl Bmc<'_> {
             Err(f) => return Err(f),
         };
         let Some(sessions) = sessions else {
+            if auth.has_sessions {
+                return Err(no_sessions_now("the service root names no sessions"));
+            }
             auth.set(basic.clone(), None, &credential);
             return Ok(basic);
         };
@@ -178,9 +258,14 @@ impl Bmc<'_> {
                     .or_else(|| super::json::link_of(answer.json()))
                     .and_then(|l| self.conn.path(&l))
                     .and_then(|p| self.conn.url(&p).ok());
+                self.save(&mark, &token, own.as_ref()).await;
                 let login = Login::Token(token);
                 auth.set(login.clone(), own, &credential);
                 Ok(login)
+            }
+            404 | 405 | 501 if auth.has_sessions => {
+                let said = fault::says(&answer);
+                Err(scrubbed(no_sessions_now(&format!("{what}: {}", answer.status)).evidence(said)))
             }
             // No session service after all.
             404 | 405 | 501 => {
@@ -213,6 +298,48 @@ impl Bmc<'_> {
         }
     }
 
+    /// The session that was kept for this BMC, where it is one of this very login. It may have
+    /// expired: then its first use is refused, and a new one follows.
+    async fn kept(&self, auth: &mut Auth, mark: &[u8; 32], c: &Credential) -> Option<Login> {
+        if std::mem::replace(&mut auth.looked, true) {
+            return None;
+        }
+        let store = self.edge.sessions.as_ref()?;
+        let machine = self.target.machine;
+        let kept = match store.load(machine).await {
+            Ok(kept) => kept?,
+            Err(fault) => {
+                tracing::debug!(machine = %self.target.name, %fault, "kept session not read");
+                return None;
+            }
+        };
+        if kept.of != hex::encode(mark) {
+            store.forget(machine).await.ok();
+            return None;
+        }
+        let own = kept.path.as_deref().and_then(|path| self.conn.url(path).ok());
+        let login = Login::Token(kept.token);
+        auth.set(login.clone(), own, c);
+        Some(login)
+    }
+
+    /// Keeps a new session for the next start.
+    async fn save(&self, mark: &[u8; 32], token: &Secret, own: Option<&Url>) {
+        let Some(store) = &self.edge.sessions else { return };
+        // One commit for each login: not for sessions that no restart finds alive.
+        if self.session_quirks().timeout_s.is_some_and(|s| s < KEEP_FROM_S) {
+            return;
+        }
+        let kept = KeptSession {
+            of: hex::encode(mark),
+            token: token.clone(),
+            path: own.map(|url| url.path().to_string()),
+        };
+        if let Err(fault) = store.save(self.target.machine, &kept).await {
+            tracing::debug!(machine = %self.target.name, %fault, "session not kept");
+        }
+    }
+
     /// Takes password and token out of a fault, should a BMC have echoed them.
     pub(super) fn scrubbed(&self, fault: Fault) -> Fault {
         match self.conn.auth.try_lock() {
@@ -226,9 +353,15 @@ impl Bmc<'_> {
     }
 }
 
-/// Ends our session. Where the BMC does not answer, the session is kept in mind for another try;
-/// the BMC drops it by itself after its time-out.
-pub(super) async fn end(clients: &Clients, conn: &Conn) -> Result<(), Fault> {
+/// A BMC that gave sessions has none now: it is half up. Nothing falls back to Basic for that (R3),
+/// which would send the password with every request from then on.
+fn no_sessions_now(why: &str) -> Fault {
+    fault::not_redfish(why, "this BMC had sessions before")
+}
+
+/// Ends our session. Where the BMC does not answer, the session is kept in mind for another try, and
+/// for the next start; the BMC drops it by itself after its time-out.
+pub(super) async fn end(edge: &RedfishBmc, machine: MachineId, conn: &Conn) -> Result<(), Fault> {
     let mut auth = conn.auth.lock().await;
     let (Some(url), Some(login)) = (auth.session.clone(), auth.login.clone()) else {
         auth.drop_login();
@@ -238,9 +371,12 @@ pub(super) async fn end(clients: &Clients, conn: &Conn) -> Result<(), Fault> {
     let what = format!("DELETE {}", url.path());
     let request =
         Request { method: Method::DELETE, url, login: &login, if_match: None, body: None };
-    let answer = clients.send(conn.policy, request).await.map_err(|no| no.fault)?;
+    let answer = edge.clients.send(conn.policy, request).await.map_err(|no| no.fault)?;
     let secrets = std::mem::take(&mut auth.secrets);
     auth.drop_login();
+    if let Some(store) = &edge.sessions {
+        store.forget(machine).await.ok();
+    }
     // 401 and 404: it had gone already.
     if answer.ok() || matches!(answer.status, 401 | 404 | 410) {
         return Ok(());

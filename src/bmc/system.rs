@@ -12,7 +12,7 @@ use std::sync::Arc;
 /// Reads the system: one GET once its path is known, two where the boot override is kept apart.
 pub(super) async fn read(bmc: &Bmc<'_>) -> Result<SystemFacts, Fault> {
     let (links, v) = fetch(bmc).await?;
-    let mut facts = facts(&v, &bmc.target.identity, &links.macs);
+    let mut facts = facts(&v, &bmc.target.identity, &links.macs, bmc.by_tag(&v));
     if let Some(path) = &links.boot_settings
         && is_off(&facts)
         && let Ok(pending) = bmc.get(path).await
@@ -46,20 +46,18 @@ pub(super) async fn fetch(bmc: &Bmc<'_>) -> Result<(Arc<Links>, Value), Fault> {
 /// A system that now proves to be another machine (learnt meanwhile which one is meant) is looked
 /// for again.
 fn stays(bmc: &Bmc<'_>, v: &Value) -> bool {
-    let found = identity(v, &bmc.target.identity);
+    let found = identity(v, &bmc.target.identity, bmc.by_tag(v));
     !matches!(bmc.target.identity.compare(&found), Match::Differs { part: "serial" | "uuid", .. })
 }
 
 /// Serial and UUID as the BMC gives them.
 ///
-/// Dell's `SerialNumber` is the board's; what is on the label and in DMI is the service tag, which
-/// Redfish has as `SKU`. Where the inventory names either, that one is meant.
-pub(super) fn identity(v: &Value, wanted: &Identity) -> Identity {
+/// Where `by_tag` (Dell), `SerialNumber` is the board's; what is on the label and in DMI is the
+/// service tag, which Redfish has as `SKU`. Where the inventory names either, that one is meant.
+pub(super) fn identity(v: &Value, wanted: &Identity, by_tag: bool) -> Identity {
     let number = json::text(v, &["SerialNumber"]);
     let tag = json::text(v, &["SKU"]).filter(|sku| {
-        let dell = json::text(v, &["Manufacturer"])
-            .is_some_and(|m| m.to_ascii_lowercase().starts_with("dell"));
-        dell && (5..=7).contains(&sku.len()) && sku.bytes().all(|b| b.is_ascii_alphanumeric())
+        by_tag && (5..=7).contains(&sku.len()) && sku.bytes().all(|b| b.is_ascii_alphanumeric())
     });
     let named = number.as_deref().and_then(clean_serial);
     let serial = match (&wanted.serial, &named, &tag) {
@@ -83,8 +81,8 @@ fn mac(wanted: &Identity, found: &Identity, macs: &[String]) -> Option<String> {
 }
 
 /// All of [`SystemFacts`] but a pending override.
-pub(super) fn facts(v: &Value, wanted: &Identity, macs: &[String]) -> SystemFacts {
-    let mut found = identity(v, wanted);
+pub(super) fn facts(v: &Value, wanted: &Identity, macs: &[String], by_tag: bool) -> SystemFacts {
+    let mut found = identity(v, wanted, by_tag);
     found.mac = mac(wanted, &found, macs)
         // Few systems name their boot MAC themselves.
         .or_else(|| clean_mac(&json::text(v, &["Oem", "BootMacAddress"])?))
@@ -132,11 +130,11 @@ mod tests {
     fn the_service_tag_is_a_dells_serial_unless_the_board_is_named() {
         let v = json!({"Manufacturer": "Dell Inc.", "SerialNumber": "MXFC40025U031S", "SKU": "CLLV0R3"});
         let nobody = Identity::default();
-        assert_eq!(identity(&v, &nobody).serial.as_deref(), Some("CLLV0R3"));
+        assert_eq!(identity(&v, &nobody, true).serial.as_deref(), Some("CLLV0R3"));
         let board = Identity::new(Some("MXFC40025U031S"), None, None);
-        assert_eq!(identity(&v, &board).serial.as_deref(), Some("MXFC40025U031S"));
+        assert_eq!(identity(&v, &board, true).serial.as_deref(), Some("MXFC40025U031S"));
         let v = json!({"Manufacturer": "HPE", "SerialNumber": "S1", "SKU": "P12345"});
-        assert_eq!(identity(&v, &nobody).serial.as_deref(), Some("S1"));
+        assert_eq!(identity(&v, &nobody, false).serial.as_deref(), Some("S1"));
     }
 
     #[test]
@@ -155,8 +153,9 @@ mod tests {
 
     #[test]
     fn clocks_that_never_ran_are_unknown() {
-        let at =
-            |t: &str| facts(&json!({"LastResetTime": t}), &Identity::default(), &[]).last_reset;
+        let at = |t: &str| {
+            facts(&json!({"LastResetTime": t}), &Identity::default(), &[], false).last_reset
+        };
         assert_eq!(at("0000-00-00T00:00:00+00:00"), None);
         assert_eq!(at("1970-01-01T00:00:00+00:00"), None);
         assert!(at("2024-07-02T02:40:43+00:00").is_some());
@@ -166,7 +165,7 @@ mod tests {
     fn wrong_types_are_unknown() {
         let v =
             json!({"PowerState": 1, "Boot": [], "Status": "OK", "UUID": {}, "SerialNumber": null});
-        let f = facts(&v, &Identity::default(), &[]);
+        let f = facts(&v, &Identity::default(), &[], false);
         assert_eq!(f, SystemFacts::default());
     }
 }

@@ -2,6 +2,7 @@
 //! update's answer leaves.
 
 use super::conn::{Bmc, List};
+use super::discover::is_fatal;
 use super::http::{Answer, Body};
 use super::{fault, json};
 use crate::model::facts::{Task, TaskState};
@@ -49,7 +50,33 @@ async fn listed(bmc: &Bmc<'_>) -> Result<Vec<Task>, Fault> {
             read
         }
     };
-    Ok(read.iter().filter_map(|(path, v)| Some(task(path, v.as_ref().ok()?))).collect())
+    let mut out = Vec::new();
+    for (path, v) in read.iter().filter_map(|(path, v)| Some((path, v.as_ref().ok()?))) {
+        out.push(followed(bmc, path, v).await?);
+    }
+    Ok(out)
+}
+
+/// The task, or the job that it says it has become (Dell): a task that has completed by handing its
+/// work on has done nothing yet (R13).
+async fn followed(bmc: &Bmc<'_>, path: &str, v: &Value) -> Result<Task, Fault> {
+    let own = task(path, v);
+    let Some(job) = json::messages(v).into_iter().find_map(|m| {
+        let moved = m.id.eq_ignore_ascii_case("OperationTransitionedToJob");
+        moved.then(|| m.args.into_iter().next())?
+    }) else {
+        return Ok(own);
+    };
+    let Some(job) = bmc.conn.path(&job).filter(|j| !json::uri_eq(j, path)) else { return Ok(own) };
+    match bmc.get(&job).await {
+        // Under the task's name, which is the one that is journaled.
+        Ok(v) => Ok(task(path, &v)),
+        Err(f) if is_fatal(&f) => Err(f),
+        // The job is gone or broken: neither success nor failure (R15), versions decide.
+        Err(_) => {
+            Ok(Task { state: TaskState::InProgress, raw_state: "Transitioned".into(), ..own })
+        }
+    }
 }
 
 /// The task or task monitor at `handle`. Gone means neither success nor failure (R15).
@@ -63,6 +90,11 @@ async fn one(bmc: &Bmc<'_>, handle: &str) -> Result<Option<Task>, Fault> {
     }
     if let Body::Json(v) = &answer.body
         && v.get("TaskState").is_some()
+    {
+        return followed(bmc, handle, v).await.map(Some);
+    }
+    if let Body::Json(v) = &answer.body
+        && v.get("JobState").is_some()
     {
         return Ok(Some(task(handle, v)));
     }
@@ -82,8 +114,10 @@ async fn one(bmc: &Bmc<'_>, handle: &str) -> Result<Option<Task>, Fault> {
 }
 
 fn task(path: &str, v: &Value) -> Task {
-    let raw = json::text(v, &["TaskState"]).unwrap_or_default();
-    let status = json::text(v, &["TaskStatus"]);
+    // A job's words are other ones (DSP0268 Job; Dell's own `JobState`).
+    let of = |task, job| json::text(v, &[task]).or_else(|| json::text(v, &[job]));
+    let raw = of("TaskState", "JobState").unwrap_or_default();
+    let status = of("TaskStatus", "JobStatus");
     let messages = json::messages(v);
     let critical = messages.iter().any(|m| m.severity.eq_ignore_ascii_case("critical"));
     let bad = status
@@ -91,9 +125,14 @@ fn task(path: &str, v: &Value) -> Task {
         .is_some_and(|s| !s.eq_ignore_ascii_case("ok") && !s.eq_ignore_ascii_case("warning"));
     let state = match raw.as_str() {
         "Completed" if !bad && !critical => TaskState::Succeeded,
-        "Completed" | "Exception" | "Killed" | "Cancelled" | "Interrupted" | "Failed" => {
-            TaskState::Failed
-        }
+        "Completed"
+        | "CompletedWithErrors"
+        | "Exception"
+        | "Killed"
+        | "Cancelled"
+        | "Interrupted"
+        | "Failed"
+        | "RebootFailed" => TaskState::Failed,
         _ => TaskState::InProgress,
     };
     // Of a failure the critical message, else the last: BMCs append.
@@ -101,7 +140,9 @@ fn task(path: &str, v: &Value) -> Task {
         .iter()
         .find(|m| m.severity.eq_ignore_ascii_case("critical"))
         .or_else(|| messages.iter().rev().find(|m| !m.text.is_empty()))
-        .map(|m| if m.text.is_empty() { m.id.clone() } else { m.text.clone() });
+        .map(|m| if m.text.is_empty() { m.id.clone() } else { m.text.clone() })
+        // Dell's jobs have one message, as text.
+        .or_else(|| json::text(v, &["Message"]));
     Task {
         uri: path.to_string(),
         state,
@@ -172,6 +213,9 @@ mod tests {
             (json!({"TaskState": "Exception"}), Failed),
             (json!({"TaskState": "Killed"}), Failed),
             (json!({"TaskState": "Cancelled"}), Failed),
+            (json!({"JobState": "Scheduled"}), InProgress),
+            (json!({"JobState": "CompletedWithErrors"}), Failed),
+            (json!({"JobState": "Completed", "JobStatus": "OK"}), Succeeded),
         ];
         for (v, state) in cases {
             assert_eq!(task("/t", &v).state, state, "{v}");

@@ -1,12 +1,13 @@
-//! Firmware updates by pull: SimpleUpdate (DSP0268 UpdateService). Sent once; what came of it is
-//! seen in tasks and versions.
+//! Firmware updates: SimpleUpdate where the BMC fetches images (DSP0268 UpdateService), else a push.
+//! Sent once; what came of it is seen in tasks and versions.
 
 use super::conn::Bmc;
 use super::guard::{self, Action, Stop};
-use super::{fault, firmware, json, task};
-use crate::model::Outcome;
+use super::{fault, firmware, json, push, task};
 use crate::model::action::Expect;
 use crate::model::facts::Component;
+use crate::model::quirks::{Quirks, UpdateWay};
+use crate::model::{Fault, Outcome};
 use crate::port::UpdateOrder;
 use serde_json::{Value, json};
 
@@ -16,8 +17,10 @@ pub(super) async fn update(
     order: &UpdateOrder,
 ) -> Result<Outcome, Stop> {
     let _one = bmc.conn.write().await;
-    guard::check(bmc, expect).await?;
-    let service = firmware::update_service(bmc).await?;
+    let (_, system) = guard::check(bmc, expect).await?;
+    let quirks = bmc.quirks_of(&system).await?;
+    let service_path = firmware::update_service_link(bmc).await?;
+    let service = bmc.get(&service_path).await?;
     let member = member(bmc, &service, &order.inventory_id).await?;
     let from = expect.from_version.as_ref().unwrap_or(&order.from);
     if member.version.as_ref() != Some(from) {
@@ -34,35 +37,84 @@ pub(super) async fn update(
         let f = fault::precondition("update-service-off", "the BMC's update service is disabled");
         return Ok(Outcome::Failed { fault: f.hint("enable it on the BMC") });
     }
-    let Some(action) = Action::find(bmc, &service, "#UpdateService.SimpleUpdate").await? else {
-        let f = fault::unsupported("no-simple-update", "the BMC cannot fetch images by itself")
-            .hint("this family needs a pushed image");
-        return Ok(Outcome::Failed { fault: f });
+    if let (Some(image), Some(most)) =
+        (&order.file, json::at(&service, &["MaxImageSizeBytes"]).and_then(Value::as_u64))
+        && most > 0
+        && image.size > most
+    {
+        let f = fault::precondition(
+            "image-too-large",
+            format!("the image has {} bytes, and the BMC takes {most} at most", image.size),
+        );
+        return Ok(Outcome::Failed { fault: f.hint("take the vendor's image for this BMC alone") });
+    }
+    let simple = Action::find(bmc, &service, "#UpdateService.SimpleUpdate").await?;
+    let pushed = order.file.as_ref().is_some_and(|image| image.form.is_some());
+    let pull = match simple {
+        Some(action) if !pushed && quirks.update.way != UpdateWay::Push => {
+            Pull::new(&quirks, action, &member, order)
+        }
+        _ => Err(no_simple_update()),
     };
-    let scheme = order.image_url.split(':').next().unwrap_or_default().to_ascii_uppercase();
-    let mut body = json!({"ImageURI": order.image_url});
-    match action.allowed("TransferProtocol") {
-        Some(list) if list.contains(&scheme) => {
-            body["TransferProtocol"] = Value::from(scheme);
+    match (pull, &order.file) {
+        (Ok(pull), _) => Ok(pull.send(bmc).await?),
+        (Err(_), Some(image))
+            if quirks.update.way != UpdateWay::Pull
+                && push::is_offered(&service, &quirks.update, image) =>
+        {
+            push::push(bmc, &quirks, (&service_path, &service), &member, image).await
         }
-        Some(list) => {
-            let f = fault::unsupported(
-                "transfer-protocol",
-                format!("the BMC does not fetch by {scheme}, but by {}", list.join(", ")),
-            )
-            .hint("serve the images to BMCs with one of these");
-            return Ok(Outcome::Failed { fault: f });
+        (Err(fault), _) => Ok(Outcome::Failed { fault }),
+    }
+}
+
+fn no_simple_update() -> Fault {
+    fault::unsupported("no-simple-update", "the BMC cannot fetch images by itself")
+        .hint("this family needs a pushed image, and none is at hand or no place to push it to")
+}
+
+/// A SimpleUpdate, ready to be sent.
+struct Pull {
+    target: String,
+    body: Value,
+}
+
+impl Pull {
+    fn new(
+        quirks: &Quirks,
+        action: Action,
+        member: &Component,
+        order: &UpdateOrder,
+    ) -> Result<Pull, Fault> {
+        let scheme = order.image_url.split(':').next().unwrap_or_default().to_ascii_uppercase();
+        let mut body = json!({"ImageURI": order.image_url});
+        match action.allowed("TransferProtocol") {
+            Some(list) if list.contains(&scheme) => {
+                body["TransferProtocol"] = Value::from(scheme);
+            }
+            Some(list) => {
+                return Err(fault::unsupported(
+                    "transfer-protocol",
+                    format!("the BMC does not fetch by {scheme}, but by {}", list.join(", ")),
+                )
+                .hint("serve the images to BMCs with one of these"));
+            }
+            // Not listed: the URI's scheme says it.
+            None => {}
         }
-        // Not listed: the URI's scheme says it.
-        None => {}
+        if let (Some(uri), false) = (&member.uri, action.lacks("Targets")) {
+            body["Targets"] = json!([uri]);
+        }
+        let target = quirks.update.simple_update.clone().unwrap_or(action.target);
+        Ok(Pull { target, body })
     }
-    if let (Some(uri), false) = (&member.uri, action.lacks("Targets")) {
-        body["Targets"] = json!([uri]);
+
+    async fn send(&self, bmc: &Bmc<'_>) -> Result<Outcome, Stop> {
+        Ok(match guard::post(bmc, &self.target, &self.body).await? {
+            Ok(answer) => Outcome::Applied { handle: task::handle(bmc, &answer) },
+            Err(outcome) => outcome,
+        })
     }
-    Ok(match guard::post(bmc, &action.target, &body).await? {
-        Ok(answer) => Outcome::Applied { handle: task::handle(bmc, &answer) },
-        Err(outcome) => outcome,
-    })
 }
 
 /// The firmware inventory member with this id, read now.

@@ -6,7 +6,8 @@ use super::daemon::{self, Daemon, Listener};
 use super::diagnostic::Diagnostic;
 use super::inventory::{self, Inventory, Network, Purpose};
 use super::names::dangling;
-use super::{Source, catalog, remediation, shipped, url, workflow};
+use super::{Source, catalog, quirks, remediation, shipped, url, workflow};
+use crate::model::quirks::QuirkTable;
 use crate::model::{Expected, Stage};
 use crate::steps::catalog::{Catalog, SetStatus};
 use crate::steps::remediation::Remediation;
@@ -25,6 +26,8 @@ pub struct Sources {
     pub workflows: Vec<Source>,
     /// `remediation.toml`; none = the one that ships with Farrier.
     pub remediation: Option<Source>,
+    /// The site's `bmc-quirks.toml`; the one that ships comes after it in any case.
+    pub quirks: Option<Source>,
     pub catalog: Vec<Source>,
     /// The catalog's directory, as the paths of `catalog` start with it.
     pub catalog_root: String,
@@ -39,6 +42,8 @@ pub struct Loaded {
     /// In file order.
     pub expected: Vec<Arc<Expected>>,
     pub networks: Vec<Network>,
+    /// The site's quirks of BMCs, then the shipped ones.
+    pub quirks: Arc<QuirkTable>,
     /// Findings that do not stop anything.
     pub warnings: Vec<Diagnostic>,
 }
@@ -83,6 +88,7 @@ pub fn load(
     let shipped = shipped::remediation();
     files.push(sources.remediation.as_ref().unwrap_or(&shipped));
     let remediation_file = catalog_files.end;
+    files.extend(&sources.quirks);
     let book = Book::new(files);
 
     let daemon = daemon::read(&book, 0);
@@ -91,6 +97,7 @@ pub fn load(
     let catalog = catalog::read(&book, catalog_files.clone(), &sources.catalog_root, file_exists);
 
     let remediation = remediation::read(&book, remediation_file);
+    let site_quirks = sources.quirks.as_ref().map(|_| quirks::read(&book, remediation_file + 1));
 
     let known = Known {
         book: &book,
@@ -116,6 +123,7 @@ pub fn load(
         site,
         expected: inventory.machines,
         networks: inventory.networks,
+        quirks: Arc::new(quirks::over(site_quirks.unwrap_or_default(), quirks::shipped())),
         warnings: found,
     })
 }

@@ -28,6 +28,8 @@ pub struct Daemon {
     pub workflows: PathBuf,
     /// What is tried before a person is called; none = what ships with Farrier.
     pub remediation: Option<PathBuf>,
+    /// What the site's BMCs do otherwise; comes before what ships with Farrier.
+    pub quirks: Option<PathBuf>,
     /// Directory with `<vendor>/<family>.toml` and the images they name.
     pub catalog: PathBuf,
     /// Directory of OS images and what the boot server hands out.
@@ -208,12 +210,17 @@ fn settings(mut top: Table<'_, '_>, base: &Path) -> Daemon {
     let image_server = images_table.and_then(|t| listener(t, &mut places));
     finish(listen);
 
+    let mut bmc = top.table("bmc");
+    let quirks = bmc.as_mut().and_then(|t| t.text("quirks")).map(|text| base.join(text.value));
+    finish(bmc);
+
     let daemon = Daemon {
         state,
         database,
         inventory,
         workflows,
         remediation,
+        quirks,
         catalog,
         images,
         api,

@@ -33,6 +33,14 @@ pub fn remediation() -> Source {
     Source::new("remediation.toml", REMEDIATION)
 }
 
+/// What BMCs do otherwise than the standard.
+pub const QUIRKS: &str = include_str!("../../bmc-quirks.toml");
+
+/// The shipped `bmc-quirks.toml` as a source.
+pub fn quirks() -> Source {
+    Source::new("bmc-quirks.toml", QUIRKS)
+}
+
 /// The shipped workflows as sources.
 pub fn workflows() -> Vec<Source> {
     WORKFLOWS.iter().map(|(name, text)| Source::new(format!("workflows/{name}"), *text)).collect()

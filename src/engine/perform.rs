@@ -190,7 +190,13 @@ async fn within<T>(
 
 /// Does it once. Past the class's deadline the outcome is unknown.
 pub async fn perform(c: &Context, action: Action, expect: &Expect) -> Outcome {
-    let deadline = Duration::from_millis(action.kind().class().deadline_ms);
+    let mut deadline_ms = action.kind().class().deadline_ms;
+    if let Action::UpdateFirmware { file, .. } = &action {
+        // Where the BMC does not fetch, the image goes through this call.
+        let image = c.ports.advertise.firmware_file(file);
+        deadline_ms += image.map_or(0, |i| i.push_deadline_ms());
+    }
+    let deadline = Duration::from_millis(deadline_ms);
     match tokio::time::timeout(deadline, act(c, &action, expect)).await {
         Ok(outcome) => outcome,
         Err(_) => Outcome::Unknown {
@@ -220,6 +226,7 @@ async fn act(c: &Context, action: &Action, expect: &Expect) -> Outcome {
                 inventory_id: inventory_id.clone(),
                 from: from.clone(),
                 to: to.clone(),
+                file: ports.advertise.firmware_file(file),
             };
             ports.bmc.update(&c.bmc(), expect, &order).await
         }

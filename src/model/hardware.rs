@@ -156,3 +156,31 @@ pub struct AccountRules {
     pub lockout_threshold: Option<u32>,
     pub lockout_duration_s: Option<u32>,
 }
+
+/// Whose controller a Redfish manager is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ControllerKind {
+    /// The BMC of the host: the one that resets it and is reset as "the BMC".
+    Host,
+    /// Of a GPU baseboard (HGX).
+    Baseboard,
+    Dpu,
+    /// Software that Redfish lists as a manager (a fabric manager).
+    Service,
+    #[default]
+    Other,
+}
+
+/// A controller of a machine (DSP0268 Manager).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Controller {
+    pub id: String,
+    /// Resource path.
+    pub uri: String,
+    pub kind: ControllerKind,
+    pub model: Option<String>,
+    pub firmware: Option<String>,
+    /// `OK`, `Warning`, `Critical`.
+    pub health: Option<String>,
+}

@@ -12,6 +12,7 @@ pub mod journal;
 pub mod limit;
 pub mod machine;
 pub mod observed;
+pub mod quirks;
 pub mod remedy;
 pub mod stage;
 pub mod text;

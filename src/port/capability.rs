@@ -5,14 +5,17 @@
 //! once, and done means read back.
 
 use super::{BmcTarget, Secret};
+use crate::model::action::BootTarget;
 use crate::model::hardware::{
-    Abilities, Account, AccountRules, BiosFacts, ClockFacts, LogEntry, MediaSlot, SecureBootFacts,
-    Sensor, Volume,
+    Abilities, Account, AccountRules, BiosFacts, ClockFacts, Controller, LogEntry, MediaSlot,
+    SecureBootFacts, Sensor, Volume,
 };
+use crate::model::quirks::Quirks;
 use crate::model::{Expect, Fault, Outcome};
 use async_trait::async_trait;
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 #[async_trait]
 pub trait BmcAbilities: Send + Sync {
@@ -92,4 +95,42 @@ pub trait BmcAccounts: Send + Sync {
     async fn set_password(&self, bmc: &BmcTarget, user: &str, password: &Secret) -> Outcome;
     /// Does this login work? One try, in a session of its own that is ended again.
     async fn verify(&self, bmc: &BmcTarget, user: &str, password: &Secret) -> Result<(), Fault>;
+}
+
+/// Firmware that reads the boot medium.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BootMode {
+    Uefi,
+    Legacy,
+}
+
+/// A boot override with all that one can have.
+#[derive(Clone, Debug)]
+pub struct BootOrder {
+    pub target: BootTarget,
+    /// `None`: as it is.
+    pub mode: Option<BootMode>,
+    /// Until it is taken back, not once. Refused where the BMC forgets it.
+    pub continuous: bool,
+}
+
+impl BootOrder {
+    /// Once, in the mode that is set.
+    pub fn once(target: BootTarget) -> Self {
+        Self { target, mode: None, continuous: false }
+    }
+}
+
+#[async_trait]
+pub trait BmcBoot: Send + Sync {
+    async fn boot(&self, bmc: &BmcTarget, expect: &Expect, order: &BootOrder) -> Outcome;
+}
+
+/// What an edge knows of a BMC besides its hardware.
+#[async_trait]
+pub trait BmcNature: Send + Sync {
+    /// The host's BMC first.
+    async fn controllers(&self, bmc: &BmcTarget) -> Result<Vec<Controller>, Fault>;
+    /// What this BMC does otherwise than the standard.
+    async fn quirks(&self, bmc: &BmcTarget) -> Result<Arc<Quirks>, Fault>;
 }

@@ -5,16 +5,19 @@ pub mod capability;
 pub mod command;
 pub mod heard;
 pub mod outbox;
+pub mod session;
 pub mod store;
 
 use crate::model::action::{BootTarget, HookVerb, JobScript, PowerOp};
 use crate::model::facts::{
     Component, HostFacts, InventoryFacts, JobFacts, Membership, SystemFacts, Task, WindowFacts,
 };
+use crate::model::quirks::PushForm;
 use crate::model::{
     BmcEndpoint, Change, EngineTime, Expect, Expected, Fault, HostEndpoint, MachineId, Outcome,
 };
 use async_trait::async_trait;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// A BMC and the machine it is expected to be.
@@ -72,6 +75,28 @@ pub struct UpdateOrder {
     pub inventory_id: String,
     pub from: String,
     pub to: String,
+    /// The same image on this disk, for BMCs that do not fetch; `None`: it cannot be pushed.
+    pub file: Option<ImageFile>,
+}
+
+/// A firmware image on this disk, and what it must be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImageFile {
+    pub path: PathBuf,
+    /// Bytes.
+    pub size: u64,
+    /// Lower-case hex.
+    pub sha256: String,
+    /// It is to be pushed, in this form, also where the BMC fetches; `None`: where it does not.
+    pub form: Option<PushForm>,
+}
+
+impl ImageFile {
+    /// Milliseconds that pushing it may take: 60 s and 10 kB/s, the slowest upload worth waiting for
+    /// (field notes R7).
+    pub fn push_deadline_ms(&self) -> u64 {
+        60_000 + self.size / 10
+    }
 }
 
 #[async_trait]
@@ -85,6 +110,13 @@ pub trait BmcCare: Send + Sync {
     async fn reset_bmc(&self, bmc: &BmcTarget, expect: &Expect) -> Outcome;
     /// Log out and forget the session.
     async fn end_sessions(&self, bmc: &BmcTarget) -> Outcome;
+    /// Cuts all power of the machine, its BMC's too, and gives it back. Refused unless the host is
+    /// off.
+    async fn ac_cycle(&self, _bmc: &BmcTarget, _expect: &Expect) -> Outcome {
+        let why = "this way to the BMC can't cut the machine's power";
+        let class = crate::model::FaultClass::Unsupported;
+        Outcome::Failed { fault: Fault::new(class, crate::model::Channel::Bmc, "no-ac-cycle", why) }
+    }
 }
 
 /// All of a BMC.
@@ -143,6 +175,10 @@ pub trait Advertise: Send + Sync {
     fn images(&self, machine: &Expected) -> Option<String>;
     /// Where this machine's host boots from.
     fn boot(&self, machine: &Expected) -> Option<String>;
+    /// A firmware image on this disk, by its name below the catalog.
+    fn firmware_file(&self, _file: &str) -> Option<ImageFile> {
+        None
+    }
 }
 
 /// All ports of a site, as the driver holds them.

@@ -52,6 +52,17 @@ pub enum Activation {
     HostReset,
 }
 
+/// How an image comes to the BMC.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Method {
+    /// As the BMC does it: it fetches the image where it can, else it is pushed.
+    #[default]
+    Found,
+    SimpleUpdate,
+    Multipart,
+    HttpPush,
+}
+
 /// One image of one component.
 #[derive(Clone, Debug)]
 pub struct Firmware {
@@ -78,6 +89,7 @@ pub struct Firmware {
     /// Longest time from activation until the version is re-read.
     pub verify_timeout: Span,
     pub allow_downgrade: bool,
+    pub method: Method,
 }
 
 impl Catalog {

@@ -7,6 +7,7 @@
 //! | `writer` | the one task that writes; callers send orders and await answers |
 //! | `commit` | a batch as one transaction, one statement per table |
 //! | `load`, `read` | what the engine loads at its start; what the API reads |
+//! | `sessions` | sessions at BMCs, for the next start |
 //! | `secrets`, [`key`], [`vault`] | the encrypted table, its key, credentials for the edges |
 //! | [`fsck`], `audit` | what must hold in a database, and what in its history |
 //! | `outbox` | events for webhooks, durable with what causes them |
@@ -35,12 +36,14 @@ mod outbox;
 mod place;
 mod read;
 mod secrets;
+mod sessions;
 pub mod vault;
 mod writer;
 
 pub use key::Key;
 pub use open::Settings;
 pub use secrets::{SecretLine, Secrets};
+pub use sessions::BmcSessions;
 
 use crate::model::{EngineTime, Expected, MachineId, Report};
 use crate::port::store::{CommitItem, Committed, HistoryLine, Loaded, Stopped, Store, StoreError};

@@ -155,7 +155,7 @@ fn aad(name: &str, user: &str) -> Aad<Vec<u8>> {
 }
 
 /// Nonce, then ciphertext and tag.
-fn seal(key: &Key, name: &str, user: &str, value: &Secret) -> Option<Vec<u8>> {
+pub(super) fn seal(key: &Key, name: &str, user: &str, value: &Secret) -> Option<Vec<u8>> {
     let cipher = RandomizedNonceKey::new(&AES_256_GCM, &key.bytes).ok()?;
     let mut boxed = value.expose().as_bytes().to_vec();
     let nonce = cipher.seal_in_place_append_tag(aad(name, user), &mut boxed).ok()?;
@@ -164,7 +164,7 @@ fn seal(key: &Key, name: &str, user: &str, value: &Secret) -> Option<Vec<u8>> {
     Some(out)
 }
 
-fn unseal(key: &Key, name: &str, user: &str, mut sealed: Vec<u8>) -> Option<Secret> {
+pub(super) fn unseal(key: &Key, name: &str, user: &str, mut sealed: Vec<u8>) -> Option<Secret> {
     let cipher = RandomizedNonceKey::new(&AES_256_GCM, &key.bytes).ok()?;
     let (nonce, boxed) = sealed.split_at_mut_checked(NONCE_LEN)?;
     let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;

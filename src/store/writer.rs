@@ -76,6 +76,15 @@ pub(super) enum Order {
         name: String,
         reply: Reply<bool>,
     },
+    KeepSession {
+        machine: i64,
+        sealed: Vec<u8>,
+        reply: Reply<()>,
+    },
+    ForgetSession {
+        machine: i64,
+        reply: Reply<()>,
+    },
     /// Answers with the lock: it is to be kept until the readers have ended too.
     Close {
         reply: oneshot::Sender<Lock>,
@@ -93,6 +102,8 @@ impl Order {
             | Order::HookDelivered { reply, .. }
             | Order::Tell { reply, .. }
             | Order::Ping { reply }
+            | Order::KeepSession { reply, .. }
+            | Order::ForgetSession { reply, .. }
             | Order::SetSecret { reply, .. } => drop(reply.send(Err(why))),
             Order::RemoveSecret { reply, .. } => drop(reply.send(Err(why))),
             Order::HookStand { reply, .. } => drop(reply.send(Err(why))),
@@ -212,6 +223,16 @@ impl Writer {
             Order::RemoveSecret { name, reply } => {
                 let query = sqlx::query("DELETE FROM secret WHERE name = ?").bind(name);
                 reply.send(once(conn, query).await.map(|rows| rows > 0)).ok();
+            }
+            Order::KeepSession { machine, sealed, reply } => {
+                let sql = "INSERT INTO bmc_session (machine, sealed) VALUES (?, ?)
+                           ON CONFLICT (machine) DO UPDATE SET sealed = excluded.sealed";
+                let query = sqlx::query(sql).bind(machine).bind(sealed);
+                reply.send(once(conn, query).await.map(drop)).ok();
+            }
+            Order::ForgetSession { machine, reply } => {
+                let sql = "DELETE FROM bmc_session WHERE machine = ?";
+                reply.send(once(conn, sqlx::query(sql).bind(machine)).await.map(drop)).ok();
             }
             Order::Close { .. } => {}
         }

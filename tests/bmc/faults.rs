@@ -476,3 +476,88 @@ async fn one_bmc_gets_one_write_at_a_time() {
     assert_eq!(server.count("POST", RESET), 1);
     waiting.abort_all();
 }
+
+#[tokio::test]
+async fn a_success_that_is_an_error_alone_is_no_empty_system() {
+    for (id, class) in [("GeneralError", FaultClass::Transient), ("SYS518", FaultClass::Throttled)]
+    {
+        let f = fault_of_system(Reply::said(200, id)).await;
+        assert_eq!(f.class, class, "{f:?}");
+        assert_eq!(f.retry_after_ms.is_some(), class == FaultClass::Throttled);
+    }
+}
+
+#[tokio::test]
+async fn a_part_of_a_probe_has_a_deadline_for_all_its_requests() {
+    // Each document just in time, and no end of them.
+    let server = Server::start(|r, _| {
+        let base = "/redfish/v1/UpdateService/FirmwareInventory";
+        match r.path.strip_prefix(base) {
+            Some(rest) if !rest.starts_with('/') => {
+                std::thread::sleep(std::time::Duration::from_millis(40));
+                let n = rest.trim_start_matches("?$skip=").parse().unwrap_or(0) + 1;
+                Reply::ok(
+                    json!({"Members": [], "Members@odata.nextLink": format!("{base}?$skip={n}")}),
+                )
+            }
+            _ => calm(r),
+        }
+    })
+    .await;
+    let settings = Settings { total_read_ms: 400, ..settings() };
+    let edge = RedfishBmc::new(Arc::new(OneCredential), settings);
+    let f = edge.firmware(&target(&server.url)).await.unwrap_err();
+    assert!(f.is_no_answer() && f.message.contains("to its end"), "{f:?}");
+}
+
+#[tokio::test]
+async fn an_action_goes_to_no_other_server() {
+    use farrier::model::Outcome;
+    use farrier::model::action::{Expect, PowerOp};
+    use farrier::port::BmcPower;
+    let trap = Server::start(|_, _| Reply::ok(json!({}))).await;
+    let to = format!("{}/reset", trap.url);
+    let server = Server::start(move |r, _| match calm(r) {
+        Reply::Json(200, h, mut v) if r.path == SYSTEM => {
+            v["Actions"]["#ComputerSystem.Reset"]["target"] = json!(to);
+            Reply::Json(200, h, v)
+        }
+        other => other,
+    })
+    .await;
+    match edge().power(&target(&server.url), &Expect::default(), PowerOp::ForceOff).await {
+        Outcome::Failed { fault } => assert_eq!(fault.code, "foreign-link"),
+        o => panic!("{o:?}"),
+    }
+    assert!(trap.seen().is_empty());
+}
+
+#[tokio::test]
+async fn a_task_that_became_a_job_is_as_far_as_the_job() {
+    use farrier::model::facts::TaskState::{Failed, InProgress, Succeeded};
+    const TASK: &str = "/redfish/v1/TaskService/Tasks/7";
+    const JOB: &str = "/redfish/v1/Managers/1/Oem/Dell/Jobs/JID_7";
+    for (job, state) in [
+        (Some(json!({"JobState": "Scheduled", "Message": "waits for the host"})), InProgress),
+        (Some(json!({"JobState": "Completed"})), Succeeded),
+        (Some(json!({"JobState": "CompletedWithErrors"})), Failed),
+        // Gone: neither success nor failure (R15).
+        (None, InProgress),
+    ] {
+        let shown = job.clone();
+        let server = Server::start(move |r, _| match r.path.as_str() {
+            TASK if r.header("x-auth-token").is_some() => Reply::ok(json!({
+                "TaskState": "Completed", "TaskStatus": "OK",
+                "Messages": [{"MessageId": "Update.1.0.OperationTransitionedToJob",
+                              "Message": "moved", "MessageArgs": [JOB]}]})),
+            JOB => shown.clone().map_or_else(|| Reply::status(404), Reply::ok),
+            _ => calm(r),
+        })
+        .await;
+        let (edge, bmc) = (edge(), target(&server.url));
+        for handle in [Some(TASK), None] {
+            let tasks = edge.tasks(&bmc, handle).await.unwrap();
+            assert_eq!((tasks[0].uri.as_str(), tasks[0].state), (TASK, state), "{job:?}");
+        }
+    }
+}

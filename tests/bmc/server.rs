@@ -13,6 +13,8 @@ pub(crate) struct Seen {
     pub(crate) path: String,
     pub(crate) headers: BTreeMap<String, String>,
     pub(crate) body: Value,
+    /// The body as it came.
+    pub(crate) bytes: Vec<u8>,
 }
 
 impl Seen {
@@ -210,9 +212,10 @@ async fn read_request<S: AsyncRead + Unpin>(stream: &mut S, buffer: &mut Vec<u8>
             return None;
         }
     }
-    let body = serde_json::from_slice(&buffer[end + 4..end + 4 + length]).unwrap_or(Value::Null);
+    let bytes = buffer[end + 4..end + 4 + length].to_vec();
+    let body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
     buffer.drain(..end + 4 + length);
-    Some(Seen { method, path, headers, body })
+    Some(Seen { method, path, headers, body, bytes })
 }
 
 pub(crate) const SYSTEM: &str = "/redfish/v1/Systems/1";

@@ -187,6 +187,7 @@ async fn sushy_tools() {
         inventory_id: "BIOS".into(),
         from: "1.0.0".into(),
         to: "1.1.0".into(),
+        file: None,
     };
     for outcome in [
         edge.update(&bmc, &expect(Power::Off), &order).await,

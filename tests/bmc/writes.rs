@@ -21,6 +21,7 @@ fn order() -> UpdateOrder {
         inventory_id: "BIOS".into(),
         from: "1.0".into(),
         to: "2.0".into(),
+        file: None,
     }
 }
 

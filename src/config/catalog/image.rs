@@ -6,7 +6,7 @@ use crate::config::names::dangling;
 use crate::config::table::{Table, Text};
 use crate::config::url::check_url;
 use crate::model::time::Span;
-use crate::steps::catalog::{Activation, Firmware, SetStatus};
+use crate::steps::catalog::{Activation, Firmware, Method, SetStatus};
 use crate::steps::version::{Scheme, compare};
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -95,9 +95,10 @@ pub(super) fn read(
     let verify_timeout = t.span("verify_timeout").map_or(Span(1_800_000), |(span, _)| span);
     let allow_downgrade =
         t.choice("downgrade", &[("deny", false), ("allow", true)]).unwrap_or(false);
+    let method = method(t);
     let via: Vec<_> = t.texts("via").iter().map(|v| (v.value.to_string(), v.at)).collect();
     let requires = requires(t);
-    not_yet(t, installed);
+    not_yet(t, installed, method.is_none());
 
     let owned = |text: Option<Text<'_>>| text.map(|t| t.value.to_string());
     let firmware = (|| {
@@ -116,6 +117,7 @@ pub(super) fn read(
             activation: activation?,
             verify_timeout,
             allow_downgrade,
+            method: method.unwrap_or_default(),
         })
     })();
     if let (Some(fw), Some(version)) = (&firmware, version) {
@@ -253,18 +255,27 @@ fn requires(t: &mut Table<'_, '_>) -> Vec<Requirement> {
     out
 }
 
+/// `None`: one that this version of Farrier does not do.
+fn method(t: &mut Table<'_, '_>) -> Option<Method> {
+    let Some(method) = t.text("method") else { return Some(Method::Found) };
+    if method.value.starts_with("vendor:") {
+        return None;
+    }
+    let known = [
+        ("simple-update", Some(Method::SimpleUpdate)),
+        ("multipart", Some(Method::Multipart)),
+        ("http-push", Some(Method::HttpPush)),
+        ("inband-script", None),
+    ];
+    t.pick("method", method, &known).unwrap_or(Some(Method::Found))
+}
+
 /// Keys of the format that this version checks but does not obey. Somebody who relies on one must
 /// know; people's notes (`url`, `criticality`, …) rely on nothing.
-fn not_yet(t: &mut Table<'_, '_>, installed: bool) {
-    let methods = ["simple-update", "multipart", "http-push", "inband-script"];
+fn not_yet(t: &mut Table<'_, '_>, installed: bool, another_method: bool) {
     let mut ignored: Vec<&str> = Vec::new();
-    if let Some(method) = t.text("method") {
-        if !method.value.starts_with("vendor:") {
-            t.pick("method", method, &methods.map(|m| (m, ())));
-        }
-        if method.value != "simple-update" {
-            ignored.push("method");
-        }
+    if another_method {
+        ignored.push("method");
     }
     let apply_times = [
         "Immediate",
