@@ -113,6 +113,8 @@ impl Server {
             async move {
                 let mut serving = tokio::task::JoinSet::new();
                 while let Ok((stream, _)) = listener.accept().await {
+                    // Head and body are two writes: without this, each answer waits for an ACK.
+                    stream.set_nodelay(true).ok();
                     let (script, log, tls) = (script.clone(), log.clone(), tls.clone());
                     serving.spawn(async move {
                         match tls {
