@@ -156,6 +156,10 @@ impl<'a> One<'a> {
             _ => fault.hint.clone(),
         };
         let mut text = format!("{} ({})", fault.message, fault.code);
+        if fault.is_no_answer() {
+            // Of a request that got no answer the path alone is known.
+            text = format!("{}: {text}", self.target.name);
+        }
         if let Some(evidence) = fault.evidence.filter(|e| !fault.message.contains(&**e)) {
             text += &format!("\n  {evidence}");
         }
