@@ -225,6 +225,15 @@ pub(super) fn of_status(what: &str, answer: &Answer) -> Fault {
     }
 }
 
+/// Of those in [`IN_STATE`], the ones that name a state which ends by itself.
+const PASSING: &[&str] = &[
+    "InvalidOperationForSystemState",
+    "UnableToModifyDuringSystemPOST",
+    "ActionParameterValueConflict",
+    "ResourceInUse",
+    "ResourceInStandby",
+];
+
 /// The machine is not in a state for it, now: R11.
 const IN_STATE: &[&str] = &[
     "InvalidOperationForSystemState",
@@ -272,7 +281,7 @@ pub(super) fn plainly_rejected(answer: &Answer) -> bool {
 /// anything.
 pub(super) fn later(fault: Fault, wait_s: u32) -> Fault {
     let said = fault.evidence.as_deref().unwrap_or_default().to_ascii_lowercase();
-    let named = IN_STATE.iter().any(|id| said.contains(&id.to_ascii_lowercase()));
+    let named = PASSING.iter().any(|id| said.contains(&id.to_ascii_lowercase()));
     let class = if named { FaultClass::Throttled } else { fault.class };
     let ms = fault.retry_after_ms.unwrap_or(u64::from(wait_s) * 1000);
     Fault { class, ..fault }.retry_after(ms)

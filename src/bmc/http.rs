@@ -212,8 +212,9 @@ impl Clients {
             self.settings.write_timeout_ms
         };
         let built = client.request(request.method, request.url);
-        let mut built =
-            headers(built, request.login, &what)?.timeout(Duration::from_millis(timeout));
+        let mut built = headers(built, request.login, &what)
+            .map_err(unsent)?
+            .timeout(Duration::from_millis(timeout));
         if let Some(etag) = request.if_match
             && let Ok(value) = HeaderValue::from_str(etag)
         {
@@ -234,7 +235,8 @@ impl Clients {
         let Upload { url, login, kind, length, body, handed, deadline_ms } = upload;
         let what = format!("POST {}", url.path());
         let client = self.client(&url, policy, true).map_err(unsent)?;
-        let built = headers(client.post(url), login, &what)?
+        let built = headers(client.post(url), login, &what)
+            .map_err(unsent)?
             .timeout(Duration::from_millis(deadline_ms))
             .header(header::CONTENT_TYPE, kind)
             .header(header::CONTENT_LENGTH, length)
@@ -305,13 +307,13 @@ fn headers(
     built: reqwest::RequestBuilder,
     login: &Login,
     what: &str,
-) -> Result<reqwest::RequestBuilder, NoAnswer> {
+) -> Result<reqwest::RequestBuilder, Fault> {
     let built = built.header(header::ACCEPT, "application/json").header("OData-Version", "4.0");
     Ok(match login {
         Login::None => built,
         Login::Token(token) => {
             let mut value = HeaderValue::from_str(token.expose()).map_err(|_| {
-                unsent(fault::not_redfish(what, "its session token has control characters"))
+                fault::not_redfish(what, "its session token has control characters")
             })?;
             value.set_sensitive(true);
             built.header("X-Auth-Token", value)

@@ -28,7 +28,11 @@ pub(super) async fn read(bmc: &Bmc<'_>, path: &str) -> Result<Read, Fault> {
 }
 
 /// What to say in If-Match, one after the other; `None`: no such header.
-fn etags(policy: IfMatch, header: Option<&str>, body: Option<&str>) -> Vec<Option<String>> {
+pub(super) fn etags(
+    policy: IfMatch,
+    header: Option<&str>,
+    body: Option<&str>,
+) -> Vec<Option<String>> {
     let mut out: Vec<Option<String>> = Vec::new();
     let mut add = |e: Option<String>| {
         if !out.contains(&e) {
@@ -92,7 +96,7 @@ pub(super) async fn patch(
     }))
 }
 
-fn is_precondition(a: &Answer) -> bool {
+pub(super) fn is_precondition(a: &Answer) -> bool {
     matches!(a.status, 412 | 428)
         || a.status == 400
             && json::messages(a.json()).iter().any(|m| {

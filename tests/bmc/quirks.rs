@@ -412,10 +412,9 @@ async fn the_manager_is_asked_once_and_only_where_a_rule_wants_its_firmware() {
         changes[MANAGER] = json!({"Model": "m", "FirmwareVersion": "1.20.50.50"});
         let bmc = bmc_with(changes);
         let server = Server::start(move |r, _| bmc(r)).await;
-        let rules = format!(
-            "schema = 1\n[[quirk]]\nname = \"dell\"\n[quirk.match]\nvendor = \"^Dell\"\n\
-             firmware_before = \"2.0\"\n[quirk.reset]\nforce_off = [[\"PushPowerButton\"]]\n"
-        );
+        let rules = "schema = 1\n[[quirk]]\nname = \"dell\"\n[quirk.match]\nvendor = \"^Dell\"\n\
+                     firmware_before = \"2.0\"\n[quirk.reset]\n\
+                     force_off = [[\"PushPowerButton\"]]\n";
         let (table, found) = config::quirks::parse(&Source::new("q.toml", rules));
         assert!(found.is_empty(), "{}", config::render(&found));
         let settings = Settings { quirks: Arc::new(table), ..settings() };
