@@ -245,7 +245,7 @@ async fn by_action(
                 Ok(_) => return Ok(Ok(())),
                 Err(Outcome::Unknown { fault }) if !fault.is_no_answer() => {
                     // A 5xx: the drive tells whether it has taken hold all the same.
-                    bmc.settle().await;
+                    pause(bmc).await;
                     let now = reread(bmc, &slot.facts.uri).await?;
                     if shows(&now.facts, &order.image_url, true) {
                         return Ok(Ok(()));
@@ -390,7 +390,7 @@ async fn look(
     // A pause is a second.
     for n in 0..LOOKS + quirks.settle_s {
         if n > 0 {
-            bmc.settle().await;
+            pause(bmc).await;
         }
         match reread(bmc, &slot.facts.uri).await {
             Ok(now) => slot = now,
@@ -404,11 +404,9 @@ async fn look(
     Ok((slot, false))
 }
 
-impl Bmc<'_> {
-    /// A pause between two reads that wait for a change to show.
-    async fn settle(&self) {
-        tokio::time::sleep(Duration::from_millis(self.edge.settings.settle_ms)).await;
-    }
+/// A pause between two reads that wait for a change to show.
+async fn pause(bmc: &Bmc<'_>) {
+    tokio::time::sleep(Duration::from_millis(bmc.edge.settings.settle_ms)).await;
 }
 
 #[cfg(test)]
