@@ -60,8 +60,8 @@ fn settings() -> Settings {
     Settings {
         read_timeout_ms: 1_500,
         write_timeout_ms: 1_500,
-        quirks: Arc::new(farrier::config::quirks::shipped()),
         settle_ms: 5,
+        quirks: Arc::new(farrier::config::quirks::shipped()),
         ..Settings::default()
     }
 }

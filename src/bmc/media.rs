@@ -10,35 +10,21 @@ use super::guard::{self, Action, Stop};
 use super::{around, discover, fault, json, patch, system};
 use crate::model::action::Expect;
 use crate::model::hardware::MediaSlot;
+use crate::model::quirks::{MediaBody, MediaField, MediaFirst, MediaQuirks};
 use crate::model::{Fault, FaultClass, Outcome};
 use crate::port::capability::MediaOrder;
 use reqwest::Url;
 use serde_json::{Value, json};
 use std::time::Duration;
 
-/// Reads that wait for a change to show; the longest stale `Inserted` seen is 10 s.
-const LOOKS: u32 = 12;
+/// Reads that wait for a change to show, besides those of the BMC's own settle time.
+const LOOKS: u32 = 2;
 
 /// Tries of one insert that the BMC answers with 5xx right after an eject: it means "not yet".
 const TRIES: u32 = 3;
 
 const INSERT: &str = "#VirtualMedia.InsertMedia";
 const EJECT: &str = "#VirtualMedia.EjectMedia";
-
-/// What an InsertMedia body is made of, one form after the other until one is taken (field notes
-/// §4). A form that the BMC's own list of parameters rules out is not sent.
-const FORMS: &[&[&str]] = &[
-    &["Image", "Inserted", "WriteProtected"],
-    &["Image", "Inserted"],
-    &["Image"],
-    &["Image", "TransferProtocolType"],
-    &["Image", "Inserted", "WriteProtected", "TransferProtocolType", "TransferMethod"],
-    &["Image", "TransferProtocolType", "TransferMethod", "UserName", "Password"],
-];
-
-/// The same for drives without actions, which are PATCHed (Lenovo EXT).
-const PATCH_FORMS: &[&[&str]] =
-    &[&["Image", "Inserted"], &["Image", "Inserted", "WriteProtected"], &["Image"]];
 
 #[derive(Debug)]
 struct Slot {
@@ -83,16 +69,20 @@ impl Slot {
 
 pub(super) async fn read(bmc: &Bmc<'_>) -> Result<Vec<MediaSlot>, Fault> {
     let (_, v) = system::fetch(bmc).await?;
-    Ok(slots(bmc, &v).await?.into_iter().map(|s| s.facts).collect())
+    let quirks = bmc.quirks_of(&v).await?;
+    Ok(slots(bmc, &v, &quirks.media).await?.into_iter().map(|s| s.facts).collect())
 }
 
-/// The drives of the managers, then those of the system: where a vendor has both, the manager's are
-/// the ones that have always worked (iDRAC9), or the same ones (XCC).
-async fn slots(bmc: &Bmc<'_>, system: &Value) -> Result<Vec<Slot>, Fault> {
+/// The drives of the managers, then those of the system, or the other way round: where a vendor has
+/// both, its quirks say which are the ones that work.
+async fn slots(bmc: &Bmc<'_>, system: &Value, quirks: &MediaQuirks) -> Result<Vec<Slot>, Fault> {
     let managers = around::managers(bmc, system).await?;
     let mut collections: Vec<String> =
         managers.iter().filter_map(|(_, m)| json::link(m, &["VirtualMedia"])).collect();
     collections.extend(json::link(system, &["VirtualMedia"]));
+    if quirks.first == MediaFirst::Systems {
+        collections.reverse();
+    }
     // Supermicro's system links to the manager's.
     let mut once: Vec<String> = Vec::new();
     collections.retain(|c| {
@@ -120,9 +110,9 @@ async fn slots(bmc: &Bmc<'_>, system: &Value) -> Result<Vec<Slot>, Fault> {
 }
 
 /// The drives that are written to: each id once, since XCC lists the same drive in two places.
-async fn writable(bmc: &Bmc<'_>, system: &Value) -> Result<Vec<Slot>, Fault> {
+async fn writable(bmc: &Bmc<'_>, system: &Value, quirks: &MediaQuirks) -> Result<Vec<Slot>, Fault> {
     let mut once: Vec<Slot> = Vec::new();
-    for slot in slots(bmc, system).await? {
+    for slot in slots(bmc, system, quirks).await? {
         if !once.iter().any(|s| s.facts.id == slot.facts.id) {
             once.push(slot);
         }
@@ -138,10 +128,28 @@ pub(super) async fn insert(
     let url = plain(&order.image_url)?;
     let _one = bmc.conn.write().await;
     let (_, system) = guard::check(bmc, expect).await?;
-    let slots = writable(bmc, &system).await?;
+    let all = bmc.quirks_of(&system).await?;
+    let quirks = &all.media;
+    if !quirks.protocols.is_empty() && !quirks.protocols.iter().any(|p| p == url.scheme()) {
+        let f = fault::unsupported(
+            "media-protocol",
+            format!(
+                "the BMC does not fetch by {}, but by {}",
+                url.scheme(),
+                quirks.protocols.join(", ")
+            ),
+        );
+        return Ok(Outcome::Failed { fault: f.hint("serve the image with one of these") });
+    }
+    let slots = writable(bmc, &system, quirks).await?;
     let mut fitting: Vec<Slot> = slots.into_iter().filter(|s| s.takes(&order.kind)).collect();
-    // An empty one, else the first: what it holds is taken out.
-    fitting.sort_by_key(|s| !s.is_empty());
+    // The one that this BMC's quirks prefer, an empty one, else the first: what it holds is taken
+    // out.
+    let preferred = |s: &Slot| {
+        let named = |id: &String| id.eq_ignore_ascii_case(&s.facts.id);
+        quirks.slots.iter().position(named).unwrap_or(usize::MAX)
+    };
+    fitting.sort_by_key(|s| (preferred(s), !s.is_empty()));
     let Some(slot) = fitting.into_iter().next() else {
         let f = fault::unsupported(
             "no-media-slot",
@@ -153,11 +161,11 @@ pub(super) async fn insert(
         return Ok(outcome);
     }
     // Some have InsertMedia only while the drive is empty.
-    let (slot, emptied) = look(bmc, slot, Slot::is_empty).await?;
+    let (slot, emptied) = look(bmc, slot, quirks, Slot::is_empty).await?;
     let sent = if slot.has(INSERT) {
-        by_action(bmc, &slot, order, &url).await?
+        by_action(bmc, &slot, quirks, order, &url).await?
     } else {
-        by_patch(bmc, &slot, order, &url).await?
+        by_patch(bmc, &slot, quirks, order, &url).await?
     };
     let unclear = match sent {
         Ok(()) => None,
@@ -165,7 +173,7 @@ pub(super) async fn insert(
         Err(outcome) => return Ok(outcome),
     };
     let shows = |s: &Slot| shows(&s.facts, &order.image_url, emptied);
-    let (slot, shown) = look(bmc, slot, shows).await?;
+    let (slot, shown) = look(bmc, slot, quirks, shows).await?;
     Ok(match unclear {
         _ if shown => Outcome::Applied { handle: None },
         Some(outcome) => outcome,
@@ -214,6 +222,7 @@ fn plain(image_url: &str) -> Result<Url, Fault> {
 async fn by_action(
     bmc: &Bmc<'_>,
     slot: &Slot,
+    quirks: &MediaQuirks,
     order: &MediaOrder,
     url: &Url,
 ) -> Result<Result<(), Outcome>, Stop> {
@@ -222,15 +231,21 @@ async fn by_action(
         return Ok(Err(Outcome::Failed { fault: f }));
     };
     let mut first: Option<Outcome> = None;
-    for form in FORMS.iter().filter(|form| !form.iter().any(|p| action.lacks(p))) {
+    // A form that the BMC's own list of parameters rules out is not sent.
+    let lacks =
+        |body: &Value| body.as_object().is_some_and(|o| o.keys().any(|name| action.lacks(name)));
+    for form in quirks.bodies.iter().filter(|b| !b.patch).map(|b| body(b, order, url)) {
+        if lacks(&form) {
+            continue;
+        }
         let mut tries = 0;
         let outcome = loop {
             tries += 1;
-            match guard::post(bmc, &action.target, &body(form, order, url)).await? {
+            match guard::post(bmc, &action.target, &form).await? {
                 Ok(_) => return Ok(Ok(())),
                 Err(Outcome::Unknown { fault }) if !fault.is_no_answer() => {
                     // A 5xx: the drive tells whether it has taken hold all the same.
-                    bmc.rest_between_looks().await;
+                    pause(bmc).await;
                     let now = reread(bmc, &slot.facts.uri).await?;
                     if shows(&now.facts, &order.image_url, true) {
                         return Ok(Ok(()));
@@ -266,11 +281,12 @@ async fn by_action(
 async fn by_patch(
     bmc: &Bmc<'_>,
     slot: &Slot,
+    quirks: &MediaQuirks,
     order: &MediaOrder,
     url: &Url,
 ) -> Result<Result<(), Outcome>, Stop> {
     let mut first: Option<Outcome> = None;
-    for form in PATCH_FORMS {
+    for form in quirks.bodies.iter().filter(|b| b.patch) {
         let read = patch::read(bmc, &slot.facts.uri).await?;
         match patch::patch(bmc, &read, &body(form, order, url)).await? {
             Ok(_) => return Ok(Ok(())),
@@ -291,17 +307,21 @@ fn is_about_the_form(f: &Fault) -> bool {
     matches!(f.code.as_ref(), "rejected" | "not-supported" | "bmc-error")
 }
 
-fn body(form: &[&str], order: &MediaOrder, url: &Url) -> Value {
-    let mut body = json!({});
-    for name in form {
-        body[*name] = match *name {
-            "Image" => Value::from(order.image_url.as_str()),
-            "TransferProtocolType" => Value::from(url.scheme().to_ascii_uppercase()),
-            "TransferMethod" => Value::from("Stream"),
+fn body(form: &MediaBody, order: &MediaOrder, url: &Url) -> Value {
+    let mut body = json!({"Image": order.image_url});
+    for field in &form.fields {
+        match field {
+            MediaField::Inserted => body["Inserted"] = Value::from(true),
+            MediaField::WriteProtected => body["WriteProtected"] = Value::from(true),
+            MediaField::TransferProtocolType => {
+                body["TransferProtocolType"] = Value::from(url.scheme().to_ascii_uppercase());
+            }
+            MediaField::TransferMethod => body["TransferMethod"] = Value::from("Stream"),
             // Without a login for the image's server, yet some ask for the properties.
-            "UserName" | "Password" => Value::from(""),
-            _ => Value::from(true),
-        };
+            MediaField::Credentials => {
+                (body["UserName"], body["Password"]) = (Value::from(""), Value::from(""));
+            }
+        }
     }
     body
 }
@@ -309,12 +329,13 @@ fn body(form: &[&str], order: &MediaOrder, url: &Url) -> Value {
 pub(super) async fn eject(bmc: &Bmc<'_>, expect: &Expect) -> Result<Outcome, Stop> {
     let _one = bmc.conn.write().await;
     let (_, system) = guard::check(bmc, expect).await?;
-    let full = writable(bmc, &system).await?.into_iter().filter(|s| !s.is_empty());
+    let all = bmc.quirks_of(&system).await?;
+    let full = writable(bmc, &system, &all.media).await?.into_iter().filter(|s| !s.is_empty());
     for slot in full.collect::<Vec<_>>() {
         if let Err(outcome) = empty(bmc, &slot).await? {
             return Ok(outcome);
         }
-        let (slot, empty) = look(bmc, slot, Slot::is_empty).await?;
+        let (slot, empty) = look(bmc, slot, &all.media, Slot::is_empty).await?;
         if !empty {
             let f = Fault::new(
                 FaultClass::OutcomeUnknown,
@@ -363,11 +384,13 @@ async fn reread(bmc: &Bmc<'_>, uri: &str) -> Result<Slot, Fault> {
 async fn look(
     bmc: &Bmc<'_>,
     mut slot: Slot,
+    quirks: &MediaQuirks,
     good: impl Fn(&Slot) -> bool,
 ) -> Result<(Slot, bool), Fault> {
-    for n in 0..LOOKS {
+    // A pause is a second.
+    for n in 0..LOOKS + quirks.settle_s {
         if n > 0 {
-            bmc.rest_between_looks().await;
+            pause(bmc).await;
         }
         match reread(bmc, &slot.facts.uri).await {
             Ok(now) => slot = now,
@@ -381,11 +404,9 @@ async fn look(
     Ok((slot, false))
 }
 
-impl Bmc<'_> {
-    /// A pause between two reads that wait for a change to show.
-    async fn rest_between_looks(&self) {
-        tokio::time::sleep(Duration::from_millis(self.edge.settings.settle_ms)).await;
-    }
+/// A pause between two reads that wait for a change to show.
+async fn pause(bmc: &Bmc<'_>) {
+    tokio::time::sleep(Duration::from_millis(bmc.edge.settings.settle_ms)).await;
 }
 
 #[cfg(test)]

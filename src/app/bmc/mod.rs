@@ -57,7 +57,9 @@ pub fn run(args: &Bmc, ca_file: Option<&Path>, json: bool) -> ExitCode {
     let mut io = Io::new(&mut out, &mut err, json, colour);
     let context = login::login().and_then(|login| {
         let ca_pem = ca_file.map(login::certificates).transpose()?;
-        Ok(Context { login, ca_pem, ask: &login::ask, settings: Settings::default() })
+        let quirks = Arc::new(crate::config::quirks::shipped());
+        let settings = Settings { quirks, ..Settings::default() };
+        Ok(Context { login, ca_pem, ask: &login::ask, settings })
     });
     let code = match context {
         Err(failure) => failure.report(&mut io),

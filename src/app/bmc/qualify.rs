@@ -11,7 +11,7 @@ use crate::model::hardware::{Abilities, BiosFacts, LogEntry, Sensor, SensorKind}
 use crate::model::{Fault, FaultClass};
 use crate::port::BmcRead;
 use crate::port::capability::{
-    BmcAbilities, BmcBios, BmcClock, BmcLog, BmcMedia, BmcSensors, BmcVolumes,
+    BmcAbilities, BmcBios, BmcClock, BmcLog, BmcMedia, BmcNature, BmcSensors, BmcVolumes,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -32,6 +32,8 @@ struct Report {
     bmc_model: Option<String>,
     bmc_firmware: Option<String>,
     capabilities: Vec<Capability>,
+    /// Names of the quirks' rules that fit.
+    quirks: Vec<String>,
     requests: Requests,
     oddities: Vec<String>,
 }
@@ -116,6 +118,10 @@ pub(super) async fn run(one: &One<'_>, io: &mut Io<'_>) -> Result<(), Failure> {
         bmc_model: abilities.bmc_model,
         bmc_firmware: abilities.bmc_firmware,
         capabilities,
+        quirks: match one.edge.quirks(&one.target).await {
+            Ok(quirks) => quirks.rules.clone(),
+            Err(fault) => return Err(one.failed(fault).await),
+        },
         requests: requests(&one.trace.asked()),
         oddities,
     };
@@ -381,6 +387,9 @@ fn print(r: &Report, io: &mut Io<'_>) -> Result<(), Failure> {
         .collect();
     io.table(&["CAPABILITY", "CAN", "SEEN"], &rows)?;
     io.line("")?;
+    if !r.quirks.is_empty() {
+        io.line(format_args!("quirks that apply: {}", r.quirks.join(", ")))?;
+    }
     io.line(format_args!(
         "{} requests, {} failed; median {} ms, worst {} ms",
         r.requests.count, r.requests.failed, r.requests.median_ms, r.requests.worst_ms
