@@ -89,7 +89,7 @@ fn allowed(v: &Value) -> Option<Vec<String>> {
 
 /// What to say in If-Match, one after the other: what the header gave, what the body gave, then
 /// the spellings that BMCs mistake for each other, `*`, and nothing (R12).
-fn etags(header: Option<&str>, body: Option<&str>) -> Vec<Option<String>> {
+pub(super) fn etags(header: Option<&str>, body: Option<&str>) -> Vec<Option<String>> {
     let mut out: Vec<Option<String>> = Vec::new();
     let mut add = |e: Option<String>| {
         if !out.contains(&e) {
@@ -148,7 +148,7 @@ async fn patch(
     })
 }
 
-fn is_precondition(a: &Answer) -> bool {
+pub(super) fn is_precondition(a: &Answer) -> bool {
     matches!(a.status, 412 | 428)
         || a.status == 400
             && json::messages(a.json()).iter().any(|m| {

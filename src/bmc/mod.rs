@@ -7,7 +7,9 @@
     reason = "an edge: session ages and pauses are measured on the monotonic clock"
 )]
 
+mod accounts;
 mod boot;
+mod certificate;
 mod conn;
 mod discover;
 mod fault;
@@ -23,10 +25,14 @@ mod task;
 mod tls;
 mod update;
 
+pub use certificate::Certificate;
+
 use crate::model::action::{BootTarget, Expect, Outcome, PowerOp};
 use crate::model::facts::{Component, InventoryFacts, SystemFacts, Task};
 use crate::model::{Fault, MachineId};
-use crate::port::{BmcCare, BmcPower, BmcRead, BmcTarget, BmcUpdate, UpdateOrder, Vault};
+use crate::model::hardware::{Account, AccountRules};
+use crate::port::capability::BmcAccounts;
+use crate::port::{BmcCare, BmcPower, BmcRead, BmcTarget, BmcUpdate, Secret, UpdateOrder, Vault};
 use async_trait::async_trait;
 use conn::{Bmc, Conn};
 use std::collections::BTreeMap;
@@ -99,6 +105,14 @@ impl RedfishBmc {
             }
         };
         Ok(Bmc { edge: self, target, conn })
+    }
+
+    /// The certificate that is shown at a BMC's `url`, trusted or not; nothing else is sent.
+    ///
+    /// # Errors
+    /// Nothing answered, or the address is not https.
+    pub async fn certificate(&self, url: &str) -> Result<Certificate, Fault> {
+        certificate::read(url).await
     }
 
     /// Logs out everywhere, for a graceful stop: sessions are few and outlive us by half an hour.
@@ -190,5 +204,23 @@ impl BmcCare for RedfishBmc {
             }
             Err(fault) => Outcome::Failed { fault },
         }
+    }
+}
+
+#[async_trait]
+impl BmcAccounts for RedfishBmc {
+    async fn accounts(&self, target: &BmcTarget) -> Result<(AccountRules, Vec<Account>), Fault> {
+        accounts::read(&self.bmc(target)?).await
+    }
+
+    async fn set_password(&self, target: &BmcTarget, user: &str, password: &Secret) -> Outcome {
+        match self.bmc(target) {
+            Ok(bmc) => settle(accounts::set(&bmc, user, password).await),
+            Err(fault) => Outcome::Failed { fault },
+        }
+    }
+
+    async fn verify(&self, target: &BmcTarget, user: &str, password: &Secret) -> Result<(), Fault> {
+        accounts::verify(&self.bmc(target)?, user, password).await
     }
 }

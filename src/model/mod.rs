@@ -13,6 +13,7 @@ pub mod limit;
 pub mod machine;
 pub mod observed;
 pub mod remedy;
+pub mod rotation;
 pub mod stage;
 pub mod text;
 pub mod time;
