@@ -4,7 +4,7 @@ use clap::Parser;
 use farrier::app;
 use farrier::app::database::SecretAsk;
 use farrier::app::demo::Profile;
-use farrier::cli::args::SecretCommand;
+use farrier::cli::args::{InventoryCommand, SecretCommand};
 use farrier::cli::{Cli, Dispatch, Local};
 use std::process::ExitCode;
 
@@ -56,6 +56,14 @@ fn local(command: Local, json: bool) -> ExitCode {
         Local::SystemdUnit(args) => app::systemd::print_unit(&args.config, args.key.as_deref()),
         Local::Restore(args) => {
             app::backup::restore(args.db, &args.config, &args.file, args.dry_run, json)
+        }
+        Local::Inventory(InventoryCommand::Import(args)) => {
+            app::inventory_import::import(&app::inventory_import::Ask {
+                csv: args.csv,
+                config: args.config,
+                partial: args.partial,
+                json,
+            })
         }
         Local::Secret(args) => {
             let ask = match args.command {

@@ -1,5 +1,6 @@
 //! Wiring: the only place that knows every part.
 
+pub mod access;
 pub mod backup;
 pub mod check;
 pub mod current;
@@ -7,9 +8,13 @@ pub mod database;
 pub mod demo;
 pub mod descriptors;
 pub mod files;
+pub mod inventory_import;
 pub mod listen;
+pub mod orders;
 pub mod parts;
+pub mod pins;
 pub mod reload;
+pub mod rotate;
 pub mod serve;
 pub mod simulate;
 pub mod systemd;

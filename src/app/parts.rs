@@ -1,4 +1,5 @@
 //! The edges of a site, built from its configuration.
+#![allow(clippy::disallowed_methods, reason = "reads certificates that the configuration names")]
 
 use super::current::Current;
 use crate::bmc::RedfishBmc;
@@ -10,6 +11,7 @@ use crate::port::{Inbox, Ports, Vault};
 use crate::shell::SshShell;
 use crate::steps::catalog::Catalog;
 use crate::store::key::KeyFrom;
+use crate::store::kv::Kv;
 use crate::store::vault::{From as Source, Reference, References, SiteVault};
 use crate::store::{Key, SqliteStore};
 use std::collections::BTreeMap;
@@ -51,6 +53,7 @@ pub fn read_key(daemon: &Daemon) -> Result<Option<Key>, String> {
     let from = match &daemon.secrets {
         Some(SecretsKey::File(path)) => KeyFrom::File(path.clone()),
         Some(SecretsKey::Systemd(name)) => KeyFrom::Systemd(name.clone()),
+        Some(SecretsKey::Env(name)) => KeyFrom::Env(name.clone()),
         None => return Ok(None),
     };
     Key::read(&from).map_err(|e| e.to_string())
@@ -61,6 +64,15 @@ fn references(daemon: &Daemon) -> References {
         SecretFrom::File(path) => Source::File(path.clone()),
         SecretFrom::Env(name) => Source::Env(name.clone()),
         SecretFrom::Exec(command) => Source::Exec(command.clone()),
+        SecretFrom::Vault(v) => Source::Vault(Kv {
+            address: v.address.clone(),
+            mount: v.mount.clone(),
+            path: v.path.clone(),
+            field: v.field.clone(),
+            token_file: v.token_file.clone(),
+            namespace: v.namespace.clone(),
+            ca_file: v.ca_file.clone(),
+        }),
     };
     let credentials = daemon
         .credentials
@@ -97,7 +109,7 @@ pub fn build(current: &Current, vault: Arc<dyn Vault>, inbox: Inbox) -> Result<P
     let settings = crate::boot::Settings { images: images_dir.clone(), ..Default::default() };
     let boot = BootServer::open(&daemon.state, settings, inbox).map_err(|f| f.to_string())?;
     let images = ImageServer::new(daemon.catalog.clone(), images_dir, known(&loaded.site.catalog));
-    let bmc = Arc::new(RedfishBmc::new(vault, crate::bmc::Settings::default()));
+    let bmc = Arc::new(RedfishBmc::new(vault, bmc_settings(daemon)?));
     let ports = Ports {
         bmc: bmc.clone(),
         shell,
@@ -106,6 +118,15 @@ pub fn build(current: &Current, vault: Arc<dyn Vault>, inbox: Inbox) -> Result<P
         advertise: Arc::new(current.clone()),
     };
     Ok(Parts { ports, bmc, boot, images })
+}
+
+fn bmc_settings(daemon: &Daemon) -> Result<crate::bmc::Settings, String> {
+    let read = |path: &std::path::PathBuf| {
+        std::fs::read_to_string(path)
+            .map_err(|e| format!("can't read the certificates `{}`: {e}", path.display()))
+    };
+    let ca_pem = daemon.bmc_ca.as_ref().map(read).transpose()?;
+    Ok(crate::bmc::Settings { ca_pem, ..crate::bmc::Settings::default() })
 }
 
 /// The firmware files that may be handed out, with what they must be.

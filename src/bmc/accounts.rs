@@ -113,19 +113,14 @@ enum Sorted {
 }
 
 /// What an answer to the PATCH proves. The new password is in no fault.
-fn sorted(
-    bmc: &Bmc<'_>,
-    what: &str,
-    sent: Result<Answer, NoAnswer>,
-    password: &Secret,
-) -> Sorted {
+fn sorted(bmc: &Bmc<'_>, what: &str, sent: Result<Answer, NoAnswer>, password: &Secret) -> Sorted {
     let clean = |f: Fault| fault::scrub(bmc.scrubbed(f), &[password.expose()]);
     match sent {
         Ok(a) if a.ok() => {
             // Dell 13G and others: 200 with the refusal inside (R9).
-            let bad = json::messages(a.json())
-                .iter()
-                .any(|m| matches!(m.severity.to_ascii_lowercase().as_str(), "critical" | "warning"));
+            let bad = json::messages(a.json()).iter().any(|m| {
+                matches!(m.severity.to_ascii_lowercase().as_str(), "critical" | "warning")
+            });
             if bad && a.json().get("error").is_some() {
                 let f = Fault::new(
                     FaultClass::OutcomeUnknown,

@@ -29,8 +29,8 @@ pub use certificate::Certificate;
 
 use crate::model::action::{BootTarget, Expect, Outcome, PowerOp};
 use crate::model::facts::{Component, InventoryFacts, SystemFacts, Task};
-use crate::model::{Fault, MachineId};
 use crate::model::hardware::{Account, AccountRules};
+use crate::model::{Fault, MachineId};
 use crate::port::capability::BmcAccounts;
 use crate::port::{BmcCare, BmcPower, BmcRead, BmcTarget, BmcUpdate, Secret, UpdateOrder, Vault};
 use async_trait::async_trait;

@@ -1,5 +1,9 @@
 //! The words of the command line.
 
+pub mod credentials;
+
+pub use credentials::{BmcCommand, InventoryCommand};
+
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 
@@ -67,6 +71,16 @@ pub enum Command {
     },
     /// Keep credentials
     Secret(Secret),
+    /// BMCs: their passwords and certificates
+    Bmc {
+        #[command(subcommand)]
+        command: BmcCommand,
+    },
+    /// Take in what machines were delivered with
+    Inventory {
+        #[command(subcommand)]
+        command: InventoryCommand,
+    },
     /// See and change machines
     Machine {
         #[command(subcommand)]

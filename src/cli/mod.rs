@@ -8,6 +8,7 @@
 )]
 
 pub mod args;
+mod bmc_credentials;
 mod change;
 mod client;
 mod events;
@@ -47,6 +48,7 @@ pub enum Local {
     SystemdUnit(args::SystemdUnit),
     Restore(args::Restore),
     Secret(args::Secret),
+    Inventory(args::InventoryCommand),
 }
 
 /// Runs a client command on a runtime of its own, or hands the command back.
@@ -86,6 +88,7 @@ fn split(command: Command) -> Result<Local, Box<Command>> {
         Command::SystemdUnit(a) => Local::SystemdUnit(a),
         Command::Restore(a) => Local::Restore(a),
         Command::Secret(a) => Local::Secret(a),
+        Command::Inventory { command } => Local::Inventory(command),
         client => return Err(Box::new(client)),
     })
 }
@@ -101,6 +104,7 @@ pub async fn execute(command: Command, global: &Global, io: &mut Io<'_>) -> u8 {
             Command::Stop { why } => site::stop(&api, &why, io).await,
             Command::Resume { why } => site::resume(&api, &why, io).await,
             Command::Reload { confirm } => site::reload(&api, confirm, io).await,
+            Command::Bmc { command } => bmc_credentials::run(&api, command, io).await,
             Command::Webhook { command } => webhook::run(&api, command, io).await,
             Command::Status => site::status(&api, io).await,
             Command::Limits => site::limits(&api, io).await,

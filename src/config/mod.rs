@@ -10,6 +10,7 @@ pub mod fault_profile;
 pub mod inventory;
 mod names;
 pub mod remediation;
+pub mod rotation;
 pub mod shipped;
 mod table;
 mod url;

@@ -9,7 +9,11 @@ use std::fs::File;
 use std::path::Path;
 
 /// In order; one that has shipped is never changed.
-pub(super) const MIGRATIONS: &[&str] = &[include_str!("schema.sql"), include_str!("schema-2.sql")];
+pub(super) const MIGRATIONS: &[&str] = &[
+    include_str!("schema.sql"),
+    include_str!("schema-2.sql"),
+    include_str!("schema-3-credentials.sql"),
+];
 
 /// `FARR`: tells our databases from other programs' (`PRAGMA application_id`).
 const APPLICATION_ID: i64 = 0x4641_5252;
