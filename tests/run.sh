@@ -24,6 +24,7 @@ crash  | sqlite     | crash
 store  | sqlite     | store fsck backup webhook
 bmc    | sushy      | bmc blackhole
 shell  | ssh,busybox | shell cluster
+credentials | -     | credentials
 boot   | curl       | boot
 config | -          | config
 api    | curl       | api cli
