@@ -78,7 +78,7 @@ pub fn read(bytes: &[u8]) -> Result<Note, String> {
         let word = shown.to_lowercase().replace([' ', '-'], "_");
         let word = ALIASES.iter().find(|(a, _)| *a == word).map_or(&*word, |(_, c)| c);
         match COLUMNS.iter().find(|c| **c == word) {
-            Some(column) if at.insert(column, n).is_some() => {
+            Some(column) if at.insert(*column, n).is_some() => {
                 return Err(format!("the column `{column}` is there twice"));
             }
             Some(_) => {}
@@ -96,8 +96,9 @@ pub fn read(bytes: &[u8]) -> Result<Note, String> {
     }
     let mut first: BTreeMap<(&str, String), u64> = BTreeMap::new();
     let mut record = csv::ByteRecord::new();
+    let mut lines = Lines { bytes, at: 0, line: 1 };
     loop {
-        let line = reader.position().line();
+        let line = lines.of(reader.position().byte());
         match reader.read_byte_record(&mut record) {
             Ok(true) => {}
             Ok(false) => break,
@@ -106,7 +107,6 @@ pub fn read(bytes: &[u8]) -> Result<Note, String> {
                 break;
             }
         }
-        let line = record.position().map_or(line, csv::Position::line);
         if record.iter().all(<[u8]>::is_empty) {
             continue;
         }
@@ -126,6 +126,28 @@ pub fn read(bytes: &[u8]) -> Result<Note, String> {
         }
     }
     Ok(note)
+}
+
+/// Counts lines as an editor does; the reader's own count leaves out blank ones and half of CRLF.
+struct Lines<'a> {
+    bytes: &'a [u8],
+    at: usize,
+    line: u64,
+}
+
+impl Lines<'_> {
+    /// The line of the first record that begins at `byte` or behind blank lines after it.
+    fn of(&mut self, byte: u64) -> u64 {
+        let from = usize::try_from(byte).unwrap_or(usize::MAX);
+        while let Some(b) = self.bytes.get(self.at) {
+            if self.at >= from && !matches!(b, b'\r' | b'\n') {
+                break;
+            }
+            self.line += u64::from(*b == b'\n');
+            self.at += 1;
+        }
+        self.line
+    }
 }
 
 /// What is wrong with the file's form; what stands in it is not repeated.

@@ -185,6 +185,7 @@ async fn run(
         engine: handle.clone(),
         current: current.clone(),
         pace: pace(ask.time_scale),
+        look_every: rotate::LOOK_EVERY / ask.time_scale.max(1),
     });
     let ids = held.expected.iter().map(|(id, e)| (e.name.clone(), *id)).collect();
     rotator.shut(&ids).await?;

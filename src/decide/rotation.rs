@@ -78,7 +78,7 @@ fn rest_ms(r: &Rotation, pace: &Pace) -> u64 {
     pace.rest_ms.max(u64::from(r.lockout_s).saturating_mul(1000))
 }
 
-/// What comes next. Calls itself for nothing: the same record and time give the same answer.
+/// What comes next; the same record and time give the same answer.
 pub fn next(r: &Rotation, now: WallMs, pace: &Pace) -> Next {
     if matches!(r.phase, Phase::Kept | Phase::TakenBack | Phase::Stuck) {
         return Next::End;

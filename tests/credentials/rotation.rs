@@ -253,3 +253,18 @@ async fn access_survives_the_loss_of_the_database() {
     site.farrier(&["bmc", "rotate", "n1", "--why", "after the loss"]);
     assert_ne!(site.account.password(), password);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn by_policy_a_password_changes_once_it_is_due_and_not_again() {
+    let account = Account::new(OLD, Manners::default());
+    let mut site = Site::new(account, "[rotation]\nevery = \"90d\"\n").await;
+    site.ready();
+    assert_eq!(site.until_over(), "kept");
+    let r = site.rotation().unwrap();
+    assert_eq!(r["by"], "rotation policy");
+    assert!(r["why"].as_str().unwrap().contains("90d"), "{r}");
+    // The policy looks every second here; two more looks change nothing.
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    assert_eq!(site.account.look(|s| s.set.len()), 1);
+    assert_eq!(site.rotation().unwrap()["begun_ms"], r["begun_ms"]);
+}

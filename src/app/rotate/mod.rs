@@ -44,6 +44,7 @@ pub struct Tools {
     pub engine: Handle,
     pub current: Current,
     pub pace: Pace,
+    pub look_every: Duration,
 }
 
 impl std::fmt::Debug for Tools {
@@ -103,8 +104,8 @@ fn standing(d: &Director, name: &str) -> Option<Standing> {
     Some(Standing { id: m.id, target, refusal })
 }
 
-/// How often the policy looks for passwords that are too old.
-const LOOK_EVERY: Duration = Duration::from_secs(600);
+/// How often the policy looks for passwords that are too old, unless time runs faster.
+pub const LOOK_EVERY: Duration = Duration::from_secs(600);
 /// A password that could not be changed is let be for so long.
 const LET_BE_MS: u64 = 24 * 3_600_000;
 
@@ -304,7 +305,7 @@ impl Rotator {
 
     /// Changes passwords that have become too old, as the configuration in force says.
     pub async fn keep_fresh(self) {
-        let mut tick = tokio::time::interval(LOOK_EVERY);
+        let mut tick = tokio::time::interval(self.tools.look_every);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tick.tick().await;
