@@ -86,7 +86,7 @@ impl Access {
                 return Err(Fault::new(
                     FaultClass::Precondition,
                     Channel::Bmc,
-                    "no-pin",
+                    Fault::NO_PIN,
                     format!("no certificate of {}'s BMC was accepted yet", target.name),
                 )
                 .hint(format!(

@@ -47,6 +47,7 @@ pub fn explain(decider: &impl Decide, i: &Input<'_>, due: EngineTime) -> Explana
     let spec = m.step.as_ref().and_then(|s| i.workflow.steps.get(usize::from(s.index)));
     let fault = m.last_fault.as_ref().filter(|n| n.count > 0 || m.is_quarantined());
     let mut ways_out = Vec::new();
+    let unpinned = waiting.as_deref() == Some(watch::FIRST_CERTIFICATE);
     let renewed = waiting.as_deref() == Some(watch::NEW_CERTIFICATE);
     let mut hint = fault.and_then(|n| n.fault.hint.clone());
     let summary = match (&m.condition, &m.hold) {
@@ -102,6 +103,10 @@ pub fn explain(decider: &impl Decide, i: &Input<'_>, due: EngineTime) -> Explana
             "Farrier updated its firmware and the BMC was reset since, which makes a new \
              certificate: compare the fingerprint, then accept it with `farrier bmc pin {name}`"
         ));
+    } else if unpinned {
+        hint = Some(format!("`farrier bmc pin {name}` shows the one it has and keeps it"));
+    }
+    if renewed || unpinned {
         ways_out.push(format!("farrier bmc pin {name} --why \"…\""));
     }
     if m.step.is_some() && !m.is_quarantined() {

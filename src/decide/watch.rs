@@ -13,6 +13,25 @@ pub(super) fn pause(i: &Input<'_>) -> u64 {
     watch - watch / 8 + retry::jitter(i.m.id, i.now) % (watch / 4).max(1)
 }
 
+/// A certificate that nobody has accepted yet is waited for. Another one than the accepted one is
+/// another machine, unless Farrier itself gave it reason to be.
+fn certificate(i: &Input<'_>, fault: &Fault) -> Option<Verdict> {
+    let what = match fault.code.as_ref() {
+        Fault::NO_PIN => FIRST_CERTIFICATE,
+        Fault::CERTIFICATE_CHANGED if renewed(i.m, i.now) => NEW_CERTIFICATE,
+        Fault::CERTIFICATE_CHANGED => return Some(give_up(i, fault.clone())),
+        _ => return None,
+    };
+    Some(match i.m.step {
+        Some(_) => super::wait(i, what, ASK_AGAIN_MS),
+        // At rest nothing is waited for that would have to be remembered.
+        None => Verdict::Rest { due: i.now + ASK_AGAIN_MS, waiting: Some(what.to_string()) },
+    })
+}
+
+/// What a machine waits for whose inventory says `tls = "pin"`, and that has no pin.
+pub(super) const FIRST_CERTIFICATE: &str = "a person to accept the BMC's certificate";
+
 /// What a machine waits for whose BMC came back from Farrier's own update with a new certificate.
 pub(super) const NEW_CERTIFICATE: &str = "a person to accept the BMC's new certificate";
 
@@ -43,11 +62,8 @@ pub(super) fn identity(i: &Input<'_>) -> Option<Verdict> {
     if matches!(i.m.stage, Stage::Repair | Stage::Retired) || i.m.is_quarantined() {
         return None;
     }
-    if let Some(fault) = i.report.system.fault().filter(|f| f.code == Fault::CERTIFICATE_CHANGED) {
-        return Some(match renewed(i.m, i.now) {
-            true => super::wait(i, NEW_CERTIFICATE, ASK_AGAIN_MS),
-            false => give_up(i, fault.clone()),
-        });
+    if let Some(verdict) = i.report.system.fault().and_then(|f| certificate(i, f)) {
+        return Some(verdict);
     }
     let found = &i.report.system.seen()?.identity;
     match i.m.identity.compare(found) {

@@ -206,7 +206,11 @@ async fn the_certificates_of_a_rack_are_accepted_at_once_and_a_changed_one_is_no
     let (first, second) = (bmc(&one, "S1").await, bmc(&two, "S2").await);
     let daemon = Daemon::start(&[&first.url, &second.url]);
     daemon.until(&["machine", "adopt", "n1", "n2", "--why", "test"], |o| o.status.success());
-    // Nobody has accepted them: nobody logs in.
+    // Nobody has accepted them: nobody logs in, and that is what they wait for.
+    let explained = daemon.until(&["machine", "explain", "n1"], |o| {
+        String::from_utf8_lossy(&o.stdout).contains("waiting for a person to accept")
+    });
+    assert!(explained.contains("farrier bmc pin n1"), "{explained}");
     let said = daemon.run(&["bmc", "pin", "--selector", "rack=r7"]);
     let text = String::from_utf8(said.stdout).unwrap();
     assert_eq!(said.status.code(), Some(1), "not confirmed: {text}");

@@ -78,7 +78,7 @@ fn the_daemons_file_says_who_keeps_passwords_and_whose_are_never_touched() {
     let off = daemon_of("").unwrap();
     assert_eq!((off.rotation.every, off.escrow, off.secrets), (None, None, None));
     for (text, says) in [
-        ("[rotation]\nevery = \"1h\"\n", "every 1d at most"),
+        ("[rotation]\nevery = \"1h\"\n", "at most, not every"),
         ("[rotation]\nat_once = 0\n", "from 1 to 256"),
         ("[escrow]\n", "`command` is missing"),
         ("[escrow]\ncommand = [\"x\"]\ntimeout = \"1h\"\n", "at most"),
