@@ -237,6 +237,7 @@ fn every_kill_and_every_lie_ends_with_a_password_that_works() {
     // (what the BMC says of its lock, what it is)
     for (said, lock_at) in [(0, 3), (3, 3), (5, 5), (2, 2)] {
         let (states, kept, back) = explore(first(said, 2, 3), &pace, lock_at);
+        println!("{states} states, {kept} ends kept, {back} taken back");
         assert!(kept > 100 && back > 10, "{states} states, {kept} kept, {back} taken back");
     }
 }
