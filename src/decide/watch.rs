@@ -17,16 +17,13 @@ pub(super) fn pause(i: &Input<'_>) -> u64 {
 /// another machine, unless Farrier itself gave it reason to be.
 fn certificate(i: &Input<'_>, fault: &Fault) -> Option<Verdict> {
     let what = match fault.code.as_ref() {
-        Fault::NO_PIN => FIRST_CERTIFICATE,
+        // At rest there is nothing that would wait for it.
+        Fault::NO_PIN if i.m.step.is_some() => FIRST_CERTIFICATE,
         Fault::CERTIFICATE_CHANGED if renewed(i.m, i.now) => NEW_CERTIFICATE,
         Fault::CERTIFICATE_CHANGED => return Some(give_up(i, fault.clone())),
         _ => return None,
     };
-    Some(match i.m.step {
-        Some(_) => super::wait(i, what, ASK_AGAIN_MS),
-        // At rest nothing is waited for that would have to be remembered.
-        None => Verdict::Rest { due: i.now + ASK_AGAIN_MS, waiting: Some(what.to_string()) },
-    })
+    Some(super::wait(i, what, ASK_AGAIN_MS))
 }
 
 /// What a machine waits for whose inventory says `tls = "pin"`, and that has no pin.
