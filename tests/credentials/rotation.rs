@@ -144,7 +144,7 @@ async fn killed_at_random_again_and_again_it_ends_with_a_password_that_works() {
         rotations += 1;
         // Up to three kills while it is under way.
         for _ in 0..rng.between(1, 3) {
-            tokio::time::sleep(Duration::from_millis(rng.between(0, 150))).await;
+            tokio::time::sleep(Duration::from_millis(rng.between(0, 40))).await;
             done += u64::from(site.reaper.kill());
             while !site.has_died() {
                 tokio::task::yield_now().await;
@@ -154,7 +154,9 @@ async fn killed_at_random_again_and_again_it_ends_with_a_password_that_works() {
         assert_eq!(site.until_over(), "kept", "rotation {rotations}\n{}", site.log());
         assert!(!site.account.look(|s| s.locked), "locked in rotation {rotations}");
     }
-    println!("{done} kills in {rotations} rotations");
+    let cut = site.log().matches("going on with a rotation").count();
+    println!("{done} kills in {rotations} rotations, {cut} in the middle of one");
+    assert!(cut > 0, "no kill came in the middle");
     holds(&mut site, "kept", "at random").await;
 }
 
