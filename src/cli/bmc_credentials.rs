@@ -181,7 +181,7 @@ async fn pin(api: &Api, ask: Pin, io: &mut Io<'_>) -> Result<(), Failure> {
     let unread = shown.iter().any(|c| c.stands == "unread");
     let fresh: Vec<&Certificate> =
         shown.iter().filter(|c| matches!(c.stands.as_str(), "new" | "changed")).collect();
-    if io.json && !(ask.yes && !fresh.is_empty()) {
+    if io.json && (fresh.is_empty() || !ask.yes) {
         io.document(&answer.raw)?;
         return if unread { Err(Failure::Said) } else { Ok(()) };
     }

@@ -216,11 +216,11 @@ fn tried(r: &mut Rotation, which: Which, result: Option<Login>, now: WallMs, pac
     match (r.old_login, r.new_login) {
         (_, Login::Works) => enter(r, Phase::Proven, now),
         // "Yes" was said, and it is not so, or not yet: ask again once it had its time.
-        (Login::Untried, Login::Refused) if r.said == Said::Applied => {
-            if now < r.set_ms.saturating_add(pace.lag_ms) {
-                r.said = Said::Unclear;
-                r.new_login = Login::Untried;
-            }
+        (Login::Untried, Login::Refused)
+            if r.said == Said::Applied && now < r.set_ms.saturating_add(pace.lag_ms) =>
+        {
+            r.said = Said::Unclear;
+            r.new_login = Login::Untried;
         }
         (Login::Refused, Login::Refused) => enter(r, Phase::Stuck, now),
         _ => {}

@@ -85,7 +85,7 @@ async fn end(t: &Tools, r: &Rotation, id: MachineId) {
             return;
         }
         Phase::Kept => {
-            tracing::info!(machine = %r.machine, "the new password is in force and kept")
+            tracing::info!(machine = %r.machine, "the new password is in force and kept");
         }
         _ => tracing::warn!(
             machine = %r.machine,
