@@ -80,7 +80,8 @@ async fn end(t: &Tools, r: &Rotation, id: MachineId) {
             tracing::error!(
                 machine = %r.machine,
                 "neither the old nor the new password works: nobody logs in to its BMC until \
-                 `farrier bmc rotate {} --look-again` or `--forget`; the escrow has both", r.machine
+                 `farrier bmc rotate {} --look-again` or `--forget`; the hook was told of the new one",
+                r.machine
             );
             return;
         }
