@@ -4,7 +4,7 @@ use clap::Parser;
 use farrier::app;
 use farrier::app::database::SecretAsk;
 use farrier::app::demo::Profile;
-use farrier::cli::args::{DiscoverCommand, SecretCommand};
+use farrier::cli::args::{DiscoverCommand, InventoryCommand, SecretCommand};
 use farrier::cli::{Cli, Dispatch, Local};
 use farrier::sim::serve::replay::Expand;
 use std::process::ExitCode;
@@ -78,6 +78,14 @@ fn local(command: Local, json: bool) -> ExitCode {
         Local::Bmc(args, ca_file) => app::bmc::run(&args, ca_file.as_deref(), json),
         Local::Discover(DiscoverCommand::Scan(args)) => app::discover::scan(&args.into(), json),
         Local::Ipmi(args) => app::ipmi::ipmi(&args, json),
+        Local::Inventory(InventoryCommand::Import(args)) => {
+            app::inventory_import::import(&app::inventory_import::Ask {
+                csv: args.csv,
+                config: args.config,
+                partial: args.partial,
+                json,
+            })
+        }
         Local::Secret(args) => {
             let ask = match args.command {
                 SecretCommand::Set { name, user, file } => SecretAsk::Set { name, user, file },

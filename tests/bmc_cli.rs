@@ -18,6 +18,7 @@ mod small;
 use captured::{NAMES, Tree, identities, serve, tree};
 use farrier::app::bmc::{Ask, Context, execute};
 use farrier::bmc::Settings;
+use farrier::cli::bmc::{Bmc, Words};
 use farrier::cli::{Cli, Command, Io};
 use farrier::port::{Credential, Secret};
 use insta::assert_snapshot;
@@ -44,7 +45,10 @@ async fn cli(url: &str, words: &[&str], ask: &Ask) -> (u8, String, String) {
         Ok(cli) => cli,
         Err(e) => return (2, String::new(), e.to_string()),
     };
-    let Command::Bmc(bmc) = parsed.command else { panic!("{words:?}") };
+    let Command::Bmc { command: Words::Alone(command) } = parsed.command else {
+        panic!("{words:?}")
+    };
+    let bmc = Bmc { command };
     let (mut out, mut err) = (Vec::new(), Vec::new());
     let code = {
         let mut io = Io::new(&mut out, &mut err, parsed.global.json, false);

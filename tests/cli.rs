@@ -246,6 +246,7 @@ fn what_is_not_a_client_command_goes_to_main() {
         ("secret set bmc --user root", "Secret"),
         ("secret list", "Secret"),
         ("secret rm bmc", "Secret"),
+        ("inventory import --csv note.csv --partial", "Inventory"),
     ] {
         let Dispatch::Local { command, json } = farrier::cli::run(parse(words)) else {
             panic!("{words} was run")

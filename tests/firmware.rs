@@ -534,3 +534,60 @@ fn a_first_look_that_comes_late_is_not_the_machines_delay() {
     assert_eq!(c.step(), "faulted:busy");
     assert_eq!(c.later(7_200_001).step(), "quarantined:step-timeout");
 }
+
+fn other_certificate() -> Read<SystemFacts> {
+    let text = "the BMC shows another certificate than the pinned one";
+    Read::Failed(Fault::new(FaultClass::Identity, Channel::Bmc, Fault::CERTIFICATE_CHANGED, text))
+}
+
+#[test]
+fn a_changed_certificate_is_another_machine_unless_farrier_just_updated_it() {
+    let mut c = Case::new("1.5");
+    c.report.system = other_certificate();
+    assert_eq!(c.step(), "quarantined:certificate-changed");
+
+    // The update is over and the BMC was reset for it: a person accepts the new one.
+    let mut c = Case::with_task();
+    c.tasks(&[(TASK, TaskState::Succeeded, "Completed", 100)]);
+    assert_eq!(c.later(60_000).step(), "closed:true");
+    c.tasks(&[]);
+    assert_eq!(c.step(), "intent:bmc-reset");
+    c.apply(Entry::Settled { outcome: Outcome::Applied { handle: None } });
+    c.later(120_000).report.system = other_certificate();
+    assert_eq!(c.step(), "waits");
+    assert_eq!(c.step(), "rest", "said once");
+    let room = Free;
+    let told = farrier::decide::explain::explain(
+        &Rules,
+        &Input {
+            m: &c.m,
+            expected: &c.expected,
+            profile: &c.profile,
+            site: &c.site,
+            workflow: &c.workflow,
+            report: &c.report,
+            now: c.now,
+            room: &room,
+            stopped: false,
+            resumed: EngineTime::ZERO,
+            outage: None,
+        },
+        c.now,
+    );
+    assert!(told.hint.is_some_and(|h| h.contains("farrier bmc pin n1")));
+    assert!(told.ways_out.iter().any(|w| w.starts_with("farrier bmc pin n1")));
+    // Accepted: the story goes on.
+    c.system("2.0", Power::On);
+    c.version("2.0");
+    assert_eq!(c.later(1_000).step(), "closed:true");
+
+    // Long after, it is another machine again.
+    let mut c = Case::with_task();
+    c.tasks(&[(TASK, TaskState::Succeeded, "Completed", 100)]);
+    assert_eq!(c.later(60_000).step(), "closed:true");
+    c.tasks(&[]);
+    assert_eq!(c.step(), "intent:bmc-reset");
+    c.apply(Entry::Settled { outcome: Outcome::Applied { handle: None } });
+    c.later(3_700_000).report.system = other_certificate();
+    assert_eq!(c.step(), "quarantined:certificate-changed");
+}

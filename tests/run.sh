@@ -27,6 +27,7 @@ vbmc   | redfish_tools | vbmc
 ipmi   | ipmi       | ipmi
 scan   | -          | scan
 shell  | ssh,busybox | shell cluster
+credentials | -     | credentials
 boot   | curl       | boot
 config | -          | config
 api    | curl,sushy | api cli bmc_cli

@@ -592,7 +592,7 @@ async fn secrets_are_sealed_and_need_their_key() {
     let locked = store.secrets(None).await.unwrap();
     let canary = "calvin-canary-5e5e";
     let why = locked.set("bmc", "root", &Secret::new(canary)).await.unwrap_err().to_string();
-    assert!(why.contains("key init"), "{why}");
+    assert!(why.contains("key_file"), "{why}");
 
     assert!(Key::read(&KeyFrom::File(key_path.clone())).unwrap().is_none());
     let key = Key::init(&key_path).unwrap();

@@ -81,8 +81,8 @@ fn known(loaded: &crate::config::Loaded) -> fsck::Known {
         let text = match &credential.from {
             SecretFrom::File(path) => file(path),
             SecretFrom::Env(name) => std::env::var(name).ok(),
-            // No program is run for a check.
-            SecretFrom::Exec(_) => None,
+            // No program is run for a check, and no server asked.
+            SecretFrom::Exec(_) | SecretFrom::Vault(_) => None,
         };
         let first = text.as_deref().and_then(|t| t.lines().next());
         secrets.extend(first.map(|line| (name.to_string(), Secret::new(line))));

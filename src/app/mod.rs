@@ -1,5 +1,6 @@
 //! Wiring: the only place that knows every part.
 
+pub mod access;
 pub mod backup;
 pub mod bmc;
 pub mod check;
@@ -10,11 +11,15 @@ pub mod descriptors;
 pub mod discover;
 pub mod fallback;
 pub mod files;
+pub mod inventory_import;
 pub mod ipmi;
 pub mod listen;
+pub mod orders;
 pub mod pages;
 pub mod parts;
+pub mod pins;
 pub mod reload;
+pub mod rotate;
 pub mod serve;
 pub mod simulate;
 pub mod systemd;

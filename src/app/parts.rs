@@ -1,4 +1,5 @@
 //! The edges of a site, built from its configuration.
+#![allow(clippy::disallowed_methods, reason = "reads certificates that the configuration names")]
 
 use super::current::Current;
 use super::fallback::WithFallback;
@@ -12,6 +13,7 @@ use crate::port::{Inbox, Ports, Vault};
 use crate::shell::SshShell;
 use crate::steps::catalog::Catalog;
 use crate::store::key::KeyFrom;
+use crate::store::kv::Kv;
 use crate::store::vault::{From as Source, Reference, References, SiteVault};
 use crate::store::{Key, SqliteStore};
 use std::collections::BTreeMap;
@@ -57,7 +59,12 @@ pub fn redfish(
     time_scale: u32,
 ) -> Result<RedfishBmc, String> {
     let loaded = current.get();
+    let read = |path: &std::path::PathBuf| {
+        std::fs::read_to_string(path)
+            .map_err(|e| format!("can't read the certificates `{}`: {e}", path.display()))
+    };
     let settings = crate::bmc::Settings {
+        ca_pem: loaded.daemon.bmc_ca.as_ref().map(read).transpose()?,
         quirks: loaded.quirks.clone(),
         // In a time that runs faster its real seconds would be hours.
         settle_after_reset: time_scale <= 1,
@@ -78,6 +85,7 @@ pub fn read_key(daemon: &Daemon) -> Result<Option<Key>, String> {
     let from = match &daemon.secrets {
         Some(SecretsKey::File(path)) => KeyFrom::File(path.clone()),
         Some(SecretsKey::Systemd(name)) => KeyFrom::Systemd(name.clone()),
+        Some(SecretsKey::Env(name)) => KeyFrom::Env(name.clone()),
         None => return Ok(None),
     };
     Key::read(&from).map_err(|e| e.to_string())
@@ -88,6 +96,15 @@ fn references(daemon: &Daemon) -> References {
         SecretFrom::File(path) => Source::File(path.clone()),
         SecretFrom::Env(name) => Source::Env(name.clone()),
         SecretFrom::Exec(command) => Source::Exec(command.clone()),
+        SecretFrom::Vault(v) => Source::Vault(Kv {
+            address: v.address.clone(),
+            mount: v.mount.clone(),
+            path: v.path.clone(),
+            field: v.field.clone(),
+            token_file: v.token_file.clone(),
+            namespace: v.namespace.clone(),
+            ca_file: v.ca_file.clone(),
+        }),
     };
     let credentials = daemon
         .credentials

@@ -5,11 +5,15 @@
     reason = "reads the token's file and waits for signals"
 )]
 
+use super::access::{Access, Guarded};
 use super::current::Current;
+use super::orders::Orders;
+use super::rotate::{self, Rotator};
 use super::systemd::{self, Manager};
-use super::{files, listen, parts, reload, webhooks};
+use super::{files, listen, parts, pins, reload, webhooks};
 use crate::api;
 use crate::decide::Rules;
+use crate::decide::rotation::Pace;
 use crate::engine::Director;
 use crate::engine::clock::{Clock, UNWATCHED_MS};
 use crate::engine::director::Settings;
@@ -168,8 +172,26 @@ async fn run(
     let current = Current::new(config);
 
     let (handle, ends) = driver::channels();
+    let secrets = vault.secrets().clone();
+    let pins = database.pins().await.map_err(|e| e.to_string())?;
+    let access = Access::new(secrets.clone(), pins.clone());
     let bmc = parts::redfish(&current, vault.clone(), &database, ask.time_scale)?;
-    let parts = parts::build(&current, vault, bmc, handle.inbox.clone())?;
+    let mut parts = parts::build(&current, vault.clone(), bmc, handle.inbox.clone())?;
+    // Outermost: nobody gets past the password and the certificate that count by now.
+    parts.ports.bmc = Arc::new(Guarded::new(parts.ports.bmc.clone(), access.clone()));
+    let rotator = Rotator::new(rotate::Tools {
+        edge: parts.bmc.clone(),
+        access,
+        vault,
+        secrets,
+        store: database.clone(),
+        engine: handle.clone(),
+        current: current.clone(),
+        pace: pace(ask.time_scale),
+        look_every: rotate::LOOK_EVERY / ask.time_scale.max(1),
+    });
+    let ids = held.expected.iter().map(|(id, e)| (e.name.clone(), *id)).collect();
+    rotator.shut(&ids).await?;
     let incarnation = held.state.incarnation.clone();
     let is_current = |id, run: &str| {
         let at = held.machines.binary_search_by_key(&id, |m| m.id);
@@ -200,8 +222,16 @@ async fn run(
         token: state.token.clone(),
     };
     let token = state.token.clone();
+    let desk = pins::Desk {
+        bmc: parts.bmc.clone(),
+        pins,
+        engine: handle.clone(),
+        orders: Orders::new(handle.clone(), current.clone(), token.clone(), "certificates"),
+    };
     let api = api::router(state)
         .merge(reload::router(control.clone()))
+        .merge(rotate::router(rotator.clone(), token.clone()))
+        .merge(pins::router(desk))
         .merge(webhooks::router(notifier, token));
     let mut listeners = vec![tokio::spawn(listen::serve(api_socket, tls, api, ended.clone()))];
     if let Some(boot) = &daemon.boot {
@@ -222,6 +252,10 @@ async fn run(
     tokio::spawn(first_inventory(control.clone(), known, lines, ask.confirm));
     tokio::spawn(hangups(control));
     tokio::spawn(webhooks::watch_stuck(handle.clone(), outbox));
+    tokio::spawn(async move {
+        rotator.resume().await;
+        rotator.keep_fresh().await;
+    });
     if let Some(limit) = systemd::watchdog() {
         let (manager, handle, store) = (manager.clone(), handle.clone(), database.clone());
         tokio::spawn(systemd::signs_of_life(manager, limit, handle, store));
@@ -269,6 +303,17 @@ async fn unwatched(
         held.state.resumed_at = now;
     }
     Ok(())
+}
+
+/// Rotations wait by the wall clock, which a demo's world outruns.
+fn pace(time_scale: u32) -> Pace {
+    let (pace, scale) = (Pace::default(), u64::from(time_scale.max(1)));
+    Pace {
+        lag_ms: pace.lag_ms / scale,
+        rest_ms: pace.rest_ms / scale,
+        pause_ms: pace.pause_ms / scale,
+        ..pace
+    }
 }
 
 /// First looks are spread: 2 ms a machine, a minute at most.

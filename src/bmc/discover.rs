@@ -240,11 +240,18 @@ impl Bmc<'_> {
             }
         }
         let by_tag = |v: &Value| self.by_tag(v);
-        let chosen = choose(&read, &self.target.identity, &by_tag).map_err(|f| match broken {
-            Some(broken) if read.is_empty() => broken,
+        let chosen = choose(&read, &self.target.identity, &by_tag);
+        let chosen = chosen.map_err(|f| match &broken {
+            Some(broken) if read.is_empty() => broken.clone(),
             _ => f,
         })?;
         let (path, v) = read.swap_remove(chosen);
+        // A baseboard that can neither boot nor reset is the machine only where nothing else may be.
+        if let Some(broken) = broken
+            && able(&v) == 0
+        {
+            return Err(broken);
+        }
         let links = Arc::new(Links {
             boot_settings: self.boot_settings(&v).await?,
             macs: self.macs(&v).await?,
@@ -300,6 +307,13 @@ pub(super) fn is_fatal(f: &Fault) -> bool {
         || matches!(f.class, FaultClass::Auth | FaultClass::Throttled | FaultClass::Identity)
 }
 
+/// What a system can do: 2 for a reset, 1 for a boot override.
+fn able(v: &Value) -> u8 {
+    let reset = json::at(v, &["Actions", "#ComputerSystem.Reset"]).is_some();
+    let boot = json::at(v, &["Boot"]).is_some();
+    u8::from(reset) * 2 + u8::from(boot)
+}
+
 /// Which of the systems is the machine: the one with its identity, else the one that can boot and
 /// reset. HGX baseboards can do neither.
 fn choose(
@@ -307,11 +321,6 @@ fn choose(
     wanted: &Identity,
     by_tag: &(dyn Fn(&Value) -> bool + Sync),
 ) -> Result<usize, Fault> {
-    let able = |v: &Value| {
-        let reset = json::at(v, &["Actions", "#ComputerSystem.Reset"]).is_some();
-        let boot = json::at(v, &["Boot"]).is_some();
-        u8::from(reset) * 2 + u8::from(boot)
-    };
     let same: Vec<usize> = (0..systems.len())
         .filter(|i| {
             let v = &systems[*i].1;

@@ -18,11 +18,11 @@ pub(super) fn no_connection(what: &str, error: &reqwest::Error, timeout_ms: u64)
         Some(Refused::Changed { seen }) => {
             return new(
                 FaultClass::Identity,
-                "certificate-changed",
+                Fault::CERTIFICATE_CHANGED,
                 format!("{what}: the BMC shows another certificate than the pinned one"),
             )
             .evidence(format!("shown: sha256:{seen}"))
-            .hint("firmware updates and factory resets make a new one: compare it on site, then pin it");
+            .hint("firmware updates and factory resets make a new one: compare it on site, then accept it with `farrier bmc pin`");
         }
         Some(Refused::Untrusted { why }) => {
             return new(
@@ -30,7 +30,9 @@ pub(super) fn no_connection(what: &str, error: &reqwest::Error, timeout_ms: u64)
                 "certificate-untrusted",
                 format!("{what}: the BMC's certificate is not trusted: {why}"),
             )
-            .hint("install a certificate of your CA, or pin this one with `tls = \"sha256:…\"`");
+            .hint(
+                "install a certificate of your CA, or say `tls = \"pin\"` and `farrier bmc pin`",
+            );
         }
         None => {}
     }

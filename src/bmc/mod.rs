@@ -42,10 +42,12 @@
 )]
 
 mod abilities;
+mod accounts;
 mod around;
 mod bios;
 mod boot;
 mod capable;
+mod certificate;
 mod clock;
 mod conn;
 mod controllers;
@@ -74,14 +76,16 @@ mod volumes;
 
 pub use trace::{Asked, Trace};
 
+pub use certificate::Certificate;
+
 use crate::model::action::{BootTarget, Expect, Outcome, PowerOp};
 use crate::model::facts::{Component, InventoryFacts, SystemFacts, Task};
-use crate::model::hardware::Controller;
+use crate::model::hardware::{Account, AccountRules, Controller};
 use crate::model::quirks::{QuirkTable, Quirks};
 use crate::model::{Channel, Fault, MachineId};
-use crate::port::capability::{BmcBoot, BmcNature, BootOrder};
+use crate::port::capability::{BmcAccounts, BmcBoot, BmcNature, BootOrder};
 use crate::port::session::SessionStore;
-use crate::port::{BmcCare, BmcPower, BmcRead, BmcTarget, BmcUpdate, UpdateOrder, Vault};
+use crate::port::{BmcCare, BmcPower, BmcRead, BmcTarget, BmcUpdate, Secret, UpdateOrder, Vault};
 use async_trait::async_trait;
 use conn::{Bmc, Conn};
 use std::collections::BTreeMap;
@@ -190,6 +194,14 @@ impl RedfishBmc {
                 Err(Fault::no_answer(Channel::Bmc, why))
             }
         }
+    }
+
+    /// The certificate that is shown at a BMC's `url`, trusted or not; nothing else is sent.
+    ///
+    /// # Errors
+    /// Nothing answered, or the address is not https.
+    pub async fn certificate(&self, url: &str) -> Result<Certificate, Fault> {
+        certificate::read(url).await
     }
 
     /// Logs out everywhere, for a graceful stop: sessions are few and outlive us by half an hour.
@@ -309,5 +321,23 @@ impl BmcNature for RedfishBmc {
 
     async fn quirks(&self, target: &BmcTarget) -> Result<Arc<Quirks>, Fault> {
         self.within(self.bmc(target)?.quirks()).await
+    }
+}
+
+#[async_trait]
+impl BmcAccounts for RedfishBmc {
+    async fn accounts(&self, target: &BmcTarget) -> Result<(AccountRules, Vec<Account>), Fault> {
+        accounts::read(&self.bmc(target)?).await
+    }
+
+    async fn set_password(&self, target: &BmcTarget, user: &str, password: &Secret) -> Outcome {
+        match self.bmc(target) {
+            Ok(bmc) => settle(accounts::set(&bmc, user, password).await),
+            Err(fault) => Outcome::Failed { fault },
+        }
+    }
+
+    async fn verify(&self, target: &BmcTarget, user: &str, password: &Secret) -> Result<(), Fault> {
+        accounts::verify(&self.bmc(target)?, user, password).await
     }
 }

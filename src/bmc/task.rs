@@ -51,8 +51,14 @@ async fn listed(bmc: &Bmc<'_>) -> Result<Vec<Task>, Fault> {
         }
     };
     let mut out = Vec::new();
-    for (path, v) in read.iter().filter_map(|(path, v)| Some((path, v.as_ref().ok()?))) {
-        out.push(followed(bmc, path, v).await?);
+    for (path, v) in read {
+        match v {
+            Ok(v) => out.push(followed(bmc, &path, &v).await?),
+            // Listed, and gone since.
+            Err(f) if f.class == FaultClass::Unsupported => {}
+            // It may be the one that runs: nobody flashes or resets over a task that can't be read.
+            Err(f) => return Err(f),
+        }
     }
     Ok(out)
 }

@@ -1,5 +1,9 @@
 //! The words of the command line.
 
+pub mod credentials;
+
+pub use credentials::{BmcCommand, InventoryCommand};
+
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 
@@ -80,8 +84,16 @@ pub enum Command {
     },
     /// Keep credentials
     Secret(Secret),
-    /// Look at one BMC, or act on it, without a daemon
-    Bmc(super::bmc::Bmc),
+    /// One BMC without a daemon; passwords and certificates of a site's BMCs
+    Bmc {
+        #[command(subcommand)]
+        command: super::bmc::Words,
+    },
+    /// Take in what machines were delivered with
+    Inventory {
+        #[command(subcommand)]
+        command: InventoryCommand,
+    },
     /// See and change machines
     Machine {
         #[command(subcommand)]

@@ -3,9 +3,19 @@
 use crate::model::action::{BootTarget, PowerOp};
 use clap::{Args, Subcommand, ValueEnum};
 
-#[derive(Debug, Args)]
+/// Everything that follows `farrier bmc`.
+#[derive(Debug, Subcommand)]
+pub enum Words {
+    #[command(flatten)]
+    Alone(BmcCommand),
+    /// For machines that the daemon knows.
+    #[command(flatten)]
+    Site(super::args::BmcCommand),
+}
+
+/// What needs no daemon.
+#[derive(Debug)]
 pub struct Bmc {
-    #[command(subcommand)]
     pub command: BmcCommand,
 }
 

@@ -9,6 +9,7 @@
 
 pub mod args;
 pub mod bmc;
+mod bmc_credentials;
 mod change;
 mod client;
 mod events;
@@ -54,6 +55,7 @@ pub enum Local {
     Bmc(bmc::Bmc, Option<PathBuf>),
     Discover(args::DiscoverCommand),
     Ipmi(args::Ipmi),
+    Inventory(args::InventoryCommand),
 }
 
 /// Runs a client command on a runtime of its own, or hands the command back.
@@ -94,9 +96,12 @@ fn split(command: Command, global: &Global) -> Result<Local, Box<Command>> {
         Command::SystemdUnit(a) => Local::SystemdUnit(a),
         Command::Restore(a) => Local::Restore(a),
         Command::Secret(a) => Local::Secret(a),
-        Command::Bmc(a) => Local::Bmc(a, global.ca_file.clone()),
+        Command::Bmc { command: bmc::Words::Alone(command) } => {
+            Local::Bmc(bmc::Bmc { command }, global.ca_file.clone())
+        }
         Command::Discover { command } => Local::Discover(command),
         Command::Ipmi(a) => Local::Ipmi(a),
+        Command::Inventory { command } => Local::Inventory(command),
         client => return Err(Box::new(client)),
     })
 }
@@ -112,6 +117,9 @@ pub async fn execute(command: Command, global: &Global, io: &mut Io<'_>) -> u8 {
             Command::Stop { why } => site::stop(&api, &why, io).await,
             Command::Resume { why } => site::resume(&api, &why, io).await,
             Command::Reload { confirm } => site::reload(&api, confirm, io).await,
+            Command::Bmc { command: bmc::Words::Site(command) } => {
+                bmc_credentials::run(&api, command, io).await
+            }
             Command::Webhook { command } => webhook::run(&api, command, io).await,
             Command::Status => site::status(&api, io).await,
             Command::Limits => site::limits(&api, io).await,

@@ -275,7 +275,14 @@ impl Known<'_, '_> {
             return;
         }
         for (name, at) in &inventory.credentials {
-            if !daemon.credentials.contains_key(&**name) {
+            if &**name == inventory::FACTORY {
+                self.book
+                    .error(
+                        *at,
+                        "factory passwords are kept in the secrets table, and there is none",
+                    )
+                    .hint("add `[secrets] key_file` to farrier.toml");
+            } else if !daemon.credentials.contains_key(&**name) {
                 let known = daemon.credentials.keys().map(String::as_str);
                 dangling(self.book, *at, "credential", name, known);
             }

@@ -5,6 +5,7 @@ use super::Source;
 use super::book::{Book, Place};
 use super::diagnostic::Diagnostic;
 use super::names::unique;
+pub use super::rotation::{Escrow, Rotation, VaultRef};
 use super::table::{Table, Text};
 use super::url::{Subnet, check_url};
 pub use super::webhook::Webhook;
@@ -54,6 +55,11 @@ pub struct Daemon {
     pub discovery: Vec<Subnet>,
     /// Who is told of what, in file order.
     pub webhooks: Vec<Webhook>,
+    /// Who keeps new passwords of BMCs before they are in force.
+    pub escrow: Option<Escrow>,
+    pub rotation: Rotation,
+    /// PEM certificates that `tls = "ca"` trusts besides the system's.
+    pub bmc_ca: Option<PathBuf>,
     pub(super) places: Places,
 }
 
@@ -116,6 +122,8 @@ pub enum SecretsKey {
     File(PathBuf),
     /// Name of a systemd credential (`LoadCredential=`).
     Systemd(String),
+    /// Environment variable of the daemon.
+    Env(String),
 }
 
 /// A user with a password that is kept elsewhere.
@@ -134,6 +142,8 @@ pub enum SecretFrom {
     Env(String),
     /// First line that the command prints; run without a shell.
     Exec(Vec<String>),
+    /// A field of a secret that a Vault-style server keeps (KV version 2).
+    Vault(VaultRef),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -214,6 +224,7 @@ fn settings(mut top: Table<'_, '_>, base: &Path) -> Daemon {
 
     let mut bmc = top.table("bmc");
     let quirks = bmc.as_mut().and_then(|t| t.text("quirks")).map(|text| base.join(text.value));
+    let bmc_ca = bmc.as_mut().and_then(|t| t.text("ca_file")).map(|text| base.join(text.value));
     finish(bmc);
 
     let daemon = Daemon {
@@ -242,6 +253,9 @@ fn settings(mut top: Table<'_, '_>, base: &Path) -> Daemon {
         breaker_window: Span(3_600_000),
         discovery: discovery(top.table("discovery")),
         webhooks: super::webhook::read(top.tables("webhook")),
+        escrow: super::rotation::escrow(top.table("escrow")),
+        rotation: super::rotation::policy(top.table("rotation")),
+        bmc_ca,
         places,
     };
     let mut breaker = top.table("breaker");
@@ -375,15 +389,21 @@ fn secrets(table: Option<Table<'_, '_>>, base: &Path) -> Option<SecretsKey> {
     let mut t = table?;
     let file = t.text("key_file");
     let systemd = t.text("systemd_credential");
-    let out = match (file, systemd) {
-        (Some(f), None) => Some(SecretsKey::File(base.join(f.value))),
-        (None, Some(name)) => Some(SecretsKey::Systemd(name.value.to_string())),
-        (Some(_), Some(name)) => {
-            t.error(name.at, "`key_file` and `systemd_credential` are two ways to say it")
+    let env = t.text("key_env");
+    let ways = [
+        file.map(|f| (f.at, SecretsKey::File(base.join(f.value)))),
+        systemd.map(|name| (name.at, SecretsKey::Systemd(name.value.to_string()))),
+        env.map(|name| (name.at, SecretsKey::Env(name.value.to_string()))),
+    ];
+    let mut ways: Vec<_> = ways.into_iter().flatten().collect();
+    let out = match (ways.pop(), ways.is_empty()) {
+        (Some((_, key)), true) => Some(key),
+        (Some((at, _)), false) => {
+            t.error(at, "`key_file`, `systemd_credential` and `key_env` are ways to say the same")
                 .hint("keep one of them");
             None
         }
-        (None, None) => {
+        (None, _) => {
             t.missing("key_file");
             None
         }
@@ -423,9 +443,13 @@ fn secret_from(mut t: Table<'_, '_>, base: &Path) -> Option<SecretFrom> {
     let env = t.text("env").map(|e| SecretFrom::Env(e.value.to_string()));
     let exec: Vec<String> = t.texts("exec").iter().map(|a| a.value.to_string()).collect();
     let exec = (!exec.is_empty()).then_some(SecretFrom::Exec(exec));
-    let mut ways: Vec<SecretFrom> = [file, env, exec].into_iter().flatten().collect();
-    if ways.len() != 1 {
-        t.error(t.at, "`from` takes exactly one of `file`, `env` and `exec`")
+    let said_vault = !t.lacks("vault");
+    let vault = t.table("vault").and_then(|v| super::rotation::vault(v, base));
+    let mut ways: Vec<SecretFrom> =
+        [file, env, exec, vault.map(SecretFrom::Vault)].into_iter().flatten().collect();
+    // A `vault` with a mistake in it was told of already.
+    if ways.len() != 1 && !(ways.is_empty() && said_vault) {
+        t.error(t.at, "`from` takes exactly one of `file`, `env`, `exec` and `vault`")
             .hint("for example `from = { file = \"/etc/farrier/bmc-password\" }`");
     }
     t.done();

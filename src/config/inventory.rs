@@ -3,6 +3,8 @@
 
 mod machine;
 
+pub(super) use machine::FACTORY;
+
 use super::Source;
 use super::book::{Book, Place};
 use super::diagnostic::Diagnostic;
@@ -91,6 +93,8 @@ pub struct Network {
 pub struct Pool {
     /// Profile of its machines, as [`Expected::profile`] says it.
     pub profile: Arc<str>,
+    /// How BMCs of its machines prove themselves where the machine does not say: `ca`, `pin`, `off`.
+    pub tls: Option<Arc<str>>,
 }
 
 /// A profile with names instead of hashes: what [`crate::steps::site::Profile`] is made from.
@@ -144,6 +148,7 @@ struct Draft {
 struct RawPool {
     profile: Option<(String, Place)>,
     cluster: Option<(String, Place)>,
+    tls: Option<Arc<str>>,
 }
 
 pub(super) fn read(book: &Book<'_>, files: Range<usize>) -> Inventory {
@@ -199,8 +204,9 @@ impl Draft {
             let owned = |t: Option<Text<'_>>| t.map(|t| (t.value.to_string(), t.at));
             let profile = owned(t.need_text("profile"));
             let cluster = owned(t.text("cluster"));
+            let tls = t.text("tls").and_then(|text| pool_tls(&t, text));
             if let Some(name) = name {
-                self.pools.entry(name).or_insert(RawPool { profile, cluster });
+                self.pools.entry(name).or_insert(RawPool { profile, cluster, tls });
             }
             t.done();
         }
@@ -246,6 +252,17 @@ impl Draft {
         self.inv.networks.push(Network { name, purpose, subnet });
         self.subnets.push(text.at);
     }
+}
+
+/// One certificate is one machine's: a pool names none.
+fn pool_tls(t: &Table<'_, '_>, text: Text<'_>) -> Option<Arc<str>> {
+    let found = machine::tls(t, text)?;
+    if found.starts_with("sha256:") {
+        t.error(text.at, "the machines of a pool don't share a certificate")
+            .hint("`tls = \"pin\"`, then `farrier bmc pin`; or `ca`, `off`");
+        return None;
+    }
+    Some(found)
 }
 
 fn rack(t: &mut Table<'_, '_>, name: Option<&str>, sites: &mut Vec<(String, Place)>) -> Rack {
@@ -350,6 +367,6 @@ fn resolve_pools(book: &Book<'_>, inv: &mut Inventory, pools: BTreeMap<String, R
                 }
             }
         }
-        inv.pools.insert(name.into(), Pool { profile });
+        inv.pools.insert(name.into(), Pool { profile, tls: raw.tls });
     }
 }

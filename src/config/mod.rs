@@ -11,6 +11,7 @@ pub mod inventory;
 mod names;
 pub mod quirks;
 pub mod remediation;
+pub mod rotation;
 pub mod shipped;
 mod table;
 mod url;

@@ -1,6 +1,6 @@
 //! `explain`: the live decision in words, without commit.
 
-use super::{Decide, Input, Verdict, remedy};
+use super::{Decide, Input, Verdict, remedy, watch};
 use crate::model::stage::is_legal;
 use crate::model::time::Span;
 use crate::model::{Channel, Condition, Control, EngineTime, Entry, FaultClass, Machine, Stage};
@@ -47,6 +47,8 @@ pub fn explain(decider: &impl Decide, i: &Input<'_>, due: EngineTime) -> Explana
     let spec = m.step.as_ref().and_then(|s| i.workflow.steps.get(usize::from(s.index)));
     let fault = m.last_fault.as_ref().filter(|n| n.count > 0 || m.is_quarantined());
     let mut ways_out = Vec::new();
+    let unpinned = waiting.as_deref() == Some(watch::FIRST_CERTIFICATE);
+    let renewed = waiting.as_deref() == Some(watch::NEW_CERTIFICATE);
     let mut hint = fault.and_then(|n| n.fault.hint.clone());
     let summary = match (&m.condition, &m.hold) {
         (Condition::Quarantined { since, fault }, _) => {
@@ -96,6 +98,17 @@ pub fn explain(decider: &impl Decide, i: &Input<'_>, due: EngineTime) -> Explana
             (None, _) => format!("{name} rests in {}", m.stage),
         },
     };
+    if renewed {
+        hint = Some(format!(
+            "Farrier updated its firmware and the BMC was reset since, which makes a new \
+             certificate: compare the fingerprint, then accept it with `farrier bmc pin {name}`"
+        ));
+    } else if unpinned {
+        hint = Some(format!("`farrier bmc pin {name}` shows the one it has and keeps it"));
+    }
+    if renewed || unpinned {
+        ways_out.push(format!("farrier bmc pin {name} --why \"…\""));
+    }
     if m.step.is_some() && !m.is_quarantined() {
         ways_out.push(format!("farrier machine retry {name}"));
         if m.hold.is_none() {

@@ -66,7 +66,8 @@ pub struct BmcEndpoint {
     pub url: Text,
     /// Name of the credential in the secrets table or of a `[[credential]]` reference.
     pub credential: Arc<str>,
-    /// `ca`, `off`, or `sha256:<hex of the DER certificate>`.
+    /// `ca`, `off`, `sha256:<hex of the DER certificate>`, or `pin`: the one that a person has
+    /// accepted for this machine.
     pub tls: Arc<str>,
     /// Where it answers IPMI, for what is left when its Redfish does not answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -96,6 +96,10 @@ impl Fault {
     /// The code of "the update was activated and the old version still runs": the evidence that
     /// a firmware update did not take hold, so that it may be done again.
     pub const VERSION_UNCHANGED: &'static str = "version-unchanged";
+    /// No certificate of the BMC was accepted yet, and the inventory asks for one.
+    pub const NO_PIN: &'static str = "no-pin";
+    /// The BMC shows another certificate than the pinned one.
+    pub const CERTIFICATE_CHANGED: &'static str = "certificate-changed";
     /// The daemon ended while an action was under way.
     pub const INTERRUPTED: &'static str = "interrupted";
 

@@ -14,6 +14,7 @@ pub mod machine;
 pub mod observed;
 pub mod quirks;
 pub mod remedy;
+pub mod rotation;
 pub mod stage;
 pub mod text;
 pub mod time;

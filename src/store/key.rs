@@ -28,6 +28,8 @@ pub enum KeyFrom {
     File(PathBuf),
     /// A systemd credential (`LoadCredential=`): this file below `$CREDENTIALS_DIRECTORY`.
     Systemd(String),
+    /// An environment variable of the daemon with the 64 hex digits.
+    Env(String),
 }
 
 /// The name of the systemd credential where the configuration gives none.
@@ -43,6 +45,13 @@ impl Key {
     pub fn read(from: &KeyFrom) -> Result<Option<Key>, KeyError> {
         match from {
             KeyFrom::File(path) => read(path, true),
+            KeyFrom::Env(name) => match std::env::var(name) {
+                Ok(text) => parse(&text, format!("the variable `{name}`")).map(Some),
+                Err(_) => Err(KeyError(format!(
+                    "the key is to come from the environment variable `{name}`, which is not set; \
+                     the daemon's environment counts, not yours: `Environment=` of its unit"
+                ))),
+            },
             KeyFrom::Systemd(name) => match std::env::var_os("CREDENTIALS_DIRECTORY") {
                 // systemd keeps that directory to the service; the file's mode says nothing.
                 Some(dir) => read(&Path::new(&dir).join(name), false),
@@ -97,12 +106,17 @@ fn read(path: &Path, private: bool) -> Result<Option<Key>, KeyError> {
     }
     let mut text = String::new();
     file.take(4096).read_to_string(&mut text).map_err(cannot)?;
+    parse(&text, format!("the key file `{shown}`"))
+        .map(|key| Some(Key { from: format!("`{shown}`"), ..key }))
+}
+
+/// A key as it is written down: 64 hex digits.
+fn parse(text: &str, from: String) -> Result<Key, KeyError> {
     let bytes = hex::decode(text.trim()).ok().and_then(|b| <[u8; LEN]>::try_from(b).ok());
     match bytes {
-        Some(bytes) => Ok(Some(Key { bytes, from: format!("`{shown}`") })),
+        Some(bytes) => Ok(Key { bytes, from }),
         None => Err(KeyError(format!(
-            "the key file `{shown}` does not hold a key (64 hex digits); `farrier key init` \
-             makes one"
+            "{from} does not hold a key (64 hex digits); `openssl rand -hex 32` prints one"
         ))),
     }
 }

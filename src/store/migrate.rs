@@ -12,6 +12,7 @@ use std::path::Path;
 pub(super) const MIGRATIONS: &[&str] = &[
     include_str!("schema.sql"),
     include_str!("schema-2.sql"),
+    include_str!("schema-3-credentials.sql"),
     include_str!("schema-4-sessions.sql"),
 ];
 

@@ -8,9 +8,11 @@
 //! | `commit` | a batch as one transaction, one statement per table |
 //! | `load`, `read` | what the engine loads at its start; what the API reads |
 //! | `sessions` | sessions at BMCs, for the next start |
-//! | `secrets`, [`key`], [`vault`] | the encrypted table, its key, credentials for the edges |
+//! | `secrets`, [`key`] | the encrypted table, its key |
+//! | [`vault`], [`kv`] | credentials for the edges; those that a Vault-style server keeps |
 //! | [`fsck`], `audit` | what must hold in a database, and what in its history |
 //! | `outbox` | events for webhooks, durable with what causes them |
+//! | [`credentials`] | rotations under way, pinned certificates, delivery notes |
 //! | [`backup`] | copies, and their way back |
 //!
 //! Architecture invariant: an order to the writer is data, so nobody can run code (foreign I/O
@@ -24,10 +26,12 @@
 mod audit;
 pub mod backup;
 mod commit;
+pub mod credentials;
 mod error;
 mod facts;
 pub mod fsck;
 pub mod key;
+pub mod kv;
 mod load;
 mod lock;
 mod migrate;

@@ -12,7 +12,6 @@ use sqlx::SqliteConnection;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// A secret without its value.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,25 +75,50 @@ impl SqliteStore {
 }
 
 impl Secrets {
+    /// The key that new secrets are sealed with.
+    pub(super) fn key(&self) -> Result<&Key, StoreError> {
+        self.key.as_ref().ok_or_else(|| {
+            StoreError::Unusable(
+                "there is no key to seal secrets with; `[secrets] key_file` in farrier.toml names \
+                 its file, and `farrier secret set` makes it"
+                    .into(),
+            )
+        })
+    }
+
+    pub(super) fn store(&self) -> &SqliteStore {
+        &self.store
+    }
+
+    /// Takes over what was written, user and sealed value by name.
+    pub(super) fn remember(&self, kept: impl IntoIterator<Item = (String, (String, Vec<u8>))>) {
+        self.sealed.write().unwrap_or_else(PoisonError::into_inner).extend(kept);
+    }
+
+    /// Secrets can be kept: there is a key.
+    ///
+    /// # Errors
+    /// A sentence that says what is missing.
+    pub fn can_keep(&self) -> Result<(), StoreError> {
+        self.key().map(drop)
+    }
+
+    /// Is there a secret of this name? It is not opened.
+    pub fn has(&self, name: &str) -> bool {
+        self.sealed.read().unwrap_or_else(PoisonError::into_inner).contains_key(name)
+    }
+
     /// Adds a secret or replaces its value.
     pub async fn set(&self, name: &str, user: &str, value: &Secret) -> Result<(), StoreError> {
-        let Some(key) = &self.key else {
-            return Err(StoreError::Unusable(
-                "there is no key to seal secrets with; `farrier key init` makes one, \
-                 `[secrets] key_file` in farrier.toml names it"
-                    .into(),
-            ));
-        };
+        let key = self.key()?;
         let sealed = seal(key, name, user, value).ok_or_else(|| {
             StoreError::Unusable(format!("the secret `{name}` could not be sealed"))
         })?;
-        let set_ms = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX));
+        let set_ms = super::wall_ms();
         let kept = (name.to_string(), (user.to_string(), sealed.clone()));
         let (name, user) = (name.to_string(), user.to_string());
         self.store.order(|reply| Order::SetSecret { name, user, sealed, set_ms, reply }).await?;
-        self.sealed.write().unwrap_or_else(PoisonError::into_inner).insert(kept.0, kept.1);
+        self.remember([kept]);
         Ok(())
     }
 

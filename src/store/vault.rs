@@ -1,12 +1,13 @@
 //! Credentials for the edges: from the encrypted table first, then by reference. A reference is
 //! read each time it is needed, so a rotated password needs no restart.
 
+use super::kv::{Clients, Kv};
 use super::secrets::Secrets;
 use crate::model::{Channel, Fault, FaultClass};
 use crate::port::{Credential, Secret, Vault};
 use async_trait::async_trait;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
@@ -19,6 +20,8 @@ pub enum From {
     Env(String),
     /// What the command prints; run without a shell, in 10 s at most.
     Exec(Vec<String>),
+    /// A field of a secret that a Vault-style server keeps.
+    Vault(Kv),
 }
 
 /// A user whose password is kept elsewhere.
@@ -42,6 +45,7 @@ pub struct References {
 pub struct SiteVault {
     secrets: Secrets,
     references: References,
+    kv: Clients,
 }
 
 const EXEC_DEADLINE: Duration = Duration::from_secs(10);
@@ -50,7 +54,28 @@ const MAX_BYTES: u64 = 64 * 1024;
 
 impl SiteVault {
     pub fn new(secrets: Secrets, references: References) -> Self {
-        Self { secrets, references }
+        Self { secrets, references, kv: Clients::default() }
+    }
+
+    /// The encrypted table.
+    pub fn secrets(&self) -> &Secrets {
+        &self.secrets
+    }
+
+    /// What comes back is never part of a message, stderr of a command included.
+    async fn read(&self, name: &str, from: &From) -> Result<String, Fault> {
+        match from {
+            From::Vault(kv) => match kv.read(&self.kv).await {
+                Ok(value) => Ok(value.expose().to_string()),
+                Err(why) => Err(unreadable(name, why)),
+            },
+            From::File(path) => file(path).await.map_err(|why| unreadable(name, why)),
+            From::Env(variable) => std::env::var(variable).map_err(|_| {
+                unreadable(name, format!("`${variable}` is not set (or not UTF-8)"))
+                    .hint("the daemon's environment counts, not yours: `Environment=` of its unit")
+            }),
+            From::Exec(command) => exec(command).await.map_err(|why| unreadable(name, why)),
+        }
     }
 
     fn sealed(&self, name: &str) -> Result<Option<(String, Secret)>, Fault> {
@@ -73,7 +98,7 @@ impl Vault for SiteVault {
                 format!("set it with `farrier secret set {name}`, or add a `[[credential]]`"),
             ));
         };
-        let text = read(name, &reference.from).await?;
+        let text = self.read(name, &reference.from).await?;
         let first = text.lines().next().unwrap_or("");
         if first.is_empty() {
             return Err(unreadable(name, "what it refers to is empty".into()));
@@ -86,7 +111,7 @@ impl Vault for SiteVault {
             return Ok(key);
         }
         match self.references.ssh_keys.get(name) {
-            Some(from) => read(name, from).await.map(Secret::new),
+            Some(from) => self.read(name, from).await.map(Secret::new),
             None => Err(missing(
                 "SSH key",
                 name,
@@ -106,24 +131,13 @@ fn unreadable(name: &str, why: String) -> Fault {
     Fault::new(FaultClass::Precondition, Channel::Engine, "unreadable-secret", text)
 }
 
-/// What comes back is never part of a message, stderr of a command included.
-async fn read(name: &str, from: &From) -> Result<String, Fault> {
-    let bad = |why: String| unreadable(name, why);
-    match from {
-        From::File(path) => {
-            let shown = path.display();
-            let failed = |e: std::io::Error| bad(format!("`{shown}`: {e}"));
-            let file = tokio::fs::File::open(path).await.map_err(failed)?;
-            let mut text = String::new();
-            file.take(MAX_BYTES).read_to_string(&mut text).await.map_err(failed)?;
-            Ok(text)
-        }
-        From::Env(variable) => std::env::var(variable).map_err(|_| {
-            bad(format!("`${variable}` is not set (or not UTF-8)"))
-                .hint("the daemon's environment counts, not yours: `Environment=` of its unit")
-        }),
-        From::Exec(command) => exec(command).await.map_err(bad),
-    }
+async fn file(path: &Path) -> Result<String, String> {
+    let shown = path.display();
+    let failed = |e: std::io::Error| format!("`{shown}`: {e}");
+    let file = tokio::fs::File::open(path).await.map_err(failed)?;
+    let mut text = String::new();
+    file.take(MAX_BYTES).read_to_string(&mut text).await.map_err(failed)?;
+    Ok(text)
 }
 
 async fn exec(command: &[String]) -> Result<String, String> {

@@ -85,6 +85,22 @@ pub(super) enum Order {
         machine: i64,
         reply: Reply<()>,
     },
+    KeepRotation {
+        machine: String,
+        json: String,
+        reply: Reply<()>,
+    },
+    /// `json`: array of pins.
+    SetPins {
+        json: String,
+        reply: Reply<()>,
+    },
+    /// `json`: array of delivered machines, each with its sealed password.
+    Deliver {
+        json: String,
+        set_ms: u64,
+        reply: Reply<()>,
+    },
     /// Answers with the lock: it is to be kept until the readers have ended too.
     Close {
         reply: oneshot::Sender<Lock>,
@@ -104,6 +120,9 @@ impl Order {
             | Order::Ping { reply }
             | Order::KeepSession { reply, .. }
             | Order::ForgetSession { reply, .. }
+            | Order::KeepRotation { reply, .. }
+            | Order::SetPins { reply, .. }
+            | Order::Deliver { reply, .. }
             | Order::SetSecret { reply, .. } => drop(reply.send(Err(why))),
             Order::RemoveSecret { reply, .. } => drop(reply.send(Err(why))),
             Order::HookStand { reply, .. } => drop(reply.send(Err(why))),
@@ -234,7 +253,58 @@ impl Writer {
                 let sql = "DELETE FROM bmc_session WHERE machine = ?";
                 reply.send(once(conn, sqlx::query(sql).bind(machine)).await.map(drop)).ok();
             }
+            Order::KeepRotation { machine, json, reply } => {
+                let sql = "INSERT INTO rotation (machine, json) VALUES (?, ?)
+                           ON CONFLICT (machine) DO UPDATE SET json = excluded.json";
+                let query = sqlx::query(sql).bind(machine).bind(json);
+                reply.send(once(conn, query).await.map(drop)).ok();
+            }
+            Order::SetPins { json, reply } => {
+                reply.send(once(conn, sqlx::query(SET_PINS).bind(json)).await.map(drop)).ok();
+            }
+            Order::Deliver { json, set_ms, reply } => {
+                reply.send(deliver(conn, json, set_ms).await).ok();
+            }
             Order::Close { .. } => {}
+        }
+    }
+}
+
+const SET_PINS: &str = "
+    INSERT INTO pin (machine, sha256, subject, by_whom, why, set_ms)
+    SELECT v ->> 'machine', v ->> 'sha256', v ->> 'subject', v ->> 'by', v ->> 'why',
+           v ->> 'set_ms'
+    FROM (SELECT value AS v FROM json_each(?) LIMIT -1) WHERE true
+    ON CONFLICT (machine) DO UPDATE SET sha256 = excluded.sha256, subject = excluded.subject,
+    by_whom = excluded.by_whom, why = excluded.why, set_ms = excluded.set_ms";
+
+const SEAL_DELIVERED: &str = "
+    INSERT INTO secret (name, user, sealed, set_ms)
+    SELECT v ->> 'name', v ->> 'user', unhex(v ->> 'sealed'), ?2
+    FROM (SELECT value AS v FROM json_each(?1) LIMIT -1) WHERE true
+    ON CONFLICT (name) DO UPDATE SET user = excluded.user, sealed = excluded.sealed,
+    set_ms = excluded.set_ms";
+
+const NOTE_DELIVERED: &str = "
+    INSERT INTO delivered (serial, bmc_mac, rack, position, set_ms)
+    SELECT v ->> 'serial', v ->> 'bmc_mac', v ->> 'rack', v ->> 'position', ?2
+    FROM (SELECT value AS v FROM json_each(?1) LIMIT -1) WHERE true
+    ON CONFLICT (serial) DO UPDATE SET bmc_mac = excluded.bmc_mac, rack = excluded.rack,
+    position = excluded.position, set_ms = excluded.set_ms";
+
+async fn deliver(conn: &mut SqliteConnection, json: String, set_ms: u64) -> Result<(), StoreError> {
+    begin(conn).await?;
+    let written = async {
+        for sql in [SEAL_DELIVERED, NOTE_DELIVERED] {
+            sqlx::query(sql).bind(json.clone()).bind(int(set_ms)).execute(&mut *conn).await?;
+        }
+        Ok(())
+    };
+    match written.await {
+        Ok(()) => finish(conn, ()).await,
+        Err(e) => {
+            roll_back(conn).await;
+            Err(classify(&e, During::Transaction))
         }
     }
 }

@@ -313,6 +313,33 @@ async fn what_is_optional_is_unsupported_not_broken() {
 }
 
 #[tokio::test]
+async fn a_task_that_can_not_be_read_is_not_left_out_of_the_list() {
+    // The update whose answer was lost runs under one of them: a list without it would say that
+    // nothing runs.
+    for broken in [Reply::Text(200, "text/html", "<html>".into()), Reply::status(500)] {
+        let server = Server::start(move |r, _| match r.path.as_str() {
+            "/redfish/v1/" => Reply::ok(json!({
+                "Systems": {"@odata.id": "/redfish/v1/Systems"},
+                "Tasks": {"@odata.id": "/redfish/v1/TaskService"},
+                "Links": {"Sessions": {"@odata.id": SESSIONS}}})),
+            "/redfish/v1/TaskService" => {
+                Reply::ok(json!({"Tasks": {"@odata.id": "/redfish/v1/TaskService/Tasks"}}))
+            }
+            "/redfish/v1/TaskService/Tasks" => Reply::ok(json!({"Members": [
+                {"@odata.id": "/redfish/v1/TaskService/Tasks/1"},
+                {"@odata.id": "/redfish/v1/TaskService/Tasks/2"},
+            ]})),
+            "/redfish/v1/TaskService/Tasks/1" => Reply::ok(json!({"TaskState": "Completed"})),
+            "/redfish/v1/TaskService/Tasks/2" => broken.clone(),
+            _ => calm(r),
+        })
+        .await;
+        let (edge, bmc) = (edge(), target(&server.url));
+        assert!(edge.tasks(&bmc, None).await.is_err());
+    }
+}
+
+#[tokio::test]
 async fn secrets_are_in_no_fault() {
     let echo = format!("user=farrier password={PASSWORD} token=token-0001");
     let f = fault_of_system(Reply::Text(500, "text/plain", echo.clone())).await;

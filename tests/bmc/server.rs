@@ -103,7 +103,25 @@ impl Server {
         script: impl Fn(&Seen, &[Seen]) -> Reply + Send + Sync + 'static,
         tls: Option<tokio_rustls::TlsAcceptor>,
     ) -> Server {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::serve(TcpListener::bind("127.0.0.1:0").await.unwrap(), script, tls)
+    }
+
+    /// On a socket that the test has: where another server was before.
+    #[allow(dead_code, reason = "not every test that has this file needs it")]
+    pub(crate) fn over(
+        listener: TcpListener,
+        tls: Option<rustls::ServerConfig>,
+        script: impl Fn(&Seen, &[Seen]) -> Reply + Send + Sync + 'static,
+    ) -> Server {
+        let tls = tls.map(|config| tokio_rustls::TlsAcceptor::from(Arc::new(config)));
+        Self::serve(listener, script, tls)
+    }
+
+    fn serve(
+        listener: TcpListener,
+        script: impl Fn(&Seen, &[Seen]) -> Reply + Send + Sync + 'static,
+        tls: Option<tokio_rustls::TlsAcceptor>,
+    ) -> Server {
         let scheme = if tls.is_some() { "https" } else { "http" };
         let url = format!("{scheme}://{}", listener.local_addr().unwrap());
         let log = Arc::new(Mutex::new(Vec::new()));

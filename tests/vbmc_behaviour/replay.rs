@@ -79,7 +79,12 @@ fn target(url: &str) -> BmcTarget {
     BmcTarget {
         machine: MachineId(1),
         name: "captured".into(),
-        endpoint: BmcEndpoint { url: url.into(), credential: "bmc".into(), tls: "off".into() },
+        endpoint: BmcEndpoint {
+            url: url.into(),
+            credential: "bmc".into(),
+            tls: "off".into(),
+            ipmi: None,
+        },
         identity: Identity::default(),
     }
 }

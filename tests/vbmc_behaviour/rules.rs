@@ -83,6 +83,7 @@ async fn under_every_fault_an_order_is_carried_out_once_at_most() {
                 inventory_id: "BMC".into(),
                 from: "7.10".into(),
                 to: "7.20".into(),
+                file: None,
             };
             let with = Expect { from_version: Some("7.10".into()), ..expect.clone() };
             let outcome = edge.update(&bmc, &with, &update).await;

@@ -138,6 +138,7 @@ impl Site {
                 url: self.serving.bmc_url(self.seat(n)).into(),
                 credential: "bmc".into(),
                 tls: "off".into(),
+                ipmi: None,
             },
             identity: identity(n),
         }

@@ -79,6 +79,7 @@ impl One<'_> {
             inventory_id: "BMC".into(),
             from: from.clone(),
             to: "7.20".into(),
+            file: None,
         };
         let expect = Expect { from_version: Some(from.clone()), ..self.expect.clone() };
         let done = order(&what, || self.edge.update(&self.bmc, &expect, &update)).await;

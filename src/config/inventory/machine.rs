@@ -52,6 +52,10 @@ struct Places {
     ipmi_credential: Place,
 }
 
+/// The credential that means: the password which the machine was delivered with, as `farrier
+/// inventory import` has sealed it.
+pub(in crate::config) const FACTORY: &str = "factory";
+
 /// `[defaults]` of a file.
 struct Defaults {
     credential: Option<(Arc<str>, Place)>,
@@ -109,9 +113,8 @@ impl Machines {
                 let plain = m.bmc.url.starts_with("http://");
                 let unsaid = if plain { &off } else { tls.unwrap_or(&ca) };
                 m.bmc.tls = unsaid.clone();
-            }
-            if &*m.bmc.tls == "off" && !is_loopback(&m.bmc.url) {
-                count(&mut self.unchecked, draft.at.url);
+                // Without TLS there is nothing that a pool could ask for.
+                draft.wants_tls = !plain;
             }
             if let (true, Some(user)) = (m.host.user.is_empty(), user) {
                 m.host.user = user.clone();
@@ -192,14 +195,15 @@ impl Machines {
     }
 
     /// Puts machines into their racks and pools, and notes what is there twice.
-    pub(super) fn resolve(self, book: &Book<'_>, inv: &mut Inventory) {
+    pub(super) fn resolve(mut self, book: &Book<'_>, inv: &mut Inventory) {
         twice(book, &self.drafts);
+        let drafts = std::mem::take(&mut self.drafts);
         let mut pools = PoolDomains::default();
         // Machines of a rack are mostly in the same domains: the list is kept once.
         let mut lists: BTreeSet<Arc<[Domain]>> = BTreeSet::new();
-        inv.machines.reserve(self.drafts.len());
-        for draft in self.drafts {
-            let Draft { mut expected, chassis, nvlink, at, .. } = draft;
+        inv.machines.reserve(drafts.len());
+        for draft in drafts {
+            let Draft { mut expected, chassis, nvlink, wants_tls, at, .. } = draft;
             let rack = inv.racks.get_key_value(&*expected.rack);
             if let Some((name, _)) = rack {
                 expected.rack = name.clone();
@@ -209,6 +213,9 @@ impl Machines {
             if let Some((name, pool)) = inv.pools.get_key_value(&*expected.pool) {
                 expected.pool = name.clone();
                 expected.profile = pool.profile.clone();
+                if let (true, Some(tls)) = (wants_tls, &pool.tls) {
+                    expected.bmc.tls = tls.clone();
+                }
             } else if !inv.broken && !expected.pool.is_empty() {
                 dangling(book, at.pool, "pool", &expected.pool, inv.pools.keys().map(|k| &**k));
             }
@@ -219,8 +226,27 @@ impl Machines {
                 lists.insert(list.clone());
                 list
             });
+            if &*expected.bmc.tls == "off" && !is_loopback(&expected.bmc.url) {
+                count(&mut self.unchecked, at.url);
+            }
+            if &*expected.bmc.credential == FACTORY {
+                match &expected.identity.serial {
+                    Some(serial) => {
+                        expected.bmc.credential = format!("{FACTORY}/{serial}").into();
+                        inv.credentials.entry(FACTORY.into()).or_insert(at.credential);
+                    }
+                    None => {
+                        book.error(
+                            at.header,
+                            "a factory password is found by the machine's serial",
+                        )
+                        .hint("give `serial`, or name another credential");
+                    }
+                }
+            }
             let credential = &*expected.bmc.credential;
-            if !credential.is_empty() && !inv.credentials.contains_key(credential) {
+            let sealed = credential.starts_with(FACTORY);
+            if !sealed && !credential.is_empty() && !inv.credentials.contains_key(credential) {
                 inv.credentials.insert(credential.into(), at.credential);
             }
             let own = expected.bmc.ipmi.as_ref().and_then(|i| i.credential.as_ref());
@@ -236,7 +262,7 @@ impl Machines {
         }
         if let Some((at, n)) = self.unchecked {
             book.warning(at, format!("the BMC's certificate is not checked on {}", machines(n)))
-                .hint("`tls = \"ca\"`, or `tls = \"sha256:…\"` for a self-signed certificate");
+                .hint("`tls = \"ca\"`, or `tls = \"pin\"` for self-signed certificates");
         }
     }
 }
@@ -340,17 +366,17 @@ fn part(
     cleaned
 }
 
-fn tls(t: &Table<'_, '_>, text: Text<'_>) -> Option<Arc<str>> {
+pub(super) fn tls(t: &Table<'_, '_>, text: Text<'_>) -> Option<Arc<str>> {
     let pin =
         text.value.strip_prefix("sha256:").map(|hex| hex.replace(':', "").to_ascii_lowercase());
     match pin {
         Some(hex) if hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_hexdigit()) => {
             Some(format!("sha256:{hex}").into())
         }
-        None if matches!(text.value, "ca" | "off") => Some(text.value.into()),
+        None if matches!(text.value, "ca" | "pin" | "off") => Some(text.value.into()),
         _ => {
             t.error(text.at, format!("`tls` can't be `{}`", text.value)).hint(
-                "`ca`, `off`, or `sha256:` with the 64 hex digits of the certificate's digest",
+                "`ca`, `pin`, `off`, or `sha256:` with the 64 hex digits of the certificate's digest",
             );
             None
         }

@@ -1,0 +1,236 @@
+//! The way to every BMC: which password and which certificate are the machine's own by now, and
+//! whether a rotation keeps others out while nobody knows which password is in force.
+//!
+//! The inventory names what a machine came with; what was changed since is in the database. Edges
+//! get an endpoint in which that is settled, so that none of them knows of either.
+
+use crate::model::action::{BootTarget, PowerOp};
+use crate::model::facts::{Component, InventoryFacts, SystemFacts, Task};
+use crate::model::{Channel, Expect, Fault, FaultClass, MachineId, Outcome};
+use crate::port::{Bmc, BmcCare, BmcPower, BmcRead, BmcTarget, BmcUpdate, UpdateOrder};
+use crate::store::Secrets;
+use crate::store::credentials::{FACTORY, Pins};
+use async_trait::async_trait;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::Notify;
+
+/// See the module's head. Clones share everything.
+#[derive(Clone, Debug)]
+pub struct Access {
+    secrets: Secrets,
+    pins: Pins,
+    seats: Arc<Mutex<BTreeMap<MachineId, Seat>>>,
+    left: Arc<Notify>,
+}
+
+/// Who is at one BMC.
+#[derive(Debug, Default)]
+struct Seat {
+    calls: u32,
+    /// Why nobody may come.
+    shut: Option<String>,
+}
+
+/// A call under way; over when dropped.
+#[derive(Debug)]
+struct Call<'a> {
+    access: &'a Access,
+    machine: MachineId,
+}
+
+impl Drop for Call<'_> {
+    fn drop(&mut self) {
+        let mut seats = self.access.seats();
+        if let Some(seat) = seats.get_mut(&self.machine) {
+            seat.calls = seat.calls.saturating_sub(1);
+            if seat.calls == 0 && seat.shut.is_none() {
+                seats.remove(&self.machine);
+            }
+        }
+        drop(seats);
+        self.access.left.notify_waiters();
+    }
+}
+
+impl Access {
+    pub fn new(secrets: Secrets, pins: Pins) -> Self {
+        Self { secrets, pins, seats: Arc::default(), left: Arc::default() }
+    }
+
+    fn seats(&self) -> MutexGuard<'_, BTreeMap<MachineId, Seat>> {
+        self.seats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Under which name a password of the machine's own is kept. A machine that is known by the
+    /// serial it was delivered with keeps it under that: a replaced board comes with its own.
+    pub fn own(target: &BmcTarget) -> String {
+        match target.endpoint.credential.strip_prefix(FACTORY) {
+            Some(serial) => format!("bmc/serial/{serial}"),
+            None => format!("bmc/machine/{}", target.name),
+        }
+    }
+
+    /// The target with the credential and the certificate that count now.
+    ///
+    /// # Errors
+    /// The inventory wants a pinned certificate, and nobody has accepted one.
+    pub fn resolve(&self, target: &BmcTarget) -> Result<BmcTarget, Fault> {
+        let mut target = target.clone();
+        let own = Self::own(&target);
+        if self.secrets.has(&own) {
+            target.endpoint.credential = own.into();
+        }
+        if &*target.endpoint.tls == "pin" {
+            let Some(pin) = self.pins.get(&target.name) else {
+                return Err(Fault::new(
+                    FaultClass::Precondition,
+                    Channel::Bmc,
+                    Fault::NO_PIN,
+                    format!("no certificate of {}'s BMC was accepted yet", target.name),
+                )
+                .hint(format!(
+                    "`farrier bmc pin {}` shows the one it has and keeps it",
+                    target.name
+                )));
+            };
+            target.endpoint.tls = format!("sha256:{}", pin.sha256).into();
+        }
+        Ok(target)
+    }
+
+    fn enter(&self, target: &BmcTarget) -> Result<(Call<'_>, BmcTarget), Fault> {
+        let mut seats = self.seats();
+        let seat = seats.entry(target.machine).or_default();
+        if let Some(why) = &seat.shut {
+            return Err(Fault::new(
+                FaultClass::Throttled,
+                Channel::Bmc,
+                "password-rotation",
+                format!("nobody logs in to {}'s BMC now: {why}", target.name),
+            )
+            .hint("`farrier bmc rotate --list` says how far it is")
+            .retry_after(5_000));
+        }
+        seat.calls += 1;
+        drop(seats);
+        let call = Call { access: self, machine: target.machine };
+        let resolved = self.resolve(target)?;
+        Ok((call, resolved))
+    }
+
+    /// From now on nobody gets to this BMC; returns once those who are there have left.
+    pub async fn shut(&self, machine: MachineId, why: &str) {
+        loop {
+            let left = self.left.notified();
+            tokio::pin!(left);
+            // Hears of everyone who leaves after the look.
+            left.as_mut().enable();
+            self.shut_at_once(machine, why);
+            if self.seats().get(&machine).is_none_or(|s| s.calls == 0) {
+                return;
+            }
+            left.await;
+        }
+    }
+
+    /// The same without waiting, for a start: nobody is there yet.
+    pub fn shut_at_once(&self, machine: MachineId, why: &str) {
+        self.seats().entry(machine).or_default().shut = Some(why.to_string());
+    }
+
+    pub fn open(&self, machine: MachineId) {
+        let mut seats = self.seats();
+        if let Some(seat) = seats.get_mut(&machine) {
+            seat.shut = None;
+            if seat.calls == 0 {
+                seats.remove(&machine);
+            }
+        }
+    }
+}
+
+/// BMCs as the engine reaches them.
+pub struct Guarded {
+    inner: Arc<dyn Bmc>,
+    access: Access,
+}
+
+impl Guarded {
+    pub fn new(inner: Arc<dyn Bmc>, access: Access) -> Self {
+        Self { inner, access }
+    }
+}
+
+impl std::fmt::Debug for Guarded {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Guarded")
+    }
+}
+
+#[async_trait]
+impl BmcRead for Guarded {
+    async fn system(&self, bmc: &BmcTarget) -> Result<SystemFacts, Fault> {
+        let (_call, bmc) = self.access.enter(bmc)?;
+        self.inner.system(&bmc).await
+    }
+
+    async fn inventory(&self, bmc: &BmcTarget) -> Result<InventoryFacts, Fault> {
+        let (_call, bmc) = self.access.enter(bmc)?;
+        self.inner.inventory(&bmc).await
+    }
+
+    async fn firmware(&self, bmc: &BmcTarget) -> Result<Vec<Component>, Fault> {
+        let (_call, bmc) = self.access.enter(bmc)?;
+        self.inner.firmware(&bmc).await
+    }
+
+    async fn tasks(&self, bmc: &BmcTarget, handle: Option<&str>) -> Result<Vec<Task>, Fault> {
+        let (_call, bmc) = self.access.enter(bmc)?;
+        self.inner.tasks(&bmc, handle).await
+    }
+}
+
+#[async_trait]
+impl BmcPower for Guarded {
+    async fn power(&self, bmc: &BmcTarget, expect: &Expect, op: PowerOp) -> Outcome {
+        match self.access.enter(bmc) {
+            Ok((_call, bmc)) => self.inner.power(&bmc, expect, op).await,
+            Err(fault) => Outcome::Failed { fault },
+        }
+    }
+
+    async fn set_boot(&self, bmc: &BmcTarget, expect: &Expect, target: BootTarget) -> Outcome {
+        match self.access.enter(bmc) {
+            Ok((_call, bmc)) => self.inner.set_boot(&bmc, expect, target).await,
+            Err(fault) => Outcome::Failed { fault },
+        }
+    }
+}
+
+#[async_trait]
+impl BmcUpdate for Guarded {
+    async fn update(&self, bmc: &BmcTarget, expect: &Expect, order: &UpdateOrder) -> Outcome {
+        match self.access.enter(bmc) {
+            Ok((_call, bmc)) => self.inner.update(&bmc, expect, order).await,
+            Err(fault) => Outcome::Failed { fault },
+        }
+    }
+}
+
+#[async_trait]
+impl BmcCare for Guarded {
+    async fn reset_bmc(&self, bmc: &BmcTarget, expect: &Expect) -> Outcome {
+        match self.access.enter(bmc) {
+            Ok((_call, bmc)) => self.inner.reset_bmc(&bmc, expect).await,
+            Err(fault) => Outcome::Failed { fault },
+        }
+    }
+
+    async fn end_sessions(&self, bmc: &BmcTarget) -> Outcome {
+        match self.access.enter(bmc) {
+            Ok((_call, bmc)) => self.inner.end_sessions(&bmc).await,
+            Err(fault) => Outcome::Failed { fault },
+        }
+    }
+}

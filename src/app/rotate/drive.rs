@@ -1,0 +1,221 @@
+//! One rotation, driven to its end: each act announced durably, done once, and what was seen of it
+//! made durable before the next.
+
+use super::{Tools, escrow, standing};
+use crate::decide::rotation::{Act, Next, Seen, begin, next, seen};
+use crate::engine::clock::wall_ms;
+use crate::model::rotation::{Login, Phase, Rotation, Said, Which};
+use crate::model::{Fault, FaultClass, MachineId, Outcome};
+use crate::port::{BmcTarget, Secret};
+use std::time::Duration;
+
+/// Where the new password waits, sealed.
+pub(super) fn pending(r: &Rotation) -> String {
+    format!("pending/{}", r.new)
+}
+
+/// Why others are kept out.
+pub(super) fn words(r: &Rotation) -> &'static str {
+    match r.phase {
+        Phase::Stuck => "neither the old nor the new password works, and a person must look",
+        _ => "its password is being changed",
+    }
+}
+
+/// The wall clock may jump: it is looked at again after this long at most.
+const LONGEST_NAP: Duration = Duration::from_secs(60);
+
+pub(super) async fn drive(t: &Tools, mut r: Rotation, id: MachineId, target: BmcTarget) {
+    let mut target = match t.access.resolve(&target) {
+        Ok(target) => target,
+        // The pin went meanwhile; the endpoint is needed all the same, and no call will pass it.
+        Err(_) => target,
+    };
+    target.endpoint.credential = r.old.as_str().into();
+    loop {
+        if r.keeps_others_out() {
+            t.access.shut(id, words(&r)).await;
+        }
+        let now = wall_ms();
+        let act = match next(&r, now, &t.pace) {
+            Next::End => break,
+            Next::Rest { until_ms } => {
+                nap(until_ms.saturating_sub(now)).await;
+                continue;
+            }
+            Next::Act(act) => act,
+        };
+        if act == Act::Set
+            && let Some(why) = refusal(t, &r.machine).await
+        {
+            tracing::info!(machine = %r.machine, %why, "the new password is not set yet");
+            nap(t.pace.pause_ms).await;
+            continue;
+        }
+        let announced = matches!(act, Act::Set | Act::Try(_));
+        begin(&mut r, act, wall_ms());
+        if announced && !keep(t, &r).await {
+            return;
+        }
+        if r.keeps_others_out() {
+            t.access.shut(id, words(&r)).await;
+        }
+        let (saw, trouble) = perform(t, act, &r, &target).await;
+        if let Some(trouble) = trouble {
+            tracing::warn!(machine = %r.machine, act = ?act, %trouble, "a rotation");
+            r.trouble = Some(trouble);
+        }
+        seen(&mut r, act, saw, wall_ms(), &t.pace);
+        if !keep(t, &r).await {
+            return;
+        }
+    }
+    end(t, &r, id).await;
+}
+
+async fn end(t: &Tools, r: &Rotation, id: MachineId) {
+    match r.phase {
+        Phase::Stuck => {
+            t.access.shut(id, words(r)).await;
+            tracing::error!(
+                machine = %r.machine,
+                "neither the old nor the new password works: nobody logs in to its BMC until \
+                 `farrier bmc rotate {} --look-again` or `--forget`; the hook was told of the new one",
+                r.machine
+            );
+            return;
+        }
+        Phase::Kept => {
+            tracing::info!(machine = %r.machine, "the new password is in force and kept");
+        }
+        _ => tracing::warn!(
+            machine = %r.machine,
+            trouble = r.trouble.as_deref().unwrap_or("the BMC did not take it"),
+            "the new password was taken back; the old one is in force"
+        ),
+    }
+    if let Err(e) = t.secrets.remove(&pending(r)).await {
+        tracing::warn!(machine = %r.machine, error = %e, "the sealed copy of it stays");
+    }
+    t.access.open(id);
+}
+
+async fn nap(ms: u64) {
+    tokio::time::sleep(Duration::from_millis(ms.max(1)).min(LONGEST_NAP)).await;
+}
+
+/// Durable, or the rotation rests until the next start: what it says then is what it said last.
+async fn keep(t: &Tools, r: &Rotation) -> bool {
+    match t.store.keep_rotation(r).await {
+        Ok(()) => true,
+        Err(e) => {
+            tracing::error!(machine = %r.machine, error = %e, "its rotation rests until a restart");
+            false
+        }
+    }
+}
+
+async fn refusal(t: &Tools, name: &str) -> Option<String> {
+    let name = name.to_string();
+    match t.engine.ask(move |d, _| standing(d, &name)).await.flatten() {
+        Some(found) => found.refusal,
+        None => Some("the engine does not know the machine".into()),
+    }
+}
+
+/// What was seen, and what people should know of it.
+async fn perform(t: &Tools, act: Act, r: &Rotation, target: &BmcTarget) -> (Seen, Option<String>) {
+    let new = match t.secrets.get(&pending(r)) {
+        Ok(Some((_, password))) => password,
+        Ok(None) => return (Seen::Failed, Some("the sealed new password is gone".into())),
+        Err(e) => return (Seen::Failed, Some(e.to_string())),
+    };
+    match act {
+        Act::Escrow => done(tell(t, escrow::State::Pending, r, target, &new).await),
+        Act::Set => {
+            let outcome = t.edge.set_password(target, &r.user, &new).await;
+            let (said, trouble) = said(outcome);
+            (Seen::Set(said), trouble)
+        }
+        Act::Try(which) => attempt(t, which, r, target, &new).await,
+        Act::Promote => {
+            if let Err(e) = t.secrets.set(&r.new, &r.user, &new).await {
+                return (Seen::Failed, Some(e.to_string()));
+            }
+            log_out(t, target).await;
+            // It has the password already; this only says which one counts.
+            let told = tell(t, escrow::State::InForce, r, target, &new).await;
+            (Seen::Done, told.err())
+        }
+        Act::TakeBack => {
+            log_out(t, target).await;
+            let told = tell(t, escrow::State::Withdrawn, r, target, &new).await;
+            (Seen::Done, told.err())
+        }
+    }
+}
+
+fn done(result: Result<(), String>) -> (Seen, Option<String>) {
+    match result {
+        Ok(()) => (Seen::Done, None),
+        Err(why) => (Seen::Failed, Some(why)),
+    }
+}
+
+async fn tell(
+    t: &Tools,
+    state: escrow::State,
+    r: &Rotation,
+    target: &BmcTarget,
+    password: &Secret,
+) -> Result<(), String> {
+    // By the configuration in force: a hook that was corrected is the one that counts.
+    match &t.current.get().daemon.escrow {
+        Some(hook) => escrow::tell(hook, state, r, target, password).await,
+        None if !r.needs_escrow || state != escrow::State::Pending => Ok(()),
+        None => Err("there is no `[escrow]` hook any more".into()),
+    }
+}
+
+fn said(outcome: Outcome) -> (Said, Option<String>) {
+    let passes = |f: &Fault| matches!(f.class, FaultClass::Transient | FaultClass::Throttled);
+    match outcome {
+        Outcome::Applied { .. } => (Said::Applied, None),
+        Outcome::Failed { fault } => {
+            (Said::Refused { again: passes(&fault) }, Some(fault.to_string()))
+        }
+        Outcome::Refused { saw, .. } => (Said::Refused { again: false }, Some(saw)),
+        Outcome::Unknown { fault } => (Said::Unclear, Some(fault.to_string())),
+        Outcome::Withdrawn { why } => (Said::Refused { again: true }, Some(why)),
+    }
+}
+
+async fn attempt(
+    t: &Tools,
+    which: Which,
+    r: &Rotation,
+    target: &BmcTarget,
+    new: &Secret,
+) -> (Seen, Option<String>) {
+    let password = match which {
+        Which::New => new.clone(),
+        Which::Old => match t.vault.credential(&r.old).await {
+            Ok(credential) => credential.password,
+            Err(f) => return (Seen::Login(None), Some(f.to_string())),
+        },
+    };
+    match t.edge.verify(target, &r.user, &password).await {
+        Ok(()) => (Seen::Login(Some(Login::Works)), None),
+        Err(f) if f.class == FaultClass::Auth => {
+            (Seen::Login(Some(Login::Refused)), Some(f.to_string()))
+        }
+        Err(f) => (Seen::Login(None), Some(f.to_string())),
+    }
+}
+
+/// Sessions of the old password end with it (field notes R2); one that stays times out.
+async fn log_out(t: &Tools, target: &BmcTarget) {
+    if let Outcome::Failed { fault } = t.edge.end_sessions(target).await {
+        tracing::debug!(machine = %target.name, %fault, "the session was not ended");
+    }
+}

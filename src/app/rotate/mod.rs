@@ -1,0 +1,359 @@
+//! Rotation of BMC passwords in the daemon: what people and the policy order, and what a start finds
+//! unfinished. [`crate::decide::rotation`] decides; `drive` does.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "waits for BMCs and looks for passwords that are too old"
+)]
+
+mod drive;
+mod escrow;
+mod routes;
+
+pub use routes::router;
+
+use super::access::Access;
+use super::current::Current;
+use crate::decide::password;
+use crate::decide::rotation::{self, Pace};
+use crate::engine::Director;
+use crate::engine::clock::wall_ms;
+use crate::engine::driver::Handle;
+use crate::model::hardware::AccountRules;
+use crate::model::rotation::{Login, Phase, Rotation, Said};
+use crate::model::{Control, MachineId};
+use crate::port::capability::BmcAccounts;
+use crate::port::{BmcCare, BmcTarget, Secret, Vault};
+use crate::store::{Secrets, SqliteStore};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::Semaphore;
+
+/// What a rotation needs of the BMC edge.
+pub trait Edge: BmcAccounts + BmcCare {}
+impl<T: BmcAccounts + BmcCare> Edge for T {}
+
+/// What a rotation works with.
+pub struct Tools {
+    pub edge: Arc<dyn Edge>,
+    pub access: Access,
+    pub vault: Arc<dyn Vault>,
+    pub secrets: Secrets,
+    pub store: SqliteStore,
+    pub engine: Handle,
+    pub current: Current,
+    pub pace: Pace,
+    pub look_every: Duration,
+}
+
+impl std::fmt::Debug for Tools {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Tools")
+    }
+}
+
+/// All rotations of a site. Clones share them.
+#[derive(Clone, Debug)]
+pub struct Rotator {
+    tools: Arc<Tools>,
+    /// Machines whose rotation is being driven, by name.
+    driven: Arc<Mutex<BTreeSet<String>>>,
+    turns: Arc<Semaphore>,
+}
+
+/// Why a password is to change.
+#[derive(Clone, Debug)]
+pub struct Order {
+    pub by: String,
+    pub why: String,
+    /// Set it although no hook keeps it.
+    pub no_escrow: bool,
+}
+
+/// A machine as the engine has it, for one order.
+#[derive(Clone, Debug)]
+struct Standing {
+    id: MachineId,
+    target: BmcTarget,
+    /// Why nothing may be written to its BMC now.
+    refusal: Option<String>,
+}
+
+fn standing(d: &Director, name: &str) -> Option<Standing> {
+    let m = d.machines().find(|m| m.seq > 0 && &*m.name == name)?;
+    let expected = d.expected(m.id)?;
+    let target = BmcTarget {
+        machine: m.id,
+        name: m.name.clone(),
+        endpoint: expected.bmc.clone(),
+        // What was proven, and where nothing was, what the inventory says.
+        identity: m.identity.or(&expected.identity),
+    };
+    let refusal = match (&m.hold, m.control) {
+        _ if d.observe_only() => Some("the daemon only observes".to_string()),
+        _ if d.stopped().is_some() => {
+            Some("all actions are stopped; `farrier resume` first".into())
+        }
+        (_, Control::Unmanaged) => {
+            Some("it is unmanaged: Farrier only reads it; adopt or enroll it first".into())
+        }
+        (Some(hold), _) => Some(format!("it is held by {}: {}", hold.by, hold.why)),
+        _ => m.open.as_ref().map(|open| format!("`{}` is under way", open.action.kind())),
+    };
+    Some(Standing { id: m.id, target, refusal })
+}
+
+/// How often the policy looks for passwords that are too old, unless time runs faster.
+pub const LOOK_EVERY: Duration = Duration::from_secs(600);
+/// A password that could not be changed is let be for so long.
+const LET_BE_MS: u64 = 24 * 3_600_000;
+
+impl Rotator {
+    pub fn new(tools: Tools) -> Self {
+        let at_once = tools.current.get().daemon.rotation.at_once.max(1);
+        let turns = Semaphore::new(usize::try_from(at_once).unwrap_or(1));
+        Self { tools: Arc::new(tools), driven: Arc::default(), turns: Arc::new(turns) }
+    }
+
+    /// Before the engine starts: BMCs of which nobody knows which password is in force are shut.
+    ///
+    /// # Errors
+    /// The records can't be read.
+    pub async fn shut(&self, ids: &BTreeMap<Arc<str>, MachineId>) -> Result<(), String> {
+        for r in self.tools.store.rotations().await.map_err(|e| e.to_string())? {
+            if let (true, Some(id)) = (r.keeps_others_out(), ids.get(r.machine.as_str())) {
+                self.tools.access.shut_at_once(*id, drive::words(&r));
+            }
+        }
+        Ok(())
+    }
+
+    /// Goes on with what the last process left.
+    pub async fn resume(&self) {
+        let open = match self.tools.store.rotations().await {
+            Ok(all) => all.into_iter().filter(Rotation::is_open),
+            Err(e) => return tracing::error!(error = %e, "rotations of passwords can't be read"),
+        };
+        for mut r in open {
+            let found = self.standing(&r.machine).await;
+            let Some(found) = found else {
+                tracing::warn!(machine = %r.machine, "its rotation is unfinished, and it is gone");
+                continue;
+            };
+            tracing::info!(machine = %r.machine, phase = r.phase.name(), "going on with a rotation");
+            rotation::resume(&mut r, wall_ms());
+            match self.tools.store.keep_rotation(&r).await {
+                Ok(()) => self.spawn(r, found),
+                Err(e) => tracing::error!(machine = %r.machine, error = %e, "not gone on with"),
+            }
+        }
+    }
+
+    async fn standing(&self, name: &str) -> Option<Standing> {
+        let name = name.to_string();
+        self.tools.engine.ask(move |d, _| standing(d, &name)).await.flatten()
+    }
+
+    /// Drives it in a task of its own, unless one does already.
+    fn spawn(&self, r: Rotation, found: Standing) {
+        let name = r.machine.clone();
+        let mut driven = self.driven.lock().unwrap_or_else(PoisonError::into_inner);
+        if !driven.insert(name.clone()) {
+            return;
+        }
+        drop(driven);
+        let this = self.clone();
+        tokio::spawn(async move {
+            let turn = this.turns.acquire().await;
+            drive::drive(&this.tools, r, found.id, found.target).await;
+            drop(turn);
+            this.driven.lock().unwrap_or_else(PoisonError::into_inner).remove(&name);
+        });
+    }
+
+    /// Begins a rotation: everything that speaks against it is found before anything is changed.
+    ///
+    /// # Errors
+    /// A sentence for a person; nothing was changed.
+    pub async fn order(&self, name: &str, order: &Order) -> Result<(), String> {
+        let t = &*self.tools;
+        let Some(found) = self.standing(name).await else {
+            return Err("there is no such machine".into());
+        };
+        if let Some(refusal) = found.refusal {
+            return Err(refusal);
+        }
+        t.secrets.can_keep().map_err(|e| e.to_string())?;
+        let loaded = t.current.get();
+        if loaded.daemon.escrow.is_none() && !order.no_escrow {
+            return Err("no `[escrow]` hook keeps the new password for the day the database is \
+                        lost; configure one, or say `--no-escrow`"
+                .into());
+        }
+        let before = t.store.rotations().await.map_err(|e| e.to_string())?;
+        if let Some(open) = before.iter().find(|r| r.machine == name && r.is_open()) {
+            return Err(match open.phase {
+                Phase::Stuck => format!(
+                    "the last rotation is stuck: {}; `--look-again` or `--forget` it first",
+                    open.trouble.as_deref().unwrap_or("neither password works")
+                ),
+                phase => format!("a rotation is under way ({})", phase.name()),
+            });
+        }
+        let target = t.access.resolve(&found.target).map_err(|f| f.to_string())?;
+        let credential =
+            t.vault.credential(&target.endpoint.credential).await.map_err(|f| f.to_string())?;
+        if loaded.daemon.rotation.is_break_glass(&credential.user) {
+            return Err(format!(
+                "`{}` is a break-glass account of yours, which Farrier never touches; give it an \
+                 account of its own",
+                credential.user
+            ));
+        }
+        let rules = self.rules(&target, &credential.user).await?;
+        let password = new_password(&rules, &credential.user)?;
+        let now = wall_ms();
+        let r = Rotation {
+            machine: name.to_string(),
+            user: credential.user.clone(),
+            old: target.endpoint.credential.to_string(),
+            new: Access::own(&found.target),
+            by: order.by.clone(),
+            why: order.why.clone(),
+            begun_ms: now,
+            since_ms: now,
+            phase: Phase::Made,
+            needs_escrow: !order.no_escrow,
+            escrow_failures: 0,
+            sets: 0,
+            set_ms: 0,
+            said: Said::Nothing,
+            old_login: Login::Untried,
+            new_login: Login::Untried,
+            trying: None,
+            refused_ms: Vec::new(),
+            not_before_ms: 0,
+            lockout_threshold: rules.lockout_threshold.unwrap_or(0),
+            lockout_s: rules.lockout_duration_s.unwrap_or(0),
+            trouble: None,
+        };
+        // Sealed first: a record without its password would be worth nothing.
+        let pending = drive::pending(&r);
+        t.secrets.set(&pending, &r.user, &password).await.map_err(|e| e.to_string())?;
+        t.store.keep_rotation(&r).await.map_err(|e| e.to_string())?;
+        tracing::info!(machine = name, user = %r.user, by = %r.by, why = %r.why, "a rotation begins");
+        self.spawn(r, Standing { refusal: None, ..found });
+        Ok(())
+    }
+
+    /// What the BMC asks of passwords; it must show the account that is meant. An account that has
+    /// to change its password first sees nothing of that.
+    async fn rules(&self, target: &BmcTarget, user: &str) -> Result<AccountRules, String> {
+        match self.tools.edge.accounts(target).await {
+            Ok((rules, accounts)) => match accounts.iter().find(|a| a.user == user) {
+                Some(account) if account.enabled == Some(false) => {
+                    Err(format!("the BMC's account `{user}` is disabled"))
+                }
+                Some(_) => Ok(rules),
+                None => Err(format!(
+                    "the BMC has no account `{user}` of its own (a directory's user has its \
+                     password there)"
+                )),
+            },
+            Err(f) if f.code == "password-change-required" => Ok(AccountRules::default()),
+            Err(f) => Err(f.to_string()),
+        }
+    }
+
+    /// The latest rotation of each machine.
+    ///
+    /// # Errors
+    /// The database can't be read.
+    pub async fn list(&self) -> Result<Vec<Rotation>, String> {
+        self.tools.store.rotations().await.map_err(|e| e.to_string())
+    }
+
+    /// A stuck rotation: looks once more which password works, or (`forget`) lets others log in
+    /// again with what is kept.
+    ///
+    /// # Errors
+    /// A sentence for a person; nothing was changed.
+    pub async fn settle(&self, name: &str, forget: bool, by: &str) -> Result<(), String> {
+        let all = self.list().await?;
+        let Some(mut r) = all.into_iter().find(|r| r.machine == name) else {
+            return Err("its password was never rotated".into());
+        };
+        if r.phase != Phase::Stuck {
+            return Err(format!("its rotation is not stuck ({})", r.phase.name()));
+        }
+        let found = self.standing(name).await.ok_or("there is no such machine")?;
+        let now = wall_ms();
+        if forget {
+            (r.phase, r.since_ms) = (Phase::TakenBack, now);
+            r.trouble = Some(format!("given up by {by}"));
+        } else {
+            rotation::look_again(&mut r, now);
+        }
+        self.tools.store.keep_rotation(&r).await.map_err(|e| e.to_string())?;
+        match forget {
+            true => self.tools.access.open(found.id),
+            false => self.spawn(r, found),
+        }
+        Ok(())
+    }
+
+    /// Changes passwords that have become too old, as the configuration in force says.
+    pub async fn keep_fresh(self) {
+        let mut tick = tokio::time::interval(self.tools.look_every);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tick.tick().await;
+            let policy = self.tools.current.get().daemon.rotation.clone();
+            let Some(every) = policy.every else { continue };
+            let Ok(all) = self.list().await else { continue };
+            let now = wall_ms();
+            let fresh = |r: &Rotation| match r.phase {
+                Phase::Kept => now.saturating_sub(r.since_ms) < every.0,
+                Phase::TakenBack => now.saturating_sub(r.since_ms) < LET_BE_MS,
+                _ => true,
+            };
+            let leave: BTreeSet<String> =
+                all.into_iter().filter(|r| fresh(r)).map(|r| r.machine).collect();
+            let due = self.tools.engine.ask(move |d, _| {
+                let named = d.machines().filter(|m| !leave.contains(&*m.name));
+                let able = named.filter(|m| m.condition == crate::model::Condition::Ok);
+                let names: Vec<String> = able.map(|m| m.name.to_string()).collect();
+                names
+                    .into_iter()
+                    .filter(|n| standing(d, n).is_some_and(|s| s.refusal.is_none()))
+                    .take(usize::try_from(policy.at_once).unwrap_or(1))
+                    .collect::<Vec<_>>()
+            });
+            let Some(due) = due.await else { return };
+            let order = Order {
+                by: "rotation policy".into(),
+                why: format!("the password is older than {every}"),
+                no_escrow: false,
+            };
+            for name in due {
+                if let Err(why) = self.order(&name, &order).await {
+                    tracing::warn!(machine = %name, %why, "its password is due, and not changed");
+                }
+            }
+        }
+    }
+}
+
+/// A password that fits; random bytes are drawn until they give one.
+fn new_password(rules: &AccountRules, user: &str) -> Result<Secret, String> {
+    let length = password::length(rules)?;
+    for _ in 0..64 {
+        let mut random = [0; 256];
+        aws_lc_rs::rand::fill(&mut random).map_err(|_| "the system gives no random numbers")?;
+        if let Some(made) = password::make(&random, length, user) {
+            return Ok(Secret::new(made));
+        }
+    }
+    Err(format!("no password came about that does not hold `{user}`"))
+}
