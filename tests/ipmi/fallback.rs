@@ -171,6 +171,7 @@ async fn a_wedged_redfish_leaves_power_boot_and_reset_to_ipmi() {
             inventory_id: "BIOS".into(),
             from: "1".into(),
             to: "2".into(),
+            file: None,
         };
         assert!(matches!(p.both.update(&bmc, &expect, &order).await, Outcome::Failed { .. }));
         assert_eq!(p.tool.calls().len(), 0);
