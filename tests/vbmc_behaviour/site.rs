@@ -41,6 +41,7 @@ impl Vault for OneCredential {
 /// Our client. A BMC that hangs must not cost the test a minute.
 pub(super) fn edge(timeout_ms: u64) -> RedfishBmc {
     let settings = BmcSettings {
+        quirks: std::sync::Arc::new(farrier::config::quirks::shipped()),
         read_timeout_ms: timeout_ms,
         write_timeout_ms: timeout_ms,
         ..BmcSettings::default()
