@@ -265,7 +265,7 @@ async fn another_machine_over_ipmi_is_evidence_and_no_fact() {
     assert!(fault.evidence.is_some_and(|e| e.contains("`S9`")));
     match p.off().await {
         Outcome::Refused { wrong_machine: true, saw } => {
-            assert!(saw.contains("over IPMI"), "{saw}")
+            assert!(saw.contains("over IPMI"), "{saw}");
         }
         o => panic!("{o:?}"),
     }

@@ -80,7 +80,7 @@ async fn pyghmi() {
     let known = Identity::new(Some("S1"), None, None);
     match edge.power(&bmc, &expect(known), PowerOp::On).await {
         Outcome::Refused { wrong_machine: false, saw } => {
-            assert!(saw.contains("nothing that proves"), "{saw}")
+            assert!(saw.contains("nothing that proves"), "{saw}");
         }
         o => panic!("{o:?}"),
     }
