@@ -42,6 +42,8 @@ impl Vault for OneCredential {
 pub(super) fn edge(timeout_ms: u64) -> RedfishBmc {
     let settings = BmcSettings {
         quirks: std::sync::Arc::new(farrier::config::quirks::shipped()),
+        // In a time that runs faster its real seconds would be hours.
+        settle_after_reset: false,
         read_timeout_ms: timeout_ms,
         write_timeout_ms: timeout_ms,
         ..BmcSettings::default()
