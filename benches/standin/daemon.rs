@@ -119,6 +119,8 @@ struct Shared {
 /// Serves until it is killed. `scale`: engine time runs that many times faster, so that the pauses
 /// after an action (2 s on real machines) are not what is measured.
 pub(crate) fn run(dir: &Path, port: u16, scale: u32, bmcs: bool) {
+    // As `farrier serve` does with a site of this size.
+    farrier::app::pages::for_reading(&[]);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let opened = SqliteStore::open(&dir.join("farrier.db"), store::Settings::default()).await;
