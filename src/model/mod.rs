@@ -2,6 +2,7 @@
 
 pub mod action;
 pub mod change;
+pub mod deploy;
 pub mod expected;
 pub mod facts;
 pub mod fault;

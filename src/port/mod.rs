@@ -3,6 +3,7 @@
 
 pub mod capability;
 pub mod command;
+pub mod deploy;
 pub mod heard;
 pub mod outbox;
 pub mod session;
@@ -138,6 +139,20 @@ pub trait Shell: Send + Sync {
         name: &str,
         timeout_ms: u64,
     ) -> Outcome;
+    /// Starts the shipped deploy job as `name` in the deploy ramdisk; the same name is never started
+    /// twice. It compares `expect.identity` with DMI in the process that writes.
+    async fn start_deploy(
+        &self,
+        _host: &HostTarget,
+        _expect: &Expect,
+        _order: &deploy::DeployOrder,
+        _name: &str,
+        _timeout_ms: u64,
+    ) -> Outcome {
+        let why = "this way to the host can't deploy an image";
+        let class = crate::model::FaultClass::Unsupported;
+        Outcome::Failed { fault: Fault::new(class, crate::model::Channel::Host, "no-deploy", why) }
+    }
 }
 
 /// A cluster that machines join and leave.

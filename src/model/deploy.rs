@@ -1,0 +1,103 @@
+//! What a deployment writes, where, and how the machine is brought to boot for it.
+
+use serde::{Deserialize, Serialize};
+
+/// How the bytes of a disk image are served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ImageFormat {
+    /// As they are to lie on the disk.
+    Raw,
+    /// The same, compressed with zstd.
+    RawZst,
+}
+
+impl ImageFormat {
+    pub fn name(self) -> &'static str {
+        match self {
+            ImageFormat::Raw => "raw",
+            ImageFormat::RawZst => "raw-zst",
+        }
+    }
+}
+
+/// How a disk is attached, as far as it can be a root disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DiskKind {
+    Nvme,
+    /// SATA or SAS without moving parts.
+    Ssd,
+    /// SATA or SAS that turns.
+    Hdd,
+    /// A virtual machine's.
+    Virtio,
+}
+
+impl DiskKind {
+    pub const ALL: [DiskKind; 4] = [DiskKind::Nvme, DiskKind::Ssd, DiskKind::Hdd, DiskKind::Virtio];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            DiskKind::Nvme => "nvme",
+            DiskKind::Ssd => "ssd",
+            DiskKind::Hdd => "hdd",
+            DiskKind::Virtio => "virtio",
+        }
+    }
+
+    pub fn from_name(name: &str) -> Option<DiskKind> {
+        DiskKind::ALL.into_iter().find(|k| k.name() == name)
+    }
+}
+
+/// Which disk gets the operating system. All that is set must hold, and exactly one local disk must
+/// fit: none or two is a fault with the list, never a choice. There is no `/dev` name in it, because
+/// the kernel gives those anew with each boot.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+pub struct RootDisk {
+    /// Name of a link below `/dev/disk/by-id`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub by_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub serial: Option<String>,
+    /// The whole model, or its beginning when it ends with `*`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kind: Option<DiskKind>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_bytes: Option<u64>,
+}
+
+/// How a machine is brought to boot what Farrier serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BootMethod {
+    /// The firmware's PXE, then iPXE.
+    Pxe,
+    /// The firmware fetches the loader by HTTP (UEFI 2.5 §24.7).
+    UefiHttp,
+    /// An ISO in the BMC's virtual drive.
+    VirtualMedia,
+}
+
+impl BootMethod {
+    pub const ALL: [BootMethod; 3] =
+        [BootMethod::Pxe, BootMethod::UefiHttp, BootMethod::VirtualMedia];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            BootMethod::Pxe => "pxe",
+            BootMethod::UefiHttp => "uefi-http",
+            BootMethod::VirtualMedia => "virtual-media",
+        }
+    }
+
+    pub fn from_name(name: &str) -> Option<BootMethod> {
+        BootMethod::ALL.into_iter().find(|m| m.name() == name)
+    }
+}

@@ -1,0 +1,37 @@
+//! The order to write an operating system to a machine's disk, from within the deploy ramdisk.
+
+use super::Secret;
+use crate::model::deploy::{ImageFormat, RootDisk};
+
+/// What the deploy job is told. It goes to the host over the pinned SSH session, never through a
+/// boot script or a seed.
+#[derive(Clone, Debug)]
+pub struct DeployOrder {
+    /// Image id, for the mark on the disk.
+    pub image: String,
+    /// The run that deploys, for the mark on the disk.
+    pub run: String,
+    /// Where the ramdisk fetches the image; the server answers Range requests.
+    pub image_url: String,
+    pub format: ImageFormat,
+    /// Of the bytes as served, lower-case hex.
+    pub sha256: String,
+    /// Bytes as served.
+    pub size: u64,
+    /// Bytes as they lie on the disk.
+    pub raw_size: u64,
+    pub root: RootDisk,
+    /// Overwrite a disk that holds what no run of ours wrote.
+    pub allow_existing_data: bool,
+    /// Files of the NoCloud volume (label `CIDATA`) that is made behind the image.
+    pub seed: Vec<SeedFile>,
+}
+
+/// One file of the seed volume.
+#[derive(Clone, Debug)]
+pub struct SeedFile {
+    /// Plain file name: `user-data`, `meta-data`, `network-config`.
+    pub name: String,
+    /// May hold a host's private key.
+    pub content: Secret,
+}
