@@ -396,7 +396,7 @@ fn an_installation_of_the_lost_time_is_left_to_its_end() {
         run: Some(run.clone()),
         script_fetched: true,
         seed_fetched: true,
-        callback: None,
+        ..WindowFacts::default()
     });
     p.unhold();
     p.run(20, |_| false);
@@ -411,6 +411,7 @@ fn an_installation_of_the_lost_time_is_left_to_its_end() {
             message: None,
             host_key: Some("ssh-ed25519 B".into()),
         }),
+        ..WindowFacts::default()
     });
     p.world.host = Read::Seen(HostFacts {
         image: Some("ubuntu".into()),

@@ -25,6 +25,7 @@ pub fn words(entry: &Entry) -> String {
             format!("identity proven: {}", parts.join(", "))
         }
         Entry::HostKeyPinned { .. } => "SSH host key pinned".into(),
+        Entry::RamdiskUp { address, .. } => format!("the deploy ramdisk answers at {address}"),
         Entry::Deployed { image, .. } => format!("image {image} deployed"),
         Entry::Intent { action, .. } => format!("will do {} ({})", action.kind(), action.about()),
         Entry::Settled { outcome } => match outcome {

@@ -189,6 +189,11 @@ impl BmcRead for Guarded {
         let (_call, bmc) = self.access.enter(bmc)?;
         self.inner.tasks(&bmc, handle).await
     }
+
+    async fn inserted_media(&self, bmc: &BmcTarget) -> Result<Vec<String>, Fault> {
+        let (_call, bmc) = self.access.enter(bmc)?;
+        self.inner.inserted_media(&bmc).await
+    }
 }
 
 #[async_trait]
@@ -223,6 +228,20 @@ impl BmcCare for Guarded {
     async fn reset_bmc(&self, bmc: &BmcTarget, expect: &Expect) -> Outcome {
         match self.access.enter(bmc) {
             Ok((_call, bmc)) => self.inner.reset_bmc(&bmc, expect).await,
+            Err(fault) => Outcome::Failed { fault },
+        }
+    }
+
+    async fn insert_media(&self, bmc: &BmcTarget, expect: &Expect, image_url: &str) -> Outcome {
+        match self.access.enter(bmc) {
+            Ok((_call, bmc)) => self.inner.insert_media(&bmc, expect, image_url).await,
+            Err(fault) => Outcome::Failed { fault },
+        }
+    }
+
+    async fn eject_media(&self, bmc: &BmcTarget, expect: &Expect) -> Outcome {
+        match self.access.enter(bmc) {
+            Ok((_call, bmc)) => self.inner.eject_media(&bmc, expect).await,
             Err(fault) => Outcome::Failed { fault },
         }
     }

@@ -256,6 +256,10 @@ impl BmcRead for WithFallback {
     async fn tasks(&self, bmc: &BmcTarget, handle: Option<&str>) -> Result<Vec<Task>, Fault> {
         self.redfish.tasks(bmc, handle.filter(|h| !h.starts_with(HANDLE))).await
     }
+
+    async fn inserted_media(&self, bmc: &BmcTarget) -> Result<Vec<String>, Fault> {
+        self.redfish.inserted_media(bmc).await
+    }
 }
 
 #[async_trait]
@@ -293,6 +297,14 @@ impl BmcCare for WithFallback {
         let outcome = self.write(bmc, "BMC cold reset", redfish, ipmi).await;
         self.was_reset(bmc, &outcome);
         outcome
+    }
+
+    async fn insert_media(&self, bmc: &BmcTarget, expect: &Expect, image_url: &str) -> Outcome {
+        self.redfish.insert_media(bmc, expect, image_url).await
+    }
+
+    async fn eject_media(&self, bmc: &BmcTarget, expect: &Expect) -> Outcome {
+        self.redfish.eject_media(bmc, expect).await
     }
 
     async fn end_sessions(&self, bmc: &BmcTarget) -> Outcome {

@@ -83,7 +83,7 @@ use crate::model::facts::{Component, InventoryFacts, SystemFacts, Task};
 use crate::model::hardware::{Account, AccountRules, Controller};
 use crate::model::quirks::{QuirkTable, Quirks};
 use crate::model::{Channel, Fault, MachineId};
-use crate::port::capability::{BmcAccounts, BmcBoot, BmcNature, BootOrder};
+use crate::port::capability::{BmcAccounts, BmcBoot, BmcMedia, BmcNature, BootOrder, MediaOrder};
 use crate::port::session::SessionStore;
 use crate::port::{BmcCare, BmcPower, BmcRead, BmcTarget, BmcUpdate, Secret, UpdateOrder, Vault};
 use async_trait::async_trait;
@@ -235,6 +235,12 @@ impl BmcRead for RedfishBmc {
     async fn tasks(&self, target: &BmcTarget, handle: Option<&str>) -> Result<Vec<Task>, Fault> {
         self.within(task::read(&self.bmc(target)?, handle)).await
     }
+
+    async fn inserted_media(&self, target: &BmcTarget) -> Result<Vec<String>, Fault> {
+        let slots = self.within(media::read(&self.bmc(target)?)).await?;
+        let held = slots.into_iter().filter(|s| s.inserted != Some(false));
+        Ok(held.filter_map(|s| s.image).collect())
+    }
 }
 
 /// An action's errors before anything was sent are failures; guards that do not hold are refusals.
@@ -280,6 +286,15 @@ impl BmcCare for RedfishBmc {
             Ok(bmc) => settle(power::reset_bmc(&bmc, expect).await),
             Err(fault) => Outcome::Failed { fault },
         }
+    }
+
+    async fn insert_media(&self, target: &BmcTarget, expect: &Expect, image_url: &str) -> Outcome {
+        let order = MediaOrder { image_url: image_url.into(), kind: "CD".into() };
+        BmcMedia::insert(self, target, expect, &order).await
+    }
+
+    async fn eject_media(&self, target: &BmcTarget, expect: &Expect) -> Outcome {
+        BmcMedia::eject(self, target, expect).await
     }
 
     async fn ac_cycle(&self, target: &BmcTarget, expect: &Expect) -> Outcome {

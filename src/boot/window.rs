@@ -114,6 +114,8 @@ impl Window {
             script_fetched: self.script_fetched,
             seed_fetched: self.seed_fetched,
             callback: self.callback.clone(),
+            from: self.source.map(|s| s.to_string()),
+            made_key: None,
         }
     }
 

@@ -339,6 +339,9 @@ fn site(
             image: p.image.clone(),
             cluster: p.cluster.clone(),
             gpus: p.gpus,
+            root_disk: p.root_disk.clone(),
+            boot: p.boot.clone(),
+            authorized_keys: p.authorized_keys.clone(),
         };
         (name.clone(), Arc::new(profile))
     });

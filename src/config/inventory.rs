@@ -1,6 +1,7 @@
 //! The inventory: sites, racks, networks, pools, profiles, limits and the machines expected in
 //! them. Several files read as one; `[defaults]` counts for the file it stands in.
 
+mod deployment;
 mod machine;
 
 pub(super) use machine::FACTORY;
@@ -11,6 +12,7 @@ use super::diagnostic::Diagnostic;
 use super::names::{dangling, unique};
 use super::table::{Table, Text};
 use super::url::Subnet;
+use crate::model::deploy::{BootMethod, RootDisk};
 use crate::model::{Domain, DomainKind, Expected, Limit, LimitClass};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -105,6 +107,9 @@ pub struct ProfileRef {
     pub image: Option<String>,
     pub gpus: u16,
     pub cluster: Option<String>,
+    pub root_disk: Option<RootDisk>,
+    pub boot: Vec<BootMethod>,
+    pub authorized_keys: Vec<String>,
     pub(super) at: ProfilePlaces,
 }
 
@@ -302,7 +307,20 @@ fn profile(t: &mut Table<'_, '_>) -> ProfileRef {
     let cluster = word(t.text("cluster"), &mut at.cluster);
     let image = t.text("image").map(|i| i.value.to_string());
     let gpus = t.integer("gpus", 0..1025).and_then(|n| u16::try_from(n).ok()).unwrap_or(0);
-    ProfileRef { workflow, firmware_set, image, gpus, cluster, at }
+    let root_disk = t.table("root_disk").map(deployment::root_disk);
+    let boot = deployment::boot_methods(t);
+    let authorized_keys = deployment::authorized_keys(t);
+    ProfileRef {
+        workflow,
+        firmware_set,
+        image,
+        gpus,
+        cluster,
+        root_disk,
+        boot,
+        authorized_keys,
+        at,
+    }
 }
 
 fn limit(t: &mut Table<'_, '_>) -> Option<(Limit, Place)> {

@@ -90,6 +90,8 @@ pub(super) fn expectation(i: &Input<'_>, action: &Action) -> (Expect, Baseline) 
         power: match action {
             Action::Power { op: PowerOp::On } => Some(Power::Off),
             Action::Power { .. } => Some(Power::On),
+            // A medium that appears under a running host is another host's installation.
+            Action::InsertMedia { .. } => Some(Power::Off),
             _ => None,
         },
         from_version: match action {

@@ -9,6 +9,7 @@ use crate::model::{
     Action, BootTarget, Channel, EngineTime, Entry, Fault, FaultClass, HookVerb, OpenAction,
     OpenState, PowerOp,
 };
+use crate::steps::ramdisk::is_medium_of;
 
 /// What the facts say of an open action.
 enum Judgement {
@@ -173,7 +174,7 @@ fn judge(i: &Input<'_>, open: &OpenAction, stall_ms: u64) -> Judgement {
             let off = enabled.is_some_and(|e| e.eq_ignore_ascii_case("disabled"));
             match system.boot_target.as_deref() {
                 Some(t)
-                    if boot_names(*target).iter().any(|n| t.eq_ignore_ascii_case(n)) && !off =>
+                    if target.redfish_names().iter().any(|n| t.eq_ignore_ascii_case(n)) && !off =>
                 {
                     Happened(format!("override reads {t}"))
                 }
@@ -206,7 +207,7 @@ fn judge(i: &Input<'_>, open: &OpenAction, stall_ms: u64) -> Judgement {
         Action::UpdateFirmware { inventory_id, to, .. } => {
             update(i, open, inventory_id, to, late, stall_ms)
         }
-        Action::StartJob { .. } => match i.report.job.seen() {
+        Action::StartJob { .. } | Action::Deploy { .. } => match i.report.job.seen() {
             // A job does not outlive the host's power.
             None if is_off(i) && late && open.state == OpenState::Applied => Broke(Fault::new(
                 FaultClass::Transient,
@@ -215,6 +216,12 @@ fn judge(i: &Input<'_>, open: &OpenAction, stall_ms: u64) -> Judgement {
                 "the host is powered off and its job with it",
             )),
             None if is_off(i) && late => DidNot("the host is powered off".into()),
+            None if in_ramdisk(i) && left_ramdisk(i, open, stall_ms) => Broke(Fault::new(
+                FaultClass::Transient,
+                Channel::Host,
+                "job-lost",
+                "the host has left the deploy ramdisk, and its job is gone with it",
+            )),
             None => read(i.report.job.fault()),
             Some(job) => match &job.state {
                 JobState::Finished { .. } => Happened("the result file is there".into()),
@@ -267,12 +274,40 @@ fn judge(i: &Input<'_>, open: &OpenAction, stall_ms: u64) -> Judgement {
                 }
             }
         },
+        Action::InsertMedia { run } => match i.report.media.seen() {
+            None => read(i.report.media.fault()),
+            Some(images) if images.iter().any(|image| is_medium_of(image, run)) => {
+                Happened("the BMC's virtual drive holds it".into())
+            }
+            Some(_) if late => DidNot("the BMC's virtual drives do not hold it".into()),
+            Some(_) => Still("the BMC's virtual drive to hold the medium"),
+        },
+        // Some say for seconds that what they ejected is still there.
+        Action::EjectMedia => match i.report.media.seen() {
+            None => read(i.report.media.fault()),
+            Some(images) if images.is_empty() => Happened("the virtual drives are empty".into()),
+            Some(images) if late => DidNot(format!("a virtual drive holds {}", images.join(", "))),
+            Some(_) => Still("the BMC's virtual drives to be empty"),
+        },
         Action::EndBmcSessions => match open.state {
             OpenState::Applied => Happened("logged out".into()),
             _ if late => DidNot("no answer".into()),
             _ => Still("the BMC to log out"),
         },
     }
+}
+
+fn in_ramdisk(i: &Input<'_>) -> bool {
+    i.m.ramdisk.is_some()
+}
+
+/// What runs in the ramdisk ends with it: another key at its address, or silence for as long as a job
+/// may stand still. Whatever is left of it ends with the power, which the next attempt cuts first.
+fn left_ramdisk(i: &Input<'_>, open: &OpenAction, stall_ms: u64) -> bool {
+    i.report.job.fault().is_some_and(|f| {
+        f.class == FaultClass::Identity
+            || f.is_no_answer() && i.now.since(seen_at(i, open)) > stall_ms
+    })
 }
 
 fn is_off(i: &Input<'_>) -> bool {
@@ -318,16 +353,6 @@ fn power(
         _ if settling && !late => Still("the power state to settle"),
         _ if late => DidNot(format!("power reads {power:?}")),
         _ => Still("the power state to change"),
-    }
-}
-
-fn boot_names(target: BootTarget) -> &'static [&'static str] {
-    match target {
-        BootTarget::Pxe => &["Pxe"],
-        BootTarget::UefiHttp => &["UefiHttp"],
-        BootTarget::Cd => &["Cd", "UsbCd"],
-        BootTarget::Disk => &["Hdd"],
-        BootTarget::None => &["None"],
     }
 }
 

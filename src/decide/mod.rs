@@ -152,6 +152,10 @@ fn decide(i: &Input<'_>) -> Verdict {
 
 fn settle(i: &Input<'_>, outcome: Outcome) -> Vec<Entry> {
     let fault = match &outcome {
+        Outcome::Failed { fault } if leads_elsewhere(i) => {
+            // The attempt is over, and the next one takes the next boot method.
+            Fault { class: FaultClass::Transient, ..fault.clone() }
+        }
         Outcome::Failed { fault } => fault.clone(),
         Outcome::Refused { saw, wrong_machine } => {
             let class = if *wrong_machine { FaultClass::Identity } else { FaultClass::Transient };
@@ -180,6 +184,17 @@ fn settle(i: &Input<'_>, outcome: Outcome) -> Vec<Entry> {
         Verdict::Write { entries, .. } => [vec![settled], entries].concat(),
         _ => vec![settled],
     }
+}
+
+/// Is what failed one of several ways to boot this machine?
+fn leads_elsewhere(i: &Input<'_>) -> bool {
+    let Some(open) = &i.m.open else { return false };
+    let method = match &open.action {
+        Action::InsertMedia { .. } => true,
+        Action::SetBoot { target } => i.profile.boot.iter().any(|m| m.target() == *target),
+        _ => false,
+    };
+    method && i.profile.boot.len() > 1
 }
 
 /// The current step's judgement, turned into a verdict.

@@ -92,7 +92,8 @@ fn for_action(kind: ActionKind) -> ProbeSet {
         ActionKind::PowerRestart => ProbeSet::SYSTEM.with(ProbeSet::HOST),
         ActionKind::OpenBootWindow | ActionKind::CloseBootWindow => ProbeSet::BOOT,
         ActionKind::UpdateFirmware => ProbeSet::FIRMWARE.with(ProbeSet::TASKS),
-        ActionKind::BurnInJob | ActionKind::WipeJob => ProbeSet::JOB,
+        ActionKind::BurnInJob | ActionKind::WipeJob | ActionKind::DeployJob => ProbeSet::JOB,
+        ActionKind::InsertMedia | ActionKind::EjectMedia => ProbeSet::MEDIA,
         ActionKind::Hook => ProbeSet::CLUSTER,
     }
 }

@@ -144,6 +144,34 @@ pub(super) fn weigh(i: &Input<'_>, action: &Action) -> Weighed {
                 None => Weighed::AsWanted,
             }
         }
+        Action::Deploy { image, run, host_key, timeout_ms, allow_existing_data, .. } => {
+            let host = match host(i) {
+                Ok(host) => host,
+                Err(weighed) => return *weighed,
+            };
+            if let Some(later) = lost_mark(i.m, restored, host) {
+                return in_doubt(format!(
+                    "a disk was deployed by run {later} after the backup; it is not written again"
+                ));
+            }
+            match lost_job(i, restored, host, Action::DEPLOY) {
+                Some(name) => {
+                    let found = Action::Deploy {
+                        image: image.clone(),
+                        run: run.clone(),
+                        host_key: host_key.clone(),
+                        name: name.into(),
+                        timeout_ms: *timeout_ms,
+                        allow_existing_data: *allow_existing_data,
+                    };
+                    if restored.has_presumed(&found) {
+                        return Weighed::AsWanted;
+                    }
+                    Weighed::Presume(found, format!("`{name}` was started in the lost time"))
+                }
+                None => Weighed::AsWanted,
+            }
+        }
         Action::OpenBootWindow { run, .. } => {
             if let Some(host) = i.report.host.seen()
                 && let Some(later) = lost_mark(i.m, restored, host)
@@ -172,11 +200,9 @@ pub(super) fn weigh(i: &Input<'_>, action: &Action) -> Weighed {
         // The window's installation may be under way: cutting the power would end it half-way.
         Action::Power { op: PowerOp::ForceOff | PowerOp::ForceRestart } => {
             let on = Action::Power { op: PowerOp::On };
-            let waits = i
-                .report
-                .boot
-                .seen()
-                .is_some_and(|w| w.open && w.callback.is_none() && w.run.is_some());
+            let waits = i.report.boot.seen().is_some_and(|w| {
+                w.open && w.run.is_some() && (w.callback.is_none() || w.made_key.is_some())
+            });
             let opened = i.m.happened(ActionKind::OpenBootWindow).is_some();
             if waits && opened && i.report.host.seen().is_none() && !restored.has_presumed(&on) {
                 return Weighed::Presume(
@@ -229,6 +255,21 @@ fn job(script: crate::model::JobScript, name: &str, timeout_ms: u64) -> Action {
     Action::StartJob { script, name: name.into(), timeout_ms }
 }
 
+/// The youngest job of the lost time whose name begins so.
+fn lost_job<'a>(
+    i: &Input<'_>,
+    restored: &Restored,
+    host: &'a HostFacts,
+    what: &str,
+) -> Option<&'a str> {
+    let prefix = format!("{what}-");
+    let ours = host.jobs.iter().filter(|j| lost(i.m, restored, &i.site.incarnation, &j.name));
+    ours.filter(|j| j.name.starts_with(&prefix))
+        .filter_map(|j| Some((number(i.m, &j.name)?, &*j.name)))
+        .max_by_key(|(n, _)| *n)
+        .map(|(_, name)| name)
+}
+
 /// The host's word, or what its absence means: nothing is started beside a job that can't be seen.
 fn host<'a>(i: &Input<'a>) -> Result<&'a HostFacts, Box<Weighed>> {
     match &i.report.host {
@@ -243,7 +284,7 @@ fn host<'a>(i: &Input<'a>) -> Result<&'a HostFacts, Box<Weighed>> {
 
 /// The run that wrote the host's image, where that happened after the backup.
 fn lost_mark<'a>(m: &Machine, restored: &Restored, host: &'a HostFacts) -> Option<&'a str> {
-    let mark = host.image_run.as_deref()?;
+    let mark = host.image_run.as_deref().or(host.disk_run.as_deref())?;
     let known = m.deployed.as_ref().is_some_and(|d| *d.run == *mark);
     // The run under way keeps its name over the restore, so its number is an older one.
     (!known && number(m, mark)? >= restored.seq && !is_of(m, mark)).then_some(mark)

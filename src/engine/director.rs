@@ -451,14 +451,13 @@ fn held_bits(row: &Machine) -> u8 {
 /// The job of the open action, or the last one of the current step.
 fn job_name(row: &Machine) -> Option<String> {
     if let Some(open) = &row.open
-        && let Action::StartJob { name, .. } = &open.action
+        && let Action::StartJob { name, .. } | Action::Deploy { name, .. } = &open.action
     {
         return Some(name.clone());
     }
     let acts = &row.step.as_ref()?.acts;
-    let last = acts
-        .iter()
-        .rev()
-        .find(|a| matches!(a.kind, ActionKind::BurnInJob | ActionKind::WipeJob))?;
+    let last = acts.iter().rev().find(|a| {
+        matches!(a.kind, ActionKind::BurnInJob | ActionKind::WipeJob | ActionKind::DeployJob)
+    })?;
     Some(last.about.clone())
 }

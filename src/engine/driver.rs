@@ -320,6 +320,7 @@ impl Driver {
             machine: id,
             identity: row.identity.or(&expected.identity),
             host_key: row.host_key.as_deref().map(Arc::from),
+            ramdisk: row.ramdisk.as_deref().cloned(),
             answers: row.condition == Condition::Ok,
             expected,
             profile,

@@ -1,10 +1,12 @@
 //! One probe or one action, through the ports. Compares nothing, decides nothing.
 
 use crate::model::facts::ProbeSet;
+use crate::model::machine::Ramdisk;
 use crate::model::{
-    Action, Channel, Expect, Expected, Fault, FaultClass, Identity, MachineId, Outcome, Read,
-    Report,
+    Action, Channel, Expect, Expected, Fault, FaultClass, HostEndpoint, Identity, MachineId,
+    Outcome, Read, Report,
 };
+use crate::port::deploy::DeployRequest;
 use crate::port::{BmcTarget, HostTarget, Node, Ports, UpdateOrder, WindowOrder};
 use crate::steps::site::Profile;
 use std::sync::Arc;
@@ -18,6 +20,8 @@ pub struct Context {
     pub machine: MachineId,
     pub identity: Identity,
     pub host_key: Option<Arc<str>>,
+    /// The deploy ramdisk, while it has the host.
+    pub ramdisk: Option<Ramdisk>,
     pub expected: Arc<Expected>,
     pub profile: Arc<Profile>,
     /// Its BMC answered when it was last asked.
@@ -35,6 +39,18 @@ impl Context {
     }
 
     fn host(&self) -> HostTarget {
+        if let Some(ramdisk) = &self.ramdisk {
+            return HostTarget {
+                machine: self.machine,
+                name: self.expected.name.clone(),
+                endpoint: HostEndpoint {
+                    address: (*ramdisk.address).into(),
+                    user: RAMDISK_USER.into(),
+                    host_key: None,
+                },
+                host_key: Some((*ramdisk.host_key).into()),
+            };
+        }
         let stated = self.expected.host.host_key.as_deref().map(Arc::from);
         HostTarget {
             machine: self.machine,
@@ -53,6 +69,9 @@ impl Context {
         })
     }
 }
+
+/// The ramdisk knows no other.
+const RAMDISK_USER: &str = "root";
 
 /// Longest time for all parts of one probe on one channel together: a hung BMC costs this and no
 /// more, however much was to be read from it.
@@ -132,6 +151,12 @@ async fn read_bmc(c: &Context, set: ProbeSet, handle: Option<&str>, until: Insta
             false => Read::NotAsked,
         }
     };
+    let media = async {
+        match set.has(ProbeSet::MEDIA) {
+            true => within(until, Channel::Bmc, bmc.inserted_media(&target)).await,
+            false => Read::NotAsked,
+        }
+    };
     let updates = async {
         let Some(handle) = handle else { return tokio::join!(tasks, firmware) };
         // As long as its task tells how an update stands, nobody asks for versions.
@@ -139,7 +164,7 @@ async fn read_bmc(c: &Context, set: ProbeSet, handle: Option<&str>, until: Insta
         let told = tasks.seen().is_some_and(|all| all.iter().any(|t| t.uri == handle));
         (tasks, if told { Read::NotAsked } else { firmware.await })
     };
-    let parts = async { tokio::join!(inventory, updates) };
+    let parts = async { tokio::join!(inventory, updates, media) };
     let (system, parts) = if c.answers {
         let (system, parts) = tokio::join!(system, parts);
         (system, Some(parts))
@@ -151,8 +176,8 @@ async fn read_bmc(c: &Context, set: ProbeSet, handle: Option<&str>, until: Insta
     if let (Some(fault), None) = (system.fault().filter(|f| f.is_no_answer()), &parts) {
         return silent(set, fault);
     }
-    let (inventory, (tasks, firmware)) = parts.unwrap_or_default();
-    Report { system, inventory, firmware, tasks, ..Report::default() }
+    let (inventory, (tasks, firmware), media) = parts.unwrap_or_default();
+    Report { system, inventory, firmware, tasks, media, ..Report::default() }
 }
 
 /// Every part of a BMC that does not answer.
@@ -165,6 +190,7 @@ fn silent(set: ProbeSet, fault: &Fault) -> Report {
         inventory: part(set.has(ProbeSet::INVENTORY), fault),
         firmware: part(set.has(ProbeSet::FIRMWARE), fault),
         tasks: part(set.has(ProbeSet::TASKS), fault),
+        media: part(set.has(ProbeSet::MEDIA), fault),
         ..Report::default()
     }
 }
@@ -249,18 +275,44 @@ async fn act(c: &Context, action: &Action, expect: &Expect) -> Outcome {
         Action::StartJob { script, name, timeout_ms } => {
             ports.shell.start_job(&c.host(), expect, *script, name, *timeout_ms).await
         }
+        Action::Deploy { image, run, host_key, name, timeout_ms, allow_existing_data } => {
+            let Some(root) = c.profile.root_disk.clone() else {
+                let why = "the profile says no more which disk gets the image";
+                return precondition(Channel::Engine, "no-root-disk-rule", why);
+            };
+            let request = DeployRequest {
+                name: c.expected.name.clone(),
+                run: run.clone(),
+                image: image.clone(),
+                host_key: host_key.clone(),
+                root,
+                allow_existing_data: *allow_existing_data,
+                authorized_keys: c.profile.authorized_keys.clone(),
+            };
+            match ports.boot.deploy_order(&request).await {
+                Ok(order) => {
+                    ports.shell.start_deploy(&c.host(), expect, &order, name, *timeout_ms).await
+                }
+                Err(fault) => Outcome::Failed { fault },
+            }
+        }
+        Action::InsertMedia { run } => {
+            let Some(base) = ports.advertise.images(&c.expected) else {
+                return nowhere("images", "listen.images");
+            };
+            let url = format!("{}/media/{run}.iso", base.trim_end_matches('/'));
+            ports.bmc.insert_media(&c.bmc(), expect, &url).await
+        }
+        Action::EjectMedia => ports.bmc.eject_media(&c.bmc(), expect).await,
         Action::Hook { verb } => match c.node() {
             Some(node) => ports.cluster.act(&node, expect, *verb).await,
-            None => Outcome::Failed {
-                fault: Fault::new(
-                    FaultClass::Precondition,
-                    Channel::Cluster,
-                    "no-cluster",
-                    "the profile names no cluster",
-                ),
-            },
+            None => precondition(Channel::Cluster, "no-cluster", "the profile names no cluster"),
         },
     }
+}
+
+fn precondition(channel: Channel, code: &'static str, why: &str) -> Outcome {
+    Outcome::Failed { fault: Fault::new(FaultClass::Precondition, channel, code, why) }
 }
 
 fn nowhere(what: &str, section: &str) -> Outcome {

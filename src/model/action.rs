@@ -27,6 +27,19 @@ pub enum BootTarget {
     None,
 }
 
+impl BootTarget {
+    /// `BootSourceOverrideTarget` values that mean it (DSP0268 ComputerSystem.Boot).
+    pub fn redfish_names(self) -> &'static [&'static str] {
+        match self {
+            BootTarget::Pxe => &["Pxe"],
+            BootTarget::UefiHttp => &["UefiHttp"],
+            BootTarget::Cd => &["Cd", "UsbCd"],
+            BootTarget::Disk => &["Hdd"],
+            BootTarget::None => &["None"],
+        }
+    }
+}
+
 /// What the cluster provider is asked to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -104,6 +117,24 @@ pub enum Action {
         name: String,
         timeout_ms: u64,
     },
+    /// Write the image to the root disk, from within the deploy ramdisk.
+    Deploy {
+        image: String,
+        run: String,
+        /// Public half of the SSH host key that the installed system will have; refused when the
+        /// boot window has made another one since.
+        host_key: String,
+        /// The job's name on the host, as in [`Action::StartJob`].
+        name: String,
+        timeout_ms: u64,
+        allow_existing_data: bool,
+    },
+    /// Put the ramdisk's medium, made for this run, into the BMC's virtual drive.
+    InsertMedia {
+        run: String,
+    },
+    /// Empty the BMC's virtual drives.
+    EjectMedia,
     Hook {
         verb: HookVerb,
     },
@@ -125,12 +156,15 @@ pub enum ActionKind {
     UpdateFirmware,
     BurnInJob,
     WipeJob,
+    DeployJob,
+    InsertMedia,
+    EjectMedia,
     Hook,
     EndBmcSessions,
 }
 
 impl ActionKind {
-    pub const ALL: [ActionKind; 12] = [
+    pub const ALL: [ActionKind; 15] = [
         ActionKind::PowerOn,
         ActionKind::PowerOff,
         ActionKind::PowerRestart,
@@ -141,6 +175,9 @@ impl ActionKind {
         ActionKind::UpdateFirmware,
         ActionKind::BurnInJob,
         ActionKind::WipeJob,
+        ActionKind::DeployJob,
+        ActionKind::InsertMedia,
+        ActionKind::EjectMedia,
         ActionKind::Hook,
         ActionKind::EndBmcSessions,
     ];
@@ -157,6 +194,9 @@ impl ActionKind {
             ActionKind::UpdateFirmware => "update-firmware",
             ActionKind::BurnInJob => "burn-in-job",
             ActionKind::WipeJob => "wipe-job",
+            ActionKind::DeployJob => "deploy-job",
+            ActionKind::InsertMedia => "insert-media",
+            ActionKind::EjectMedia => "eject-media",
             ActionKind::Hook => "hook",
             ActionKind::EndBmcSessions => "end-bmc-sessions",
         }
@@ -174,6 +214,9 @@ impl fmt::Display for ActionKind {
 }
 
 impl Action {
+    /// How the names of deploy jobs begin.
+    pub const DEPLOY: &'static str = "deploy";
+
     pub fn kind(&self) -> ActionKind {
         match self {
             Action::Power { op: PowerOp::On } => ActionKind::PowerOn,
@@ -188,6 +231,9 @@ impl Action {
             Action::UpdateFirmware { .. } => ActionKind::UpdateFirmware,
             Action::StartJob { script: JobScript::Smoke, .. } => ActionKind::BurnInJob,
             Action::StartJob { script: JobScript::Wipe, .. } => ActionKind::WipeJob,
+            Action::Deploy { .. } => ActionKind::DeployJob,
+            Action::InsertMedia { .. } => ActionKind::InsertMedia,
+            Action::EjectMedia => ActionKind::EjectMedia,
             Action::Hook { .. } => ActionKind::Hook,
             Action::EndBmcSessions => ActionKind::EndBmcSessions,
         }
@@ -268,7 +314,7 @@ const fn class(
 /// (field notes R7); lags: a BMC may apply a power change up to 60 s late (§4 there), a task may
 /// appear two minutes after its SimpleUpdate (downloads start late).
 #[rustfmt::skip]
-pub const CLASSES: [(ActionKind, Class); 12] = [
+pub const CLASSES: [(ActionKind, Class); 15] = [
     (ActionKind::PowerOn,         class(Duration::Short, Redo::IfStill, &[Touch::Bmc, Touch::Power], 60, 60, Some(LimitClass::Power), false)),
     (ActionKind::PowerOff,        class(Duration::Short, Redo::IfStill, &[Touch::Bmc, Touch::Power, Touch::Os], 60, 60, Some(LimitClass::Power), true)),
     (ActionKind::PowerRestart,    class(Duration::Short, Redo::IfStill, &[Touch::Bmc, Touch::Power, Touch::Os], 60, 60, Some(LimitClass::Power), true)),
@@ -279,6 +325,9 @@ pub const CLASSES: [(ActionKind, Class); 12] = [
     (ActionKind::UpdateFirmware,  class(Duration::Job, Redo::Never, &[Touch::Bmc], 120, 120, Some(LimitClass::Flash), true)),
     (ActionKind::BurnInJob,       class(Duration::Job, Redo::Named, &[Touch::Os], 60, 0, Some(LimitClass::BurnIn), true)),
     (ActionKind::WipeJob,         class(Duration::Job, Redo::Named, &[Touch::Disk, Touch::Os], 60, 0, None, true)),
+    (ActionKind::DeployJob,       class(Duration::Job, Redo::Named, &[Touch::Disk, Touch::Os], 60, 0, None, true)),
+    (ActionKind::InsertMedia,     class(Duration::Short, Redo::IfStill, &[Touch::Bmc], 120, 30, None, true)),
+    (ActionKind::EjectMedia,      class(Duration::Short, Redo::Freely, &[Touch::Bmc], 120, 30, None, true)),
     (ActionKind::Hook,            class(Duration::Short, Redo::IfStill, &[Touch::Cluster], 120, 0, None, true)),
     (ActionKind::EndBmcSessions,  class(Duration::Short, Redo::Freely, &[Touch::Bmc], 60, 0, None, false)),
 ];
@@ -353,7 +402,9 @@ impl Action {
             },
             Action::OpenBootWindow { run, .. } | Action::CloseBootWindow { run } => run.clone(),
             Action::UpdateFirmware { component, .. } => component.clone(),
-            Action::StartJob { name, .. } => name.clone(),
+            Action::StartJob { name, .. } | Action::Deploy { name, .. } => name.clone(),
+            Action::InsertMedia { run } => run.clone(),
+            Action::EjectMedia => "media".into(),
             Action::Hook { verb } => verb.name().into(),
         }
     }

@@ -1,6 +1,11 @@
 //! What a deployment writes, where, and how the machine is brought to boot for it.
 
+use super::action::BootTarget;
 use serde::{Deserialize, Serialize};
+
+/// The image id of the deploy ramdisk itself: a boot window of it hands out the ramdisk, and no
+/// operating system may be named so.
+pub const RAMDISK: &str = "farrier-ramdisk";
 
 /// How the bytes of a disk image are served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -94,6 +99,15 @@ impl BootMethod {
             BootMethod::Pxe => "pxe",
             BootMethod::UefiHttp => "uefi-http",
             BootMethod::VirtualMedia => "virtual-media",
+        }
+    }
+
+    /// What the BMC is told to boot next.
+    pub fn target(self) -> BootTarget {
+        match self {
+            BootMethod::Pxe => BootTarget::Pxe,
+            BootMethod::UefiHttp => BootTarget::UefiHttp,
+            BootMethod::VirtualMedia => BootTarget::Cd,
         }
     }
 

@@ -66,6 +66,8 @@ impl ProbeSet {
     pub const CLUSTER: Self = Self(64);
     /// The boot window of the machine's current run.
     pub const BOOT: Self = Self(128);
+    /// What is in the BMC's virtual drives.
+    pub const MEDIA: Self = Self(256);
 
     pub fn with(self, other: Self) -> Self {
         Self(self.0 | other.0)
@@ -92,6 +94,9 @@ pub struct Report {
     pub job: Read<JobFacts>,
     pub cluster: Read<Membership>,
     pub boot: Read<WindowFacts>,
+    /// Addresses of the images in the BMC's virtual drives, as it says.
+    #[serde(default)]
+    pub media: Read<Vec<String>>,
 }
 
 /// Power as the BMC says it.
@@ -211,6 +216,12 @@ pub struct HostFacts {
     pub image: Option<String>,
     /// The mark that a deployment of ours left: the run that wrote it.
     pub image_run: Option<String>,
+    /// The deploy ramdisk answers, booted for this run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ramdisk_run: Option<String>,
+    /// What the ramdisk found on a disk: the run that wrote it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk_run: Option<String>,
     /// `Some(true)`: a disk has a partition table or file system that no run of ours wrote.
     pub holds_data: Option<bool>,
     pub gpus: Vec<Part>,
@@ -275,6 +286,13 @@ pub struct WindowFacts {
     pub script_fetched: bool,
     pub seed_fetched: bool,
     pub callback: Option<Callback>,
+    /// The address that fetched and called back; with a port where the ramdisk named one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+    /// Public half of the SSH host key that the installed system will have, OpenSSH form; made with
+    /// a window for the ramdisk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub made_key: Option<String>,
 }
 
 /// What a deployed host said with its one-shot token.

@@ -3,12 +3,12 @@
 
 mod change;
 
-use super::action::{Action, Expect, Outcome, Redo};
+use super::action::{Action, ActionKind, Expect, Outcome, Redo};
 use super::fault::Fault;
 use super::journal::{Entry, StepEnd};
 use super::machine::{
     Act, Condition, Cursor, Deployed, FaultNote, Hold, Machine, MachineId, OpenAction, OpenState,
-    ROOM, Restored, Run,
+    ROOM, Ramdisk, Restored, Run,
 };
 use super::observed::Observed;
 use super::remedy::{REMEDIES_KEPT, Remedied};
@@ -85,6 +85,8 @@ pub fn apply(m: &mut Machine, entry: &Entry, at: EngineTime) -> Result<(), Illeg
             m.stage_since = at;
             m.step = None;
             m.waiting = None;
+            // Each stage that needs the ramdisk boots it for itself.
+            m.ramdisk = None;
             match *stage {
                 // Firmware, image and burn-in were observed on the way, or the disks are blank.
                 Stage::Ready | Stage::Retired => m.restored = None,
@@ -133,6 +135,16 @@ pub fn apply(m: &mut Machine, entry: &Entry, at: EngineTime) -> Result<(), Illeg
         }
         Entry::Proven { identity } => m.identity = Arc::new(identity.or(&m.identity)),
         Entry::HostKeyPinned { host_key } => m.host_key = Some((**host_key).into()),
+        Entry::RamdiskUp { run, address, host_key } => {
+            if m.run.is_none() {
+                return Err(refuse("there is no run".into()));
+            }
+            m.ramdisk = Some(Box::new(Ramdisk {
+                run: run.as_str().into(),
+                address: address.as_str().into(),
+                host_key: host_key.as_str().into(),
+            }));
+        }
         Entry::Deployed { image, run } => {
             m.deployed = Some(Deployed { image: image.as_str().into(), run: run.as_str().into() });
         }
@@ -419,6 +431,11 @@ fn close(m: &mut Machine, happened: bool, at: EngineTime) {
         // What the daemon's end cut is nobody's delay either.
         let cut = open.interrupted && open.state == OpenState::Unknown;
         let class = open.action.kind().class();
+        if happened && matches!(open.action.kind(), ActionKind::PowerOff | ActionKind::PowerRestart)
+        {
+            // It lived in memory.
+            m.ramdisk = None;
+        }
         if cut && !happened {
             step.since = step.since + at.since(open.at.max(step.since));
         }

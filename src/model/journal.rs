@@ -68,6 +68,12 @@ pub enum Entry {
     HostKeyPinned {
         host_key: Arc<str>,
     },
+    /// The deploy ramdisk called back: until the host loses power, who logs in goes there.
+    RamdiskUp {
+        run: String,
+        address: String,
+        host_key: String,
+    },
     Deployed {
         image: String,
         run: String,
@@ -188,6 +194,7 @@ impl Entry {
             Entry::StepEnded { .. } => "step-ended",
             Entry::Proven { .. } => "proven",
             Entry::HostKeyPinned { .. } => "host-key-pinned",
+            Entry::RamdiskUp { .. } => "ramdisk-up",
             Entry::Deployed { .. } => "deployed",
             Entry::Intent { .. } => "intent",
             Entry::Settled { .. } => "settled",

@@ -219,6 +219,17 @@ pub struct Deployed {
     pub run: Text,
 }
 
+/// The deploy ramdisk that the host runs: who logs in goes there and not to the installed system.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ramdisk {
+    /// The run that it was booted for.
+    pub run: Box<str>,
+    /// From where it called back: `address` or `address:port`.
+    pub address: Box<str>,
+    /// The key that it told with its one-time token.
+    pub host_key: Box<str>,
+}
+
 /// A fault with when it was last seen and how often in a row.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FaultNote {
@@ -304,6 +315,9 @@ pub struct Machine {
     pub identity: Arc<Identity>,
     /// Pinned SSH host key.
     pub host_key: Option<Box<str>>,
+    /// Since it called back and until the host loses power.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ramdisk: Option<Box<Ramdisk>>,
     pub deployed: Option<Deployed>,
     /// Since a restore, until everything on the way to `ready` was observed anew or a person has
     /// looked.
@@ -350,6 +364,7 @@ impl Machine {
             out_of_band: 0,
             identity: Arc::default(),
             host_key: None,
+            ramdisk: None,
             deployed: None,
             restored: None,
         }

@@ -2,6 +2,7 @@
 
 use super::Secret;
 use crate::model::deploy::{ImageFormat, RootDisk};
+use std::sync::Arc;
 
 /// What the deploy job is told. It goes to the host over the pinned SSH session, never through a
 /// boot script or a seed.
@@ -25,6 +26,22 @@ pub struct DeployOrder {
     pub allow_existing_data: bool,
     /// Files of the NoCloud volume (label `CIDATA`) that is made behind the image.
     pub seed: Vec<SeedFile>,
+}
+
+/// What is wanted of a deployment: the boot server makes a [`DeployOrder`] of it, with the address and
+/// the digest of its image and the seed for this machine.
+#[derive(Clone, Debug)]
+pub struct DeployRequest {
+    pub name: Arc<str>,
+    /// The run whose boot window is open.
+    pub run: String,
+    pub image: String,
+    /// The public host key that is pinned: the order is refused when the window has another one.
+    pub host_key: String,
+    pub root: RootDisk,
+    pub allow_existing_data: bool,
+    /// Public SSH keys besides Farrier's own.
+    pub authorized_keys: Vec<String>,
 }
 
 /// One file of the seed volume.

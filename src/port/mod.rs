@@ -59,6 +59,10 @@ pub trait BmcRead: Send + Sync {
     async fn firmware(&self, bmc: &BmcTarget) -> Result<Vec<Component>, Fault>;
     /// Open and recent tasks. With a handle: that one alone, or, where it is gone, all others.
     async fn tasks(&self, bmc: &BmcTarget, handle: Option<&str>) -> Result<Vec<Task>, Fault>;
+    /// Addresses of the images in the virtual drives; empty drives are left out.
+    async fn inserted_media(&self, _bmc: &BmcTarget) -> Result<Vec<String>, Fault> {
+        Err(no_media())
+    }
 }
 
 /// Every write re-reads `expect` on the same channel first and refuses on a mismatch.
@@ -111,6 +115,15 @@ pub trait BmcCare: Send + Sync {
     async fn reset_bmc(&self, bmc: &BmcTarget, expect: &Expect) -> Outcome;
     /// Log out and forget the session.
     async fn end_sessions(&self, bmc: &BmcTarget) -> Outcome;
+    /// Shows the host this image as a drive; what was in the drive is taken out first. Refused unless
+    /// the host is as `expect` says. Answers once the drive reads so.
+    async fn insert_media(&self, _bmc: &BmcTarget, _expect: &Expect, _image_url: &str) -> Outcome {
+        Outcome::Failed { fault: no_media() }
+    }
+    /// Every drive that may hold an image of ours is emptied.
+    async fn eject_media(&self, _bmc: &BmcTarget, _expect: &Expect) -> Outcome {
+        Outcome::Failed { fault: no_media() }
+    }
     /// Cuts all power of the machine, its BMC's too, and gives it back. Refused unless the host is
     /// off.
     async fn ac_cycle(&self, _bmc: &BmcTarget, _expect: &Expect) -> Outcome {
@@ -118,6 +131,13 @@ pub trait BmcCare: Send + Sync {
         let class = crate::model::FaultClass::Unsupported;
         Outcome::Failed { fault: Fault::new(class, crate::model::Channel::Bmc, "no-ac-cycle", why) }
     }
+}
+
+fn no_media() -> Fault {
+    let why = "this way to the BMC has no virtual media";
+    let class = crate::model::FaultClass::Unsupported;
+    let channel = crate::model::Channel::Bmc;
+    Fault::new(class, channel, "no-virtual-media", why)
 }
 
 /// All of a BMC.
@@ -182,6 +202,15 @@ pub trait Boot: Send + Sync {
     async fn window(&self, machine: MachineId, run: &str) -> Result<WindowFacts, Fault>;
     async fn open(&self, order: &WindowOrder) -> Outcome;
     async fn close(&self, run: &str) -> Outcome;
+    /// The order to write an image: only while the run's window for the ramdisk is open.
+    async fn deploy_order(
+        &self,
+        _request: &deploy::DeployRequest,
+    ) -> Result<deploy::DeployOrder, Fault> {
+        let why = "this boot server deploys no images";
+        let class = crate::model::FaultClass::Unsupported;
+        Err(Fault::new(class, crate::model::Channel::Boot, "no-deploy", why))
+    }
 }
 
 /// Which URL of ours a machine is told: a BMC and a host see different addresses of one daemon.

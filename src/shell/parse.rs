@@ -68,6 +68,8 @@ pub fn facts(stdout: &str, stderr: &str) -> Result<HostFacts, Fault> {
         kernel: text(all.get("kernel")),
         image: text(all.get("image")),
         image_run: text(all.get("image_run")),
+        ramdisk_run: text(all.get("ramdisk_run")),
+        disk_run: text(all.get("disk_run")),
         holds_data: raw("holds_data").and_then(|v| v.trim().parse().ok()),
         gpus,
         jobs,

@@ -2,6 +2,7 @@
 //! kind, the shipped catalog, one profile, and limits tight enough to be felt.
 
 use crate::config::{self, shipped};
+use crate::model::deploy::{BootMethod, DiskKind, RootDisk};
 use crate::model::time::Span;
 use crate::model::{
     Domain, DomainKind, Expected, HostEndpoint, Identity, Limit, LimitClass, MachineId,
@@ -29,6 +30,9 @@ pub fn catalog() -> Catalog {
     config::catalog::parse("firmware-catalog", &[shipped::virtual_catalog()], &|_| true).0
 }
 
+/// The profile of every third machine.
+const DISK: &str = "gpu-disk";
+
 /// Machines of one rack.
 pub const RACK: u32 = 10;
 
@@ -48,6 +52,14 @@ pub fn site() -> Site {
         image: Some("ubuntu-24.04-gpu".into()),
         cluster: Some("sim".into()),
         gpus: 8,
+        ..Profile::default()
+    };
+    // The same, from a disk image that the deploy ramdisk writes.
+    let disk = Profile {
+        name: DISK.into(),
+        root_disk: Some(RootDisk { kind: Some(DiskKind::Nvme), ..RootDisk::default() }),
+        boot: vec![BootMethod::Pxe, BootMethod::VirtualMedia],
+        ..profile.clone()
     };
     let limit = |class, per, max| Limit { class, per, max };
     Site {
@@ -60,7 +72,7 @@ pub fn site() -> Site {
             limit(LimitClass::BurnIn, DomainKind::Rack, 5),
             limit(LimitClass::Drain, DomainKind::Rack, 3),
         ],
-        profiles: [(profile.name.clone(), Arc::new(profile))].into(),
+        profiles: [profile, disk].map(|p| (p.name.clone(), Arc::new(p))).into(),
         workflows: [(hash, Arc::new(workflow))].into(),
         catalog: catalog(),
         breaker_quarantines: 0,
@@ -78,7 +90,7 @@ pub fn expected(id: MachineId, identity: Identity, host_key: Option<String>) -> 
         rack: rack.clone(),
         position: u16::try_from(id.0 % RACK).unwrap_or(0),
         pool: "gpu".into(),
-        profile: "gpu".into(),
+        profile: if id.0 % 3 == 1 { DISK.into() } else { "gpu".into() },
         domains: [
             Domain { kind: DomainKind::Site, name: "sim".into() },
             Domain { kind: DomainKind::Rack, name: rack },

@@ -11,6 +11,7 @@ pub mod join;
 pub mod leave;
 pub mod power;
 pub mod provision;
+pub(crate) mod ramdisk;
 pub mod release_bmc;
 pub mod remediation;
 pub mod sanitize;

@@ -1,13 +1,16 @@
-//! Put the OS image on the machine over the network: boot window, override, power, callback,
-//! first login with the pinned key, image mark read back.
+//! Put the OS image on the machine over the network. An installer does it by itself: boot window,
+//! override, power, callback, first login with the pinned key, image mark read back. A disk image is
+//! written by a job in the deploy ramdisk ([`super::ramdisk`]), and the first login is to the host key
+//! that was made for it before.
 
 use super::identify::{pair, wrong_machine};
+use super::ramdisk::{Ramdisk, boots_elsewhere, boots_from, eject, media_needed};
 use super::{Look, View, need};
 use crate::model::action::{BootTarget, PowerOp};
-use crate::model::facts::{Power, ProbeSet, SystemFacts};
+use crate::model::facts::{JobState, Power, ProbeSet, SystemFacts};
 use crate::model::identity::Match;
 use crate::model::time::Span;
-use crate::model::{Action, ActionKind, Channel, Entry, Fault, FaultClass, Machine};
+use crate::model::{Action, ActionKind, Channel, EngineTime, Entry, Fault, FaultClass, Machine};
 use serde::{Deserialize, Serialize};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -24,8 +27,12 @@ impl Default for Params {
 }
 
 impl Params {
-    pub(super) fn needs(&self, _m: &Machine) -> ProbeSet {
-        ProbeSet::SYSTEM.with(ProbeSet::BOOT).with(ProbeSet::HOST)
+    pub(super) fn needs(&self, m: &Machine) -> ProbeSet {
+        let set = ProbeSet::SYSTEM.with(ProbeSet::BOOT).with(ProbeSet::HOST).with(media_needed(m));
+        match m.last_act(ActionKind::DeployJob) {
+            Some(_) if m.ramdisk.is_some() => set.with(ProbeSet::JOB),
+            _ => set,
+        }
     }
 
     pub(super) fn look(&self, v: &View<'_>) -> Look {
@@ -59,13 +66,15 @@ impl Params {
                 "the host's disks hold data that Farrier did not write",
             ));
         }
+        let allow_existing_data = v.m.allow_existing_data || v.m.deployed.is_some();
+        if v.profile.root_disk.is_some() {
+            let ramdisk =
+                Ramdisk { v, system, window, deadline: self.deadline, allow_existing_data };
+            return self.deploy(&ramdisk, image, run);
+        }
         // `Unbooted` until our window was opened in this attempt.
         let Some(opened) = v.m.happened(ActionKind::OpenBootWindow) else {
-            return Look::Act(Action::OpenBootWindow {
-                image,
-                run,
-                allow_existing_data: v.m.allow_existing_data || v.m.deployed.is_some(),
-            });
+            return Look::Act(Action::OpenBootWindow { image, run, allow_existing_data });
         };
         if window.run.as_deref() != Some(run.as_str()) {
             return Look::Fail(Fault::new(
@@ -122,11 +131,96 @@ impl Params {
                 Look::wait("the power state to settle", 5_000)
             }
             (_, Power::On) => Look::Act(Action::Power { op: PowerOp::ForceOff }),
-            (_, Power::Off) if !boots_from_net(system) => {
+            (_, Power::Off) if !boots_from(system, BootTarget::Pxe) => {
                 Look::Act(Action::SetBoot { target: BootTarget::Pxe })
             }
             (_, Power::Off) => Look::Act(Action::Power { op: PowerOp::On }),
         }
+    }
+
+    /// The disk image's way: into the ramdisk, the job that writes it, off, and from the disk.
+    fn deploy(&self, ramdisk: &Ramdisk<'_, '_>, image: String, run: String) -> Look {
+        let (v, system) = (ramdisk.v, ramdisk.system);
+        let written = v.m.happened(ActionKind::DeployJob);
+        if let Some(off) = written
+            .and_then(|job| v.m.happened(ActionKind::PowerOff).filter(|off| off.at >= job.at))
+        {
+            return self.boot_disk(v, system, off.at);
+        }
+        if written.is_none() {
+            if let Err(look) = ramdisk.enter() {
+                return *look;
+            }
+            let Some(key) = ramdisk.window.made_key.clone() else {
+                return Look::Fail(Fault::new(
+                    FaultClass::Transient,
+                    Channel::Boot,
+                    "window-gone",
+                    "the boot window with the installed system's host key is gone",
+                ));
+            };
+            // Before it is written: whoever answers from then on with another key is not what was put
+            // there.
+            if v.m.host_key.as_deref() != Some(&*key) {
+                return Look::Note(vec![Entry::HostKeyPinned { host_key: key.into() }]);
+            }
+            return Look::Act(Action::Deploy {
+                image,
+                run,
+                host_key: key,
+                name: v.job_name(Action::DEPLOY),
+                timeout_ms: self.deadline.0,
+                allow_existing_data: ramdisk.allow_existing_data,
+            });
+        }
+        let job = need!(v.report.job);
+        unfinished(&job.state).unwrap_or(Look::Act(Action::Power { op: PowerOp::ForceOff }))
+    }
+
+    /// The image is on the disk and the ramdisk is off.
+    fn boot_disk(&self, v: &View<'_>, system: &SystemFacts, off: EngineTime) -> Look {
+        let since = |kind| v.m.happened(kind).filter(|a| a.at >= off);
+        match (since(ActionKind::PowerOn), system.power) {
+            (_, Power::PoweringOn | Power::PoweringOff | Power::Unknown) => {
+                Look::wait("the power state to settle", 5_000)
+            }
+            (None, Power::Off) if since(ActionKind::SetBoot).is_none() => {
+                Look::Act(Action::SetBoot { target: BootTarget::Disk })
+            }
+            (_, Power::Off) => Look::Act(Action::Power { op: PowerOp::On }),
+            (on, Power::On) => {
+                let waited = v.watched_since(on.map_or(off, |a| a.closed));
+                if waited > self.deadline.0 {
+                    return Look::Fail(self.no_first_login(v));
+                }
+                if let Some(f) = v.report.host.fault().filter(|f| f.class == FaultClass::Identity) {
+                    return Look::Fail(f.clone());
+                }
+                if let Some(host) = v.report.host.seen() {
+                    return Look::Fail(
+                        Fault::new(
+                            FaultClass::Transient,
+                            Channel::Host,
+                            "no-mark",
+                            "the host answers with the key of this run and has no mark of it",
+                        )
+                        .hint("does the image have cloud-init, and did it read the seed volume?")
+                        .evidence(host.os.clone().unwrap_or_default()),
+                    );
+                }
+                Look::wait("the first login with the pinned key", 10_000)
+            }
+        }
+    }
+
+    fn no_first_login(&self, v: &View<'_>) -> Fault {
+        Fault::new(
+            FaultClass::Transient,
+            Channel::Host,
+            "no-first-login",
+            format!("the installed system did not answer SSH within {}", self.deadline),
+        )
+        .evidence(v.report.host.fault().map(ToString::to_string).unwrap_or_default())
     }
 
     /// The installer called back: pin its key, log in, read the mark.
@@ -141,15 +235,7 @@ impl Params {
             return Look::Act(Action::Power { op: PowerOp::On });
         }
         if v.step_age() > self.deadline.0.saturating_mul(2) {
-            return Look::Fail(
-                Fault::new(
-                    FaultClass::Transient,
-                    Channel::Host,
-                    "no-first-login",
-                    format!("the installed system did not answer SSH within {}", self.deadline),
-                )
-                .evidence(v.report.host.fault().map(ToString::to_string).unwrap_or_default()),
-            );
+            return Look::Fail(self.no_first_login(v));
         }
         if let Some(f) = v.report.host.fault()
             && f.class == FaultClass::Identity
@@ -181,10 +267,13 @@ impl Params {
             return Look::Note(vec![Entry::Deployed { image: image.into(), run: run.into() }]);
         }
         // BMCs without `Once` keep the override: the next reboot would install again.
-        if boots_from_net(system)
+        if boots_elsewhere(system)
             && v.m.last_act(ActionKind::SetBoot).is_none_or(|a| a.about != "disk")
         {
             return Look::Act(Action::SetBoot { target: BootTarget::Disk });
+        }
+        if let Some(look) = eject(v) {
+            return look;
         }
         if window_open {
             return Look::Act(Action::CloseBootWindow { run: run.into() });
@@ -193,12 +282,49 @@ impl Params {
     }
 }
 
-fn boots_from_net(system: &SystemFacts) -> bool {
-    system.boot_target.as_deref().is_some_and(|t| t.eq_ignore_ascii_case("pxe"))
-        && !system.boot_enabled.as_deref().is_some_and(|e| e.eq_ignore_ascii_case("disabled"))
-}
-
 fn existing_data(what: &str) -> Fault {
     Fault::new(FaultClass::Precondition, Channel::Boot, "existing-data", what)
         .hint("look at what is on the disks; `farrier machine enroll <name> --allow-existing-data` overwrites it")
+}
+
+/// What the deploy job's end means, where it is not a written and verified disk.
+fn unfinished(state: &JobState) -> Option<Look> {
+    let JobState::Finished { exit, result } = state else {
+        return Some(Look::Fail(Fault::new(
+            FaultClass::Transient,
+            Channel::Host,
+            "result-gone",
+            "the deployment's result file is gone",
+        )));
+    };
+    let result = result.as_ref();
+    let text = |key: &str| result.and_then(|r| r[key].as_str());
+    if *exit == 0 && result.is_some_and(|r| r["ok"] == serde_json::Value::Bool(true)) {
+        return None;
+    }
+    let (class, code, what) = match (text("refused"), text("error")) {
+        (Some(why), _) => (FaultClass::Identity, "deploy-refused".to_string(), why.to_string()),
+        (_, Some("existing-data")) => {
+            return Some(Look::Fail(existing_data(
+                text("message").unwrap_or("the root disk holds data that Farrier did not write"),
+            )));
+        }
+        // Nothing was written and nothing changes by trying again.
+        (_, Some(code @ ("no-root-disk" | "several-root-disks" | "disk-too-small"))) => (
+            FaultClass::Precondition,
+            code.to_string(),
+            text("message").unwrap_or(code).to_string(),
+        ),
+        (_, Some(code)) if code.len() <= 40 => {
+            (FaultClass::Transient, code.to_string(), text("message").unwrap_or(code).to_string())
+        }
+        _ => (
+            FaultClass::Transient,
+            "deploy-failed".to_string(),
+            format!("the deployment ended with {exit}"),
+        ),
+    };
+    let said = result.map(ToString::to_string).unwrap_or_default();
+    let fault = Fault::new(class, Channel::Host, "deploy-failed", what).evidence(said);
+    Some(Look::Fail(Fault { code: code.into(), ..fault }))
 }

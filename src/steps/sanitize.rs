@@ -2,6 +2,7 @@
 //! writes and refuses any other host than the BMC's machine.
 
 use super::power::ensure_on;
+use super::ramdisk::{Ramdisk, eject, media_needed};
 use super::{Look, View, need};
 use crate::model::action::JobScript;
 use crate::model::facts::{JobState, ProbeSet};
@@ -14,24 +15,41 @@ use serde::{Deserialize, Serialize};
 pub struct Params {
     /// Longest run of the job.
     pub timeout: Span,
+    /// Longest time from power on to the ramdisk's callback, then again to the first login.
+    pub deadline: Span,
 }
 
 impl Default for Params {
     fn default() -> Self {
-        Self { timeout: Span(12 * 3_600_000) }
+        Self { timeout: Span(12 * 3_600_000), deadline: Span(2_700_000) }
     }
 }
 
 impl Params {
-    pub(super) fn needs(&self, _m: &Machine) -> ProbeSet {
-        ProbeSet::SYSTEM.with(ProbeSet::JOB)
+    pub(super) fn needs(&self, m: &Machine) -> ProbeSet {
+        let host = ProbeSet::BOOT.with(ProbeSet::HOST);
+        ProbeSet::SYSTEM.with(ProbeSet::JOB).with(host).with(media_needed(m))
     }
 
     pub(super) fn look(&self, v: &View<'_>) -> Look {
-        if let Some(look) = ensure_on(need!(v.report.system).power) {
+        let system = need!(v.report.system);
+        let wiped = v.m.happened(ActionKind::WipeJob);
+        // Where images are deployed from the ramdisk, disks are wiped from it: the installed system
+        // can't wipe the disk that it lives on.
+        let in_ramdisk = v.profile.root_disk.is_some();
+        if in_ramdisk {
+            let window = need!(v.report.boot);
+            let ramdisk =
+                Ramdisk { v, system, window, deadline: self.deadline, allow_existing_data: true };
+            if wiped.is_none()
+                && let Err(look) = ramdisk.enter()
+            {
+                return *look;
+            }
+        } else if let Some(look) = ensure_on(system.power) {
             return look;
         }
-        let Some(act) = v.m.happened(ActionKind::WipeJob) else {
+        let Some(act) = wiped else {
             return Look::Act(Action::StartJob {
                 script: JobScript::Wipe,
                 name: v.job_name("wipe"),
@@ -43,6 +61,9 @@ impl Params {
             JobState::Finished { exit: 0, result: Some(result) }
                 if result["verified"] == serde_json::Value::Bool(true) =>
             {
+                if in_ramdisk && let Some(look) = leave(v) {
+                    return look;
+                }
                 let drives = result["drives"].as_array().map_or(0, Vec::len);
                 Look::done(format!("{drives} drives overwritten and read back ({})", act.about))
             }
@@ -72,4 +93,14 @@ impl Params {
             )),
         }
     }
+}
+
+/// Nothing of ours stays behind: no medium in the BMC's drive, no boot window.
+fn leave(v: &View<'_>) -> Option<Look> {
+    if let Some(look) = eject(v) {
+        return Some(look);
+    }
+    let window = v.report.boot.seen().filter(|w| w.open)?;
+    let run = window.run.clone()?;
+    Some(Look::Act(Action::CloseBootWindow { run }))
 }

@@ -5,6 +5,7 @@ use super::catalog::Catalog;
 use super::remediation::Remediation;
 use super::workflow::Workflow;
 use crate::model::Limit;
+use crate::model::deploy::{BootMethod, RootDisk};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -22,6 +23,13 @@ pub struct Profile {
     pub cluster: Option<String>,
     /// GPUs a machine must show.
     pub gpus: u16,
+    /// Which disk gets the image, which then is a disk image written by the deploy ramdisk. None: the
+    /// image is an installer that does it all by itself.
+    pub root_disk: Option<RootDisk>,
+    /// Ways to boot what Farrier serves, the first one first; none = PXE.
+    pub boot: Vec<BootMethod>,
+    /// Public SSH keys that an installed system takes besides Farrier's own.
+    pub authorized_keys: Vec<String>,
 }
 
 /// Everything a decision may read besides the machine.

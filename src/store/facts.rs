@@ -23,7 +23,8 @@ pub(super) fn elements(
     part.add("host", &report.host)?;
     part.add("job", &report.job)?;
     part.add("cluster", &report.cluster)?;
-    part.add("boot", &report.boot)
+    part.add("boot", &report.boot)?;
+    part.add("media", &report.media)
 }
 
 struct Parts<'a> {
@@ -69,6 +70,7 @@ pub(super) async fn load(
             "job" => report.job = kept(machine, &part, seen, &json),
             "cluster" => report.cluster = kept(machine, &part, seen, &json),
             "boot" => report.boot = kept(machine, &part, seen, &json),
+            "media" => report.media = kept(machine, &part, seen, &json),
             // Of another version; the next probe reads it again.
             _ => {}
         }

@@ -412,7 +412,7 @@ fn host(t: &mut Table<'_, '_>, name: &str) -> HostEndpoint {
     out
 }
 
-fn looks_like_key(text: &str) -> bool {
+pub(super) fn looks_like_key(text: &str) -> bool {
     let mut words = text.split_whitespace();
     let kind = words.next().unwrap_or("");
     let kinds = ["ssh-", "ecdsa-sha2-", "sk-"];

@@ -128,8 +128,11 @@ impl Checker {
             (_, Fault::VERSION_UNCHANGED) if w.folded.restored.is_some() => true,
             // Without power nothing boots and no node gets ready; nobody told Farrier to power it on.
             (_, "step-timeout") if vm.power != PowerState::On => true,
-            // Another machine was put here and sent into service before it had an image.
-            (_, "step-timeout") if vm.host == HostState::Stuck => true,
+            // Another machine was put here and sent into service before it had an image; or an old
+            // database does not know that the host is in the deploy ramdisk.
+            (_, "step-timeout") if matches!(vm.host, HostState::Stuck | HostState::InRamdisk) => {
+                true
+            }
             _ => something,
         };
         (!fine).then(|| {

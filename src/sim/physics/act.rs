@@ -1,13 +1,20 @@
 //! Writes: the expectation re-read on the same channel, then the effect.
 
+use super::host::Work;
 use super::probe::no_bmc;
-use super::{Cause, Due, HostState, VirtualMachine, What, Window};
+use super::{Cause, Due, Installed, Medium, VirtualMachine, What, Window};
 use crate::model::action::Touch;
+use crate::model::deploy::RAMDISK;
 use crate::model::facts::WindowFacts;
 use crate::model::identity::Match;
 use crate::model::{
     Action, Channel, EngineTime, Expect, Fault, FaultClass, HookVerb, Identity, Outcome, PowerOp,
 };
+use crate::sim::rng::mix;
+use std::sync::Arc;
+
+/// The virtual drive that a boot from CD looks at.
+const CD: usize = 0;
 
 impl VirtualMachine {
     /// Acts at `now` as an edge would: re-reads `expect`, then writes. `seq` is the journal seq of
@@ -54,8 +61,8 @@ impl VirtualMachine {
                     _ => None,
                 }
             }
-            Action::StartJob { .. } => {
-                if self.host != HostState::Running {
+            Action::StartJob { .. } | Action::Deploy { .. } => {
+                if !self.answers_ssh() {
                     return Some(Outcome::Failed {
                         fault: Fault::no_answer(Channel::Host, "connection to port 22 refused"),
                     });
@@ -108,6 +115,10 @@ impl VirtualMachine {
                     image: image.clone(),
                     allow_existing_data: *allow_existing_data,
                 };
+                if image == RAMDISK {
+                    let key = mix(self.rng.next_u64());
+                    self.window.facts.made_key = Some(format!("ssh-ed25519 AAAA{key:016x}"));
+                }
             }
             Action::CloseBootWindow { run } => {
                 self.effect(now, What::WindowClosed, by);
@@ -121,9 +132,25 @@ impl VirtualMachine {
                 }
             }
             Action::StartJob { script, name, .. } => {
-                if self.host == HostState::Running {
-                    self.start_job(now, *script, name, by);
+                if self.answers_ssh() {
+                    self.start_job(now, Work::of(*script), name, by);
                 }
+            }
+            Action::Deploy { image, run, host_key, name, allow_existing_data, .. } => {
+                if self.answers_ssh() {
+                    let refuses = self.foreign_data && !allow_existing_data;
+                    let mark = (Installed::of_ours(image, run), Arc::from(host_key.as_str()));
+                    self.deploying = Some(mark).filter(|_| !refuses);
+                    self.start_job(now, Work::Deploy { refuses }, name, by);
+                }
+            }
+            Action::InsertMedia { run } => {
+                self.eject_medium(now, by, CD);
+                let medium = Medium { url: format!("{run}.iso").into(), bytes: 0, chains: true };
+                self.insert_medium(now, by, CD, medium);
+            }
+            Action::EjectMedia => {
+                self.eject_medium(now, by, CD);
             }
             Action::Hook { verb } => self.hook(now, *verb, by),
             Action::EndBmcSessions => self.effect(now, What::SessionsEnded, by),

@@ -253,7 +253,7 @@ impl VirtualMachine {
             let ms = self.durations.fetch.pick(&mut self.rng);
             self.after(at + ms, Due::ScriptFetch);
         } else if let Some(chains) = cd {
-            self.boot_cd(at);
+            self.boot_cd(at, chains);
             if chains {
                 self.host = HostState::NetBoot;
                 let ms = self.durations.fetch.pick(&mut self.rng);

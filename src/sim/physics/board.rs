@@ -403,10 +403,12 @@ impl VirtualMachine {
     }
 
     /// A system that runs from the CD: it writes nothing and nobody knows its SSH key.
-    pub(super) fn boot_cd(&mut self, at: EngineTime) {
+    pub(super) fn boot_cd(&mut self, at: EngineTime, chains: bool) {
         self.effect(at, What::BootedCd, Cause::Itself);
-        // What an installer said earlier is not said again.
-        self.window = Window::default();
+        if !chains {
+            // What an installer said earlier is not said again.
+            self.window = Window::default();
+        }
         self.host = HostState::Idle;
     }
 

@@ -1,6 +1,7 @@
 //! The host: boot, installation, jobs.
 
 use super::{BootMode, BootOverride, Cause, Due, PowerState, Sickness, VirtualMachine, What};
+use crate::model::deploy::RAMDISK;
 use crate::model::facts::{Callback, JobState};
 use crate::model::{EngineTime, JobScript};
 use crate::sim::faults::FaultKind;
@@ -23,6 +24,10 @@ pub enum HostState {
     Stuck,
     /// Loads the operating system from disk.
     Booting,
+    /// Loads the deploy ramdisk.
+    Ramdisk,
+    /// The deploy ramdisk answers SSH.
+    InRamdisk,
     /// SSH answers.
     Running,
 }
@@ -35,11 +40,39 @@ pub struct Installed {
     pub run: Option<Arc<str>>,
 }
 
+impl Installed {
+    pub(super) fn of_ours(image: &str, run: &str) -> Self {
+        Self { image: Some(image.into()), run: Some(run.into()) }
+    }
+}
+
+/// What a job does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Work {
+    Smoke,
+    Wipe,
+    /// `refuses`: it finds data that nobody has allowed it to overwrite.
+    Deploy {
+        refuses: bool,
+    },
+}
+
+impl Work {
+    pub(super) fn of(script: JobScript) -> Self {
+        match script {
+            JobScript::Smoke => Work::Smoke,
+            JobScript::Wipe => Work::Wipe,
+        }
+    }
+}
+
 /// How a job ends (or ended).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum JobEnd {
     Good,
     SickGpu,
+    /// A deployment that was not verified.
+    BadImage,
 }
 
 /// A named job on the host.
@@ -47,7 +80,7 @@ pub enum JobEnd {
 pub struct HostJob {
     pub id: u32,
     pub name: Arc<str>,
-    pub script: JobScript,
+    pub work: Work,
     pub started: EngineTime,
     pub end: JobEnd,
     pub state: HostJobState,
@@ -69,18 +102,30 @@ impl HostJob {
                 JobState::Running { progress: now.since(self.started) / 10_000 }
             }
             HostJobState::Lost => JobState::Lost { why: "the host rebooted".into() },
-            HostJobState::Finished => match (self.script, self.end) {
-                (JobScript::Wipe, _) => JobState::Finished {
+            HostJobState::Finished => match (self.work, self.end) {
+                (Work::Deploy { refuses: true }, _) => JobState::Finished {
+                    exit: 1,
+                    result: Some(json!({"ok": false, "error": "existing-data"})),
+                },
+                (Work::Deploy { .. }, JobEnd::Good) => JobState::Finished {
+                    exit: 0,
+                    result: Some(json!({"ok": true, "disk": {"name": "nvme0n1"}})),
+                },
+                (Work::Deploy { .. }, _) => JobState::Finished {
+                    exit: 1,
+                    result: Some(json!({"ok": false, "error": "sha256-differs"})),
+                },
+                (Work::Wipe, _) => JobState::Finished {
                     exit: 0,
                     result: Some(json!({"verified": true, "drives": ["nvme0n1", "nvme1n1"]})),
                 },
-                (JobScript::Smoke, JobEnd::Good) => JobState::Finished {
+                (Work::Smoke, JobEnd::Good) => JobState::Finished {
                     exit: 0,
                     result: Some(
                         json!({"ok": true, "gpus": gpus, "max_temp_c": 61.5, "problems": []}),
                     ),
                 },
-                (JobScript::Smoke, JobEnd::SickGpu) => JobState::Finished {
+                (Work::Smoke, _) => JobState::Finished {
                     exit: 1,
                     result: Some(json!({
                         "ok": false, "gpus": gpus, "max_temp_c": 71.0,
@@ -96,6 +141,11 @@ const JOBS_KEPT: usize = 8;
 
 impl VirtualMachine {
     pub(super) fn host_down(&mut self) {
+        if matches!(self.host, HostState::Ramdisk | HostState::InRamdisk) {
+            // It lived in memory.
+            self.jobs.clear();
+            self.deploying = None;
+        }
         self.host = HostState::Down;
         self.cancel_host();
         for job in self.jobs.iter_mut().filter(|j| j.state == HostJobState::Running) {
@@ -138,6 +188,13 @@ impl VirtualMachine {
             return;
         }
         self.window.facts.seed_fetched = true;
+        if self.window.image == RAMDISK {
+            self.jobs.clear();
+            self.host = HostState::Ramdisk;
+            let ms = self.durations.boot_disk.pick(&mut self.rng);
+            self.after(at + ms, Due::RamdiskUp);
+            return;
+        }
         if self.foreign_data && !self.window.allow_existing_data {
             self.host = HostState::Idle;
             self.call_back(
@@ -183,6 +240,31 @@ impl VirtualMachine {
         self.reboot(at, Cause::Itself);
     }
 
+    /// The ramdisk has its SSH up and says so.
+    pub(super) fn ramdisk_up(&mut self, at: EngineTime) {
+        self.host = HostState::InRamdisk;
+        let key = mix(self.rng.next_u64());
+        self.ramdisk_key = format!("ssh-ed25519 RAM{key:016x}").into();
+        if !self.dice.throw(FaultKind::CallbackLost, at) {
+            let key = Some(self.ramdisk_key.to_string());
+            self.call_back(at, Callback { ok: true, message: None, host_key: key });
+            self.window.facts.from = Some("192.0.2.1".into());
+        }
+    }
+
+    /// Somebody can log in: to the installed system, or to the ramdisk.
+    pub fn answers_ssh(&self) -> bool {
+        matches!(self.host, HostState::Running | HostState::InRamdisk)
+    }
+
+    /// The key that SSH shows.
+    pub fn shown_host_key(&self) -> &str {
+        match self.host {
+            HostState::InRamdisk => &self.ramdisk_key,
+            _ => &self.host_key,
+        }
+    }
+
     fn call_back(&mut self, _at: EngineTime, said: Callback) {
         self.callbacks += 1;
         if self.window.facts.open && self.window.facts.callback.is_none() {
@@ -191,17 +273,30 @@ impl VirtualMachine {
     }
 
     /// Starts `script` as job `name`; a name that is there already is left alone.
-    pub(super) fn start_job(&mut self, at: EngineTime, script: JobScript, name: &str, by: Cause) {
+    pub(super) fn start_job(&mut self, at: EngineTime, work: Work, name: &str, by: Cause) {
         if self.jobs.iter().any(|j| &*j.name == name) {
             return;
         }
-        let (what, ms) = match script {
-            JobScript::Smoke => (What::SmokeStarted, self.durations.burn_in.pick(&mut self.rng)),
-            JobScript::Wipe => (What::WipeStarted, self.durations.wipe.pick(&mut self.rng)),
+        let (what, ms) = match work {
+            Work::Smoke => (What::SmokeStarted, self.durations.burn_in.pick(&mut self.rng)),
+            Work::Wipe => (What::WipeStarted, self.durations.wipe.pick(&mut self.rng)),
+            Work::Deploy { .. } => {
+                (What::InstallStarted, self.durations.install.pick(&mut self.rng))
+            }
         };
-        self.effect(at, what, by);
-        self.spent.burns_in();
-        let sick = script == JobScript::Smoke
+        let refused = work == Work::Deploy { refuses: true };
+        if !refused {
+            self.effect(at, what, by);
+        }
+        if matches!(work, Work::Deploy { .. }) {
+            if !refused {
+                self.installed = None;
+                self.foreign_data = false;
+            }
+        } else {
+            self.spent.burns_in();
+        }
+        let sick = work == Work::Smoke
             && (self.sick == Some(Sickness::Gpu) || self.dice.throw(FaultKind::JobSickGpu, at));
         let id = self.next_job;
         self.next_job += 1;
@@ -211,7 +306,7 @@ impl VirtualMachine {
         self.jobs.push(HostJob {
             id,
             name: Arc::from(name),
-            script,
+            work,
             started: at,
             end: if sick { JobEnd::SickGpu } else { JobEnd::Good },
             state: HostJobState::Running,
@@ -225,7 +320,7 @@ impl VirtualMachine {
 
     /// Wipes that overwrite the disks at this moment.
     pub fn running_wipes(&self) -> usize {
-        let wipes = |j: &&HostJob| j.script == JobScript::Wipe && j.state == HostJobState::Running;
+        let wipes = |j: &&HostJob| j.work == Work::Wipe && j.state == HostJobState::Running;
         self.jobs.iter().filter(wipes).count()
     }
 
@@ -237,16 +332,36 @@ impl VirtualMachine {
     pub(super) fn job_ends(&mut self, at: EngineTime, id: u32) {
         let Some(job) = self.jobs.iter_mut().find(|j| j.id == id) else { return };
         job.state = HostJobState::Finished;
-        let (script, end, by) = (job.script, job.end, job.by);
+        let (work, end, by) = (job.work, job.end, job.by);
         if end == JobEnd::SickGpu {
             self.gpu_too_hot(at);
         }
-        if script == JobScript::Wipe {
+        if work == (Work::Deploy { refuses: false }) {
+            self.deployed(at, id, by);
+        }
+        if work == Work::Wipe {
             self.effect(at, What::WipeEnded, by);
             // The running system lives on in memory until the power goes.
             self.installed = None;
             self.foreign_data = false;
         }
+    }
+
+    /// A deployment ends: the disk boots, or nothing on it does.
+    fn deployed(&mut self, at: EngineTime, id: u32, by: Cause) {
+        let fails =
+            self.sick == Some(Sickness::Disk) || self.dice.throw(FaultKind::InstallFails, at);
+        self.effect(at, What::InstallEnded { ok: !fails }, by);
+        let mark = self.deploying.take();
+        if fails {
+            if let Some(job) = self.jobs.iter_mut().find(|j| j.id == id) {
+                job.end = JobEnd::BadImage;
+            }
+            return;
+        }
+        let Some((mark, key)) = mark else { return };
+        self.installed = Some(mark);
+        self.host_key = key;
     }
 
     /// A machine that runs already when it is delivered: adopted or foreign.

@@ -25,7 +25,7 @@ pub use bmc::{BmcTask, BootMode, BootOverride, Flaw, Slot};
 pub use board::{
     ATTRIBUTES, Attribute, Board, Chore, Kind, Medium, Note, Raid, VirtualDrive, Volume,
 };
-pub use host::{HostJob, HostState, Installed, JobEnd};
+pub use host::{HostJob, HostState, Installed, JobEnd, Work};
 pub use node::Node;
 pub use probe::{Ask, CANARY};
 pub use spent::Spent;
@@ -108,6 +108,7 @@ enum Due {
     SeedFetch,
     InstallDone,
     DiskUp,
+    RamdiskUp,
     BmcUp,
     TaskEnds(u32),
     /// The BMC restarts by itself at the end of an update; `true`: the image was taken.
@@ -127,6 +128,7 @@ impl Due {
                 | Due::SeedFetch
                 | Due::InstallDone
                 | Due::DiskUp
+                | Due::RamdiskUp
                 | Due::JobEnds(_)
                 | Due::HostReboots
         )
@@ -170,6 +172,10 @@ pub struct VirtualMachine {
     pub foreign_data: bool,
     /// The host's public SSH key; new with every installation.
     pub host_key: Arc<str>,
+    /// The deploy ramdisk's; new with every boot of it.
+    pub ramdisk_key: Arc<str>,
+    /// What the deployment under way will have put on the disk, and the host key of it.
+    deploying: Option<(Installed, Arc<str>)>,
     pub jobs: Vec<HostJob>,
     pub node: Node,
     pub window: Window,
@@ -225,6 +231,8 @@ impl VirtualMachine {
             installed: None,
             foreign_data: false,
             host_key: Arc::from("ssh-ed25519 factory"),
+            ramdisk_key: Arc::from(""),
+            deploying: None,
             jobs: Vec::new(),
             node: Node::default(),
             window: Window::default(),
@@ -272,6 +280,7 @@ impl VirtualMachine {
             Due::SeedFetch => self.seed_fetch(at),
             Due::InstallDone => self.install_done(at),
             Due::DiskUp => self.disk_up(at),
+            Due::RamdiskUp => self.ramdisk_up(at),
             Due::BmcUp => self.bmc_up = self.bmc_lives(),
             Due::TaskEnds(id) => self.task_ends(at, id),
             Due::TaskVanishes(id, taken) => self.task_vanishes(at, id, taken),
@@ -311,7 +320,7 @@ impl VirtualMachine {
 
     /// Is the host writing an image now?
     pub fn is_installing(&self) -> bool {
-        self.host == HostState::Installing
+        self.host == HostState::Installing || self.deploying.is_some()
     }
 
     /// The identity that DMI on the host shows.
@@ -325,7 +334,8 @@ impl VirtualMachine {
     }
 
     fn effect(&mut self, at: EngineTime, what: What, by: Cause) {
-        let on_host = matches!(what, What::WipeStarted | What::SmokeStarted);
+        let deploys = what == What::InstallStarted && self.host == HostState::InRamdisk;
+        let on_host = matches!(what, What::WipeStarted | What::SmokeStarted) || deploys;
         let right_machine =
             self.identity == self.delivered && (!on_host || self.other_host.is_none());
         let told = || self.tasks.iter().filter(|t| t.is_told_running());

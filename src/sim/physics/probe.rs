@@ -34,7 +34,8 @@ impl VirtualMachine {
         let bmc = ProbeSet::SYSTEM
             .with(ProbeSet::INVENTORY)
             .with(ProbeSet::FIRMWARE)
-            .with(ProbeSet::TASKS);
+            .with(ProbeSet::TASKS)
+            .with(ProbeSet::MEDIA);
         if ask.set.0 & bmc.0 != 0 {
             let silent = (!self.bmc_up).then(no_bmc);
             if ask.set.has(ProbeSet::SYSTEM) {
@@ -47,7 +48,10 @@ impl VirtualMachine {
                 report.firmware = silent.clone().map_or_else(|| Ok(self.components()), Err).into();
             }
             if ask.set.has(ProbeSet::TASKS) {
-                report.tasks = silent.map_or_else(|| Ok(self.task_list(now)), Err).into();
+                report.tasks = silent.clone().map_or_else(|| Ok(self.task_list(now)), Err).into();
+            }
+            if ask.set.has(ProbeSet::MEDIA) {
+                report.media = silent.map_or_else(|| Ok(self.media(now)), Err).into();
             }
         }
         if ask.set.has(ProbeSet::HOST) {
@@ -191,10 +195,10 @@ impl VirtualMachine {
                 "no host key is pinned",
             ));
         };
-        if self.host != HostState::Running {
+        if !self.answers_ssh() {
             return Some(Fault::no_answer(Channel::Host, "connection to port 22 refused"));
         }
-        (pinned != &*self.host_key).then(|| {
+        (pinned != self.shown_host_key()).then(|| {
             Fault::new(
                 FaultClass::Identity,
                 Channel::Host,
@@ -205,14 +209,19 @@ impl VirtualMachine {
     }
 
     pub fn host_facts(&self) -> HostFacts {
+        let in_ramdisk = self.host == HostState::InRamdisk;
+        let mark = self.installed.as_ref().filter(|_| !in_ramdisk);
+        let disk = self.installed.as_ref().filter(|_| in_ramdisk);
         HostFacts {
             identity: self.host_identity().clone(),
             boot_id: Some(format!("boot-{}", self.boots)),
             hostname: Some(self.name.to_string()),
             os: Some("Virtual Linux".into()),
             kernel: None,
-            image: self.installed.as_ref().and_then(|i| i.image.as_deref()).map(String::from),
-            image_run: self.installed.as_ref().and_then(|i| i.run.as_deref()).map(String::from),
+            image: mark.and_then(|i| i.image.as_deref()).map(String::from),
+            image_run: mark.and_then(|i| i.run.as_deref()).map(String::from),
+            ramdisk_run: self.window.facts.run.clone().filter(|_| in_ramdisk),
+            disk_run: disk.and_then(|i| i.run.as_deref()).map(String::from),
             holds_data: Some(self.foreign_data),
             gpus: self.gpu_parts(),
             jobs: self.job_notes(),
@@ -235,6 +244,11 @@ impl VirtualMachine {
             boot_id: Some(format!("boot-{}", self.boots)),
             tail: job.map(|_| format!("export NGC_TOKEN={CANARY}")),
         }
+    }
+
+    fn media(&self, now: EngineTime) -> Vec<String> {
+        let shown = self.board.drives.iter().filter_map(|d| d.shown(now));
+        shown.map(|m| m.url.to_string()).collect()
     }
 
     pub fn membership(&self, now: EngineTime) -> Membership {

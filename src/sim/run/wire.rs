@@ -83,6 +83,9 @@ impl<D: Decide + Clone> Runner<D> {
     /// The key that the daemon wants its SSH to see there.
     fn pinned(&self, id: MachineId) -> Option<String> {
         let row = self.director.as_ref().and_then(|d| d.machine(id));
+        if let Some(ramdisk) = row.and_then(|m| m.ramdisk.as_deref()) {
+            return Some(ramdisk.host_key.to_string());
+        }
         let line = || self.lines[id.0 as usize].host.host_key.as_deref();
         row.and_then(|m| m.host_key.as_deref()).or_else(line).map(String::from)
     }
@@ -288,6 +291,9 @@ fn silence(report: &mut Report, why: &str) {
     }
     if report.tasks.was_asked() {
         report.tasks = Read::Failed(fault());
+    }
+    if report.media.was_asked() {
+        report.media = Read::Failed(fault());
     }
 }
 

@@ -78,10 +78,12 @@ fn progress(vm: &VirtualMachine, power: Power) -> &'static str {
         _ if power == Power::Off => "None",
         HostState::Down => "None",
         HostState::Post => "SystemHardwareInitializationComplete",
-        HostState::NetBoot | HostState::Installing | HostState::Idle | HostState::Booting => {
-            "OSBootStarted"
-        }
+        HostState::NetBoot
+        | HostState::Installing
+        | HostState::Idle
+        | HostState::Booting
+        | HostState::Ramdisk => "OSBootStarted",
         HostState::Stuck => "SetupEntered",
-        HostState::Running => "OSRunning",
+        HostState::InRamdisk | HostState::Running => "OSRunning",
     }
 }

@@ -1,0 +1,63 @@
+//! What a profile says of a deployment: the root disk, the ways to boot, people's keys.
+
+use super::super::table::Table;
+use super::machine::looks_like_key;
+use crate::model::deploy::{BootMethod, DiskKind, RootDisk};
+
+/// Which disk gets the image: every line must hold, and exactly one disk may fit.
+pub(super) fn root_disk(mut t: Table<'_, '_>) -> RootDisk {
+    let mut word = |key| t.text(key).map(|text| text.value.to_string());
+    let mut rule = RootDisk {
+        by_id: word("by_id"),
+        serial: word("serial"),
+        model: word("model"),
+        ..RootDisk::default()
+    };
+    rule.kind = t.choice("kind", &DiskKind::ALL.map(|k| (k.name(), k)));
+    let gigabytes = |n: u64| n * 1_000_000_000;
+    rule.min_bytes = t.integer("min_gb", 1..1_000_001).map(gigabytes);
+    rule.max_bytes = t.integer("max_gb", 1..1_000_001).map(gigabytes);
+    if rule == RootDisk::default() {
+        t.error(t.at, "`root_disk` says nothing about the disk")
+            .hint("give one or more of `serial`, `by_id`, `model`, `kind`, `min_gb`, `max_gb`");
+    }
+    if let (Some(min), Some(max)) = (rule.min_bytes, rule.max_bytes)
+        && min > max
+    {
+        t.error(t.at, "no disk has at least `min_gb` and at most `max_gb`");
+    }
+    t.done();
+    rule
+}
+
+pub(super) fn boot_methods(t: &mut Table<'_, '_>) -> Vec<BootMethod> {
+    let mut methods = Vec::new();
+    for text in t.texts("boot") {
+        match BootMethod::from_name(text.value) {
+            Some(method) if methods.contains(&method) => {
+                t.error(text.at, format!("`{}` is there twice", text.value));
+            }
+            Some(method) => methods.push(method),
+            None => {
+                let known = BootMethod::ALL.map(BootMethod::name).join("`, `");
+                t.error(text.at, format!("`{}` is no way to boot", text.value))
+                    .hint(format!("`{known}`, in the order in which they are tried"));
+            }
+        }
+    }
+    methods
+}
+
+pub(super) fn authorized_keys(t: &mut Table<'_, '_>) -> Vec<String> {
+    let mut keys = Vec::new();
+    for text in t.texts("authorized_keys") {
+        match looks_like_key(text.value) {
+            true => keys.push(text.value.trim().to_string()),
+            false => {
+                t.error(text.at, "that is not an OpenSSH public key")
+                    .hint("a line of `~/.ssh/id_ed25519.pub`; private keys have no place here");
+            }
+        }
+    }
+    keys
+}
