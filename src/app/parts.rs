@@ -143,7 +143,12 @@ pub fn build(
     });
     let cluster = HooksCluster::new(hooks.collect(), shell.clone());
     let images_dir = daemon.images.is_dir().then(|| daemon.images.clone());
-    let settings = crate::boot::Settings { images: images_dir.clone(), ..Default::default() };
+    let settings = crate::boot::Settings {
+        images: images_dir.clone(),
+        ssh_keys: own_key(daemon).into_iter().collect(),
+        user: daemon.ssh.user.clone(),
+        ..Default::default()
+    };
     let boot = BootServer::open(&daemon.state, settings, inbox).map_err(|f| f.to_string())?;
     let images = ImageServer::new(daemon.catalog.clone(), images_dir, known(&loaded.site.catalog));
     let bmc = Arc::new(bmc);
@@ -158,6 +163,14 @@ pub fn build(
         advertise: Arc::new(current.clone()),
     };
     Ok(Parts { ports, bmc, boot, images })
+}
+
+/// The public half of the site's SSH key, for those who are to let it in.
+fn own_key(daemon: &Daemon) -> Option<String> {
+    let path = daemon.ssh.key.as_ref()?;
+    let text = std::fs::read_to_string(path).ok()?;
+    let key = russh::keys::decode_secret_key(&text, None).ok()?;
+    Some(key.public_key().to_openssh().ok()?.trim().to_string())
 }
 
 /// The firmware files that may be handed out, with what they must be.

@@ -245,7 +245,7 @@ async fn run(
     }
     if let Some(images) = &daemon.image_server {
         let socket = listen::bind("images", images.bind).await?;
-        let router = parts.images.router();
+        let router = parts.images.router().merge(parts.boot.media_router());
         listeners.push(tokio::spawn(listen::serve(socket, None, router, ended.clone())));
     }
     tracing::info!(api = %daemon.api.bind, database = %daemon.database.display(), "farrier serves");

@@ -151,6 +151,8 @@ mod tests {
             script_fetched: false,
             seed_fetched: false,
             callback: None,
+            made: None,
+            deploys: None,
             opened_at: 1,
             changed_at: 1,
         }

@@ -32,6 +32,7 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .route("/boot/{mac}/user-data", get(user_data))
         .route("/boot/{mac}/seed.json", get(seed))
         .route("/boot/{mac}/image/{*file}", get(image))
+        .route("/boot/{mac}/disk/{file}", get(disk))
         .route("/boot/{mac}/callback", post(call_back))
         .fallback(async || Problem::not_found())
         .with_state(shared)
@@ -39,7 +40,8 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
 
 async fn ipxe(s: Server, peer: Peer, m: Method, mac: Path<String>) -> Result<Response, Problem> {
     let window = fetch(&s, &peer, &mac, Part::Script, &m).await?;
-    document(&s, Document::Ipxe, &window, "text/plain; charset=utf-8")
+    let script = if window.is_of_ramdisk() { Document::RamdiskIpxe } else { Document::Ipxe };
+    document(&s, script, &window, "text/plain; charset=utf-8")
 }
 
 async fn meta_data(
@@ -59,12 +61,15 @@ async fn user_data(
     mac: Path<String>,
 ) -> Result<Response, Problem> {
     let window = fetch(&s, &peer, &mac, Part::Seed, &m).await?;
+    if window.is_of_ramdisk() {
+        return Err(Problem::not_found());
+    }
     document(&s, Document::UserData, &window, "text/cloud-config; charset=utf-8")
 }
 
 async fn seed(s: Server, peer: Peer, m: Method, mac: Path<String>) -> Result<Response, Problem> {
     let window = fetch(&s, &peer, &mac, Part::Seed, &m).await?;
-    Ok(text(render::seed(&window), "application/json"))
+    Ok(text(render::seed(&window, &s.settings.ssh_keys), "application/json"))
 }
 
 /// A file of the window's image, to the waiting machine alone.
@@ -80,6 +85,23 @@ async fn image(
     let Some(images) = &s.settings.images else { return Err(Problem::not_found()) };
     let request = FileRequest { method, headers };
     serve_file(&images.join(&window.image), &file, &request).await
+}
+
+/// The disk image that the deploy job was told to write.
+async fn disk(
+    s: Server,
+    peer: Peer,
+    method: Method,
+    headers: HeaderMap,
+    path: Path<(String, String)>,
+) -> Result<Response, Problem> {
+    let (mac, file) = path.0;
+    let window = fetch(&s, &peer, &mac, Part::Disk, &method).await?;
+    let (Some(images), Some(image)) = (&s.settings.images, &window.deploys) else {
+        return Err(Problem::not_found());
+    };
+    let request = FileRequest { method, headers };
+    serve_file(&images.join(image), &file, &request).await
 }
 
 /// The open window of this MAC, once it is durable that this address fetched this part.

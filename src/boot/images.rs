@@ -259,6 +259,43 @@ pub(super) async fn serve_file(
     answer(opened, &etag, request).await
 }
 
+/// Bytes that stand in a served file instead of its own.
+#[derive(Clone, Debug)]
+pub(super) struct Overlay {
+    pub(super) offset: u64,
+    pub(super) bytes: Bytes,
+}
+
+impl Overlay {
+    /// Lays what of it falls into `piece`, which stands at `at` in the file, over it.
+    fn lay(&self, at: u64, piece: &mut [u8]) {
+        let end = at.saturating_add(piece.len() as u64);
+        let own_end = self.offset.saturating_add(self.bytes.len() as u64);
+        let (from, to) = (at.max(self.offset), end.min(own_end));
+        let index = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
+        if from < to
+            && let Some(into) = piece.get_mut(index(from - at)..index(to - at))
+            && let Some(own) = self.bytes.get(index(from - self.offset)..index(to - self.offset))
+        {
+            into.copy_from_slice(own);
+        }
+    }
+}
+
+/// As [`serve_file`], with other bytes in one place. `tag` names those bytes.
+pub(super) async fn serve_overlaid(
+    dir: &path::Path,
+    file: &str,
+    request: &FileRequest,
+    overlay: Overlay,
+    tag: &str,
+) -> Result<Response, Problem> {
+    let opened = open_below(dir, file).await.map_err(|_| Problem::not_found())?;
+    let Stamp([_, ino, size, modified, _]) = Stamp::of(&opened.meta);
+    let etag = format!("\"{ino:x}-{size:x}-{modified:x}-{tag}\"");
+    answer_overlaid(opened, &etag, request, Some(overlay)).await
+}
+
 #[derive(Debug)]
 struct Opened {
     file: File,
@@ -290,6 +327,15 @@ async fn open_below(dir: &path::Path, file: &str) -> io::Result<Opened> {
 }
 
 async fn answer(opened: Opened, etag: &str, request: &FileRequest) -> Result<Response, Problem> {
+    answer_overlaid(opened, etag, request, None).await
+}
+
+async fn answer_overlaid(
+    opened: Opened,
+    etag: &str,
+    request: &FileRequest,
+    overlay: Option<Overlay>,
+) -> Result<Response, Problem> {
     let total = opened.meta.len();
     let header = |name| request.headers.get(name).and_then(|v| v.to_str().ok());
     let mut response = Response::new(Body::empty());
@@ -324,7 +370,7 @@ async fn answer(opened: Opened, etag: &str, request: &FileRequest) -> Result<Res
     };
     response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(length));
     if request.method == Method::GET {
-        *response.body_mut() = stream(opened.file, from, length);
+        *response.body_mut() = stream(opened.file, from, length, overlay);
     }
     Ok(response)
 }
@@ -337,12 +383,12 @@ fn put(response: &mut Response, name: header::HeaderName, text: &str) {
 
 /// `length` bytes from `from` on. A file that ends early breaks the connection off: a short body
 /// must not look whole.
-fn stream(file: File, from: u64, length: u64) -> Body {
+fn stream(file: File, from: u64, length: u64, overlay: Option<Overlay>) -> Body {
     let mut file = tokio::fs::File::from_std(file);
     file.set_max_buf_size(PIECE);
-    let start = (file, from != 0, length);
+    let start = (file, from != 0, length, overlay);
     Body::from_stream(futures_util::stream::try_unfold(start, move |state| async move {
-        let (mut file, seek, left) = state;
+        let (mut file, seek, left, overlay) = state;
         if left == 0 {
             return Ok(None);
         }
@@ -355,8 +401,11 @@ fn stream(file: File, from: u64, length: u64) -> Body {
             return Err(io::Error::from(io::ErrorKind::UnexpectedEof));
         }
         piece.truncate(n);
+        if let Some(overlay) = &overlay {
+            overlay.lay(from + (length - left), &mut piece);
+        }
         let left = left.saturating_sub(n as u64);
-        Ok(Some((Bytes::from(piece), (file, false, left))))
+        Ok(Some((Bytes::from(piece), (file, false, left, overlay))))
     }))
 }
 
@@ -443,6 +492,19 @@ mod tests {
         }
         assert_eq!(Range::parse("bytes=0-", 0), Range::Outside);
         assert_eq!(Range::parse("bytes=-1", 0), Range::Outside);
+    }
+
+    #[test]
+    fn an_overlay_stands_where_it_belongs_whatever_is_asked_for() {
+        let overlay = Overlay { offset: 4, bytes: Bytes::from_static(b"WXYZ") };
+        let file = b"abcdefghijkl";
+        for at in 0..file.len() {
+            for end in at..=file.len() {
+                let mut piece = file[at..end].to_vec();
+                overlay.lay(at as u64, &mut piece);
+                assert_eq!(piece, b"abcdWXYZijkl"[at..end], "{at}..{end}");
+            }
+        }
     }
 
     #[test]

@@ -12,6 +12,7 @@
 //! | `GET /boot/{mac}/meta-data`, `user-data` | cloud-init NoCloud seed |
 //! | `GET /boot/{mac}/seed.json` | `run`, `image`, `allow_existing_data`, `token`, `callback` |
 //! | `GET /boot/{mac}/image/{file}` | a file of the image's directory |
+//! | `GET /boot/{mac}/disk/{file}` | the disk image that the deploy job was told to write, to the same address |
 //! | `POST /boot/{mac}/callback` | `{"token","ok","host_key","message"}`: 200, 400, 403, 409, 410, 429 |
 //!
 //! Everything else, and everything without an open window, is 404.
@@ -22,9 +23,11 @@
 )]
 
 mod callback;
+mod deploy;
 mod files;
 mod http;
 mod images;
+mod media;
 mod problem;
 mod render;
 mod server;

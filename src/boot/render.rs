@@ -8,6 +8,8 @@ use minijinja::{Environment, UndefinedBehavior, context};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Document {
     Ipxe,
+    /// The script of a window for the deploy ramdisk.
+    RamdiskIpxe,
     MetaData,
     UserData,
 }
@@ -16,6 +18,7 @@ impl Document {
     fn template(self) -> &'static str {
         match self {
             Document::Ipxe => "ipxe",
+            Document::RamdiskIpxe => "ramdisk-ipxe",
             Document::MetaData => "meta-data",
             Document::UserData => "user-data",
         }
@@ -33,6 +36,8 @@ impl Templates {
         syntax.keep_trailing_newline(true);
         env.set_syntax(syntax.build()?);
         env.add_template("ipxe", include_str!("templates/ipxe.j2"))?;
+        env.add_template("ramdisk-ipxe", include_str!("templates/ramdisk-ipxe.j2"))?;
+        env.add_template("deployed-user-data", include_str!("templates/deployed-user-data.j2"))?;
         env.add_template("meta-data", include_str!("templates/meta-data.j2"))?;
         env.add_template("user-data", include_str!("templates/user-data.j2"))?;
         Ok(Self(env))
@@ -43,7 +48,7 @@ impl Templates {
     pub(super) fn render(&self, what: Document, w: &Window) -> Result<String, minijinja::Error> {
         let token = match what {
             Document::UserData => w.token.as_ref().map(Secret::expose),
-            Document::Ipxe | Document::MetaData => None,
+            Document::Ipxe | Document::RamdiskIpxe | Document::MetaData => None,
         };
         self.0.get_template(what.template())?.render(context! {
             name => &w.name,
@@ -56,13 +61,58 @@ impl Templates {
     }
 }
 
+/// What a deployed system is told besides what its window knows.
+#[derive(Debug)]
+pub(super) struct DeployedSeed<'a> {
+    pub(super) image: &'a str,
+    pub(super) public: &'a str,
+    pub(super) private: &'a Secret,
+    pub(super) user: &'a str,
+    pub(super) keys: &'a [String],
+}
+
+impl Templates {
+    /// `meta-data` and `user-data` of a deployed system. `Err`: the kind of the template's error; its
+    /// text would hold the variables.
+    pub(super) fn deployed(
+        &self,
+        w: &Window,
+        seed: &DeployedSeed<'_>,
+    ) -> Result<(String, String), String> {
+        let kind = |e: minijinja::Error| format!("{:?}", e.kind());
+        let meta_data = self.render(Document::MetaData, w).map_err(kind)?;
+        let template = self.0.get_template("deployed-user-data").map_err(kind)?;
+        let user_data = template.render(context! {
+            name => &w.name,
+            run => &w.run,
+            image => seed.image,
+            public => seed.public,
+            private => seed.private.expose(),
+            user => seed.user,
+            keys => seed.keys.to_vec(),
+        });
+        Ok((meta_data, user_data.map_err(kind)?))
+    }
+}
+
 /// The window's own URL, without a slash at the end.
 pub(super) fn here(w: &Window) -> String {
     format!("{}/boot/{}", w.base_url, w.mac)
 }
 
 /// `seed.json`: the same bytes each time.
-pub(super) fn seed(w: &Window) -> String {
+pub(super) fn seed(w: &Window, ssh_keys: &[String]) -> String {
+    if w.is_of_ramdisk() {
+        let seed = serde_json::json!({
+            "kind": "ramdisk",
+            "name": w.name,
+            "run": w.run,
+            "token": w.token.as_ref().map(Secret::expose),
+            "callback": format!("{}/callback", here(w)),
+            "authorized_keys": ssh_keys,
+        });
+        return format!("{seed}\n");
+    }
     let seed = serde_json::json!({
         "run": w.run,
         "image": w.image,

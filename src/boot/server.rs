@@ -1,11 +1,14 @@
 //! The set of boot windows, and the `Boot` port on it.
 
+use super::deploy;
 use super::files::Files;
 use super::render::{Templates, is_plain, is_plain_url};
 use super::throttle::Throttle;
 use super::window::{Mac, VERSION, Window};
+use crate::model::deploy::RAMDISK;
 use crate::model::facts::WindowFacts;
 use crate::model::{Channel, Fault, FaultClass, MachineId, Outcome};
+use crate::port::deploy::{DeployOrder, DeployRequest};
 use crate::port::{Boot, Inbox, Inward, Secret, WindowOrder};
 use async_trait::async_trait;
 use std::collections::BTreeMap;
@@ -19,13 +22,17 @@ use tokio::sync::Mutex as AsyncMutex;
 pub struct Settings {
     /// OS images: `<images>/<image id>/vmlinuz` and `initrd.img`. `None`: only scripts and seeds.
     pub images: Option<PathBuf>,
+    /// Farrier's own public SSH keys, OpenSSH form: the ramdisk and deployed systems let them in.
+    pub ssh_keys: Vec<String>,
+    /// The user whom deployed systems let in with them.
+    pub user: String,
     /// Days after which the file of a run's window is removed.
     pub keep_days: u32,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { images: None, keep_days: 30 }
+        Self { images: None, ssh_keys: Vec::new(), user: "root".into(), keep_days: 30 }
     }
 }
 
@@ -152,6 +159,12 @@ impl BootServer {
     pub fn router(&self) -> axum::Router {
         super::http::router(self.0.clone())
     }
+
+    /// `GET /media/{run}.iso`: the ramdisk's medium for the BMC of the machine that the run waits for.
+    /// To be merged into the images listener's routes, which is where BMCs fetch.
+    pub fn media_router(&self) -> axum::Router {
+        super::media::router(self.0.clone())
+    }
 }
 
 #[async_trait]
@@ -172,6 +185,10 @@ impl Boot for BootServer {
     async fn open(&self, order: &WindowOrder) -> Outcome {
         let (shared, order) = (self.0.clone(), order.clone());
         outcome(finish(async move { shared.open_window(&order).await }).await)
+    }
+
+    async fn deploy_order(&self, request: &DeployRequest) -> Result<DeployOrder, Fault> {
+        deploy::order(&self.0, request).await
     }
 
     async fn close(&self, run: &str) -> Outcome {
@@ -205,7 +222,7 @@ impl Shared {
         self.index.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn by_run(&self, run: &str) -> Option<Slot> {
+    pub(super) fn by_run(&self, run: &str) -> Option<Slot> {
         self.index().by_run.get(run).cloned()
     }
 
@@ -435,6 +452,7 @@ fn new_window(order: &WindowOrder, mac: &Mac, token: Option<Secret>) -> Result<W
         Some(token) => token,
         None => new_token()?,
     };
+    let made = if order.image == RAMDISK { Some(deploy::make_key()?) } else { None };
     let now = now_s();
     Ok(Window {
         version: VERSION,
@@ -451,6 +469,8 @@ fn new_window(order: &WindowOrder, mac: &Mac, token: Option<Secret>) -> Result<W
         script_fetched: false,
         seed_fetched: false,
         callback: None,
+        made,
+        deploys: None,
         opened_at: now,
         changed_at: now,
     })
@@ -473,6 +493,6 @@ fn now_s() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
 }
 
-fn bug(code: &'static str, message: impl Into<String>) -> Fault {
+pub(super) fn bug(code: &'static str, message: impl Into<String>) -> Fault {
     Fault::new(FaultClass::Bug, Channel::Boot, code, message)
 }

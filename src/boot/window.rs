@@ -1,6 +1,7 @@
 //! One boot window and what may happen to it, without files or sockets.
 
 use crate::model::MachineId;
+use crate::model::deploy::RAMDISK;
 use crate::model::facts::{Callback, WindowFacts};
 use crate::port::Secret;
 use serde::{Deserialize, Serialize};
@@ -66,10 +67,26 @@ pub(super) struct Window {
     pub(super) script_fetched: bool,
     pub(super) seed_fetched: bool,
     pub(super) callback: Option<Callback>,
+    /// The SSH host key of the system that a deployment is to install; gone once closed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) made: Option<MadeKey>,
+    /// The disk image that was ordered to be written: the only one that is handed out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) deploys: Option<String>,
     /// Wall clock, seconds since 1970.
     pub(super) opened_at: u64,
     /// Wall clock, seconds since 1970.
     pub(super) changed_at: u64,
+}
+
+/// An SSH host key that was made before the host that will have it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct MadeKey {
+    /// OpenSSH form, without a comment.
+    pub(super) public: String,
+    /// OpenSSH form; in clear, as the token is.
+    #[serde(with = "clear_text")]
+    pub(super) private: Option<Secret>,
 }
 
 /// What a host asks for.
@@ -79,6 +96,8 @@ pub(super) enum Part {
     Seed,
     MetaData,
     Image,
+    /// The disk image of a deployment, fetched after the ramdisk's callback.
+    Disk,
 }
 
 /// The answer to a fetch.
@@ -115,7 +134,7 @@ impl Window {
             seed_fetched: self.seed_fetched,
             callback: self.callback.clone(),
             from: self.source.map(|s| s.to_string()),
-            made_key: None,
+            made_key: self.made.as_ref().map(|m| m.public.clone()),
         }
     }
 
@@ -129,15 +148,24 @@ impl Window {
         self.open && self.callback.is_none()
     }
 
+    /// Does it hand out the deploy ramdisk?
+    pub(super) fn is_of_ramdisk(&self) -> bool {
+        self.image == RAMDISK
+    }
+
     /// `look_only`: nothing is bound or remembered (HEAD).
     pub(super) fn fetch(&self, from: IpAddr, part: Part, look_only: bool) -> Fetch {
+        if part == Part::Disk {
+            let its_own = self.open && self.source == Some(from) && self.deploys.is_some();
+            return if its_own { Fetch::Again } else { Fetch::Refused };
+        }
         if !self.waits() || self.source.is_some_and(|s| s != from) {
             return Fetch::Refused;
         }
         let known = match part {
             Part::Script => self.script_fetched,
             Part::Seed => self.seed_fetched,
-            Part::MetaData | Part::Image => true,
+            Part::MetaData | Part::Image | Part::Disk => true,
         };
         if look_only || (known && self.source.is_some()) {
             return Fetch::Again;
@@ -176,7 +204,7 @@ impl Window {
 
     /// Closed for good; a token that opens nothing need not lie on a disk.
     pub(super) fn closed(&self) -> Window {
-        Window { open: false, token: None, ..self.clone() }
+        Window { open: false, token: None, made: None, ..self.clone() }
     }
 }
 
