@@ -46,6 +46,8 @@ mod accounts;
 mod around;
 mod bios;
 mod boot;
+#[doc(hidden)]
+pub mod canned;
 mod capable;
 mod certificate;
 mod clock;
@@ -54,6 +56,8 @@ mod controllers;
 mod discover;
 mod fault;
 mod firmware;
+#[doc(hidden)]
+pub mod fuzz;
 mod guard;
 mod http;
 mod inventory;
