@@ -164,9 +164,11 @@ impl Conn {
     pub(super) fn path(&self, link: &str) -> Option<String> {
         let mut url = self.base.join(link).ok()?;
         url.set_fragment(None);
+        // A scheme of another kind has no path (`mailto:x`), and two slashes would be a host.
+        let path = url.path().strip_prefix('/')?.trim_start_matches('/');
         let path = match url.query() {
-            Some(q) => format!("{}?{q}", url.path()),
-            None => url.path().to_string(),
+            Some(q) => format!("/{path}?{q}"),
+            None => format!("/{path}"),
         };
         (path.len() > 1).then_some(path)
     }

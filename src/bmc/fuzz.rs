@@ -47,8 +47,9 @@ pub struct Heads {
     pub etags: Vec<Option<String>>,
     pub etags_any_first: Vec<Option<String>>,
     pub retry_after_ms: Option<u64>,
-    /// The Location as a path on this BMC.
+    /// The Location as a path on this BMC, and where that leads to.
     pub path: Option<String>,
+    pub path_url: Option<String>,
     /// The Location as a URL that credentials may go to.
     pub url: Option<String>,
     /// Where an accepted update is followed.
@@ -63,11 +64,13 @@ pub fn heads(edge: &RedfishBmc, target: &BmcTarget, canned: &Canned) -> Result<H
     let (header, body) = (answer.etag.clone(), super::json::text(answer.json(), &["@odata.etag"]));
     let etags = |policy| patch::etags(policy, header.as_deref(), body.as_deref());
     let location = answer.location.as_deref();
+    let path = location.and_then(|l| bmc.conn.path(l));
     Ok(Heads {
         etags: etags(IfMatch::Ladder),
         etags_any_first: etags(IfMatch::Any),
         retry_after_ms: answer.retry_after_ms,
-        path: location.and_then(|l| bmc.conn.path(l)),
+        path_url: path.as_ref().and_then(|p| bmc.conn.url(p).ok()).map(String::from),
+        path,
         url: location.and_then(|l| bmc.conn.url(l).ok()).map(String::from),
         task: task::handle(&bmc, &answer),
     })

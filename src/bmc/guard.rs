@@ -9,7 +9,7 @@ use super::{json, system};
 use crate::model::action::{Expect, Outcome};
 use crate::model::identity::Match;
 use crate::model::quirks::IfMatch;
-use crate::model::{Channel, Fault, FaultClass};
+use crate::model::{Fault, FaultClass};
 use reqwest::Method;
 use serde_json::Value;
 use std::sync::Arc;
@@ -91,9 +91,8 @@ pub(super) fn taken(bmc: &Bmc<'_>, what: &str, answer: Answer) -> Result<Answer,
             .any(|m| m.severity.eq_ignore_ascii_case("critical"));
         if critical && answer.json().get("error").is_some() {
             let said = fault::says(&answer);
-            let f = Fault::new(
+            let f = fault::new(
                 FaultClass::OutcomeUnknown,
-                Channel::Bmc,
                 "success-with-errors",
                 format!("{what}: {} with a critical message inside", answer.status),
             );

@@ -152,7 +152,7 @@ fn task(path: &str, v: &Value) -> Task {
     Task {
         uri: path.to_string(),
         state,
-        raw_state: raw,
+        raw_state: json::excerpt(&raw, 60),
         percent: json::at(v, &["PercentComplete"])
             .and_then(Value::as_u64)
             .and_then(|p| u8::try_from(p.min(100)).ok()),

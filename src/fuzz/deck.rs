@@ -15,13 +15,14 @@
 
 use crate::bmc::canned::{Canned, Source};
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 const MARK: &[u8] = b"=== ";
 
-/// Requests that get an answer. Collections of a thousand members that are a thousand collections
-/// would be read until the deadline of the read is there.
-const MOST_REQUESTS: usize = 3_000;
+/// Requests and bytes that get an answer. Collections of a thousand members that are a thousand
+/// collections would be read until the deadline of the read is there.
+const MOST_REQUESTS: usize = 5_000;
+const MOST_BYTES: usize = 32 << 20;
 
 /// The token of sessions on a BMC that does not say otherwise.
 pub const TOKEN: &str = "token-of-the-deck";
@@ -30,8 +31,15 @@ pub const TOKEN: &str = "token-of-the-deck";
 #[derive(Debug, Default)]
 pub struct Deck {
     answers: BTreeMap<String, Canned>,
-    /// Paths in the order in which they were asked for, with their queries.
-    asked: Mutex<Vec<String>>,
+    asked: Mutex<Asked>,
+}
+
+#[derive(Debug, Default)]
+struct Asked {
+    /// In their order, with their queries.
+    paths: Vec<String>,
+    /// Of all answers.
+    bytes: usize,
 }
 
 /// As paths are compared: without case and slash at the end.
@@ -107,23 +115,12 @@ impl Deck {
 
     /// What was asked for so far: `GET /redfish/v1/`.
     pub fn asked(&self) -> Vec<String> {
-        self.asked.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner).paths.clone()
     }
 
-    fn note(&self, method: &str, path: &str) -> usize {
-        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
-        asked.push(format!("{method} {path}"));
-        asked.len()
-    }
-}
-
-impl Source for Deck {
-    fn answer(&self, method: &str, path: &str) -> Canned {
+    fn find(&self, method: &str, path: &str) -> Canned {
         let short =
             |status, body: &str| Canned { status, headers: vec![], body: body.as_bytes().into() };
-        if self.note(method, path) > MOST_REQUESTS {
-            return short(503, "");
-        }
         // Pages of a collection are documents of their own, `$expand` is not.
         let bare = path.split('?').next().unwrap_or(path);
         let found = [path, bare].into_iter().find_map(|p| self.answers.get(&key(method, p)));
@@ -134,6 +131,19 @@ impl Source for Deck {
             }
             (None, _) => short(404, "{\"error\": {\"code\": \"Base.1.0.ResourceMissingAtURI\"}}"),
         }
+    }
+}
+
+impl Source for Deck {
+    fn answer(&self, method: &str, path: &str) -> Canned {
+        let canned = self.find(method, path);
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        asked.paths.push(format!("{method} {path}"));
+        asked.bytes += canned.body.len();
+        if asked.paths.len() > MOST_REQUESTS || asked.bytes > MOST_BYTES {
+            return Canned { status: 503, headers: vec![], body: Arc::default() };
+        }
+        canned
     }
 }
 

@@ -12,7 +12,7 @@ mod redfish;
 mod text;
 
 pub use deck::{Deck, TOKEN, one};
-pub use redfish::{PASSWORD, Read, read};
+pub use redfish::{PASSWORD, Read, read, read_more};
 
 use std::fmt::Debug;
 

@@ -134,7 +134,12 @@ pub(super) fn facts(data: &[u8]) -> Seen {
 }
 
 pub(super) fn capabilities(data: &[u8]) -> Seen {
-    let (edge, target) = (edge(Arc::new(Deck::read(data))), target());
+    read_more(&Arc::new(Deck::read(data)))
+}
+
+/// Reads of a deck what a person may ask for beyond a probe.
+pub fn read_more(deck: &Arc<Deck>) -> Seen {
+    let (edge, target) = (edge(deck.clone()), target());
     Box::new(run(async {
         let nature = (
             checked(edge.controllers(&target).await),
@@ -195,6 +200,8 @@ pub(super) fn headers(data: &[u8]) -> Seen {
             assert!(path.starts_with('/') && path.len() > 1, "no path: {path:?}");
         }
         let same = |url: &String| *url == BASE || url.starts_with(&format!("{BASE}/"));
+        // What is journaled as a path can be followed.
+        assert_eq!(heads.path.is_some(), heads.path_url.is_some(), "{heads:?}");
         assert!(heads.url.as_ref().is_none_or(same), "credentials would go to {:?}", heads.url);
     }
     Box::new(checked(heads))
