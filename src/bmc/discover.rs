@@ -254,7 +254,11 @@ impl Bmc<'_> {
         }
         let links = Arc::new(Links {
             boot_settings: self.boot_settings(&v).await?,
-            macs: self.macs(&v).await?,
+            // A machine whose interfaces can't be read is read all the same.
+            macs: match self.macs(&v).await {
+                Err(f) if is_fatal(&f) => return Err(f),
+                read => read.unwrap_or_default(),
+            },
             others: read.into_iter().map(|(path, _)| path).collect(),
             system: path,
         });

@@ -40,6 +40,8 @@ struct Asked {
     paths: Vec<String>,
     /// Of all answers.
     bytes: usize,
+    /// [`TOKEN`] was given out.
+    token: bool,
 }
 
 /// As paths are compared: without case and slash at the end.
@@ -118,6 +120,17 @@ impl Deck {
         self.asked.lock().unwrap_or_else(PoisonError::into_inner).paths.clone()
     }
 
+    /// Was a request made that needs a login? The service root needs none.
+    pub(super) fn was_told_the_password(&self) -> bool {
+        let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        asked.paths.iter().any(|p| !matches!(p.as_str(), "GET /redfish/v1/" | "GET /redfish/v1"))
+    }
+
+    /// Is [`TOKEN`] a secret of this deck's session?
+    pub(super) fn gave_token(&self) -> bool {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner).token
+    }
+
     fn find(&self, method: &str, path: &str) -> Canned {
         let short =
             |status, body: &str| Canned { status, headers: vec![], body: body.as_bytes().into() };
@@ -140,6 +153,7 @@ impl Source for Deck {
         let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
         asked.paths.push(format!("{method} {path}"));
         asked.bytes += canned.body.len();
+        asked.token |= canned.headers.iter().any(|(_, value)| value == TOKEN.as_bytes());
         if asked.paths.len() > MOST_REQUESTS || asked.bytes > MOST_BYTES {
             return Canned { status: 503, headers: vec![], body: Arc::default() };
         }

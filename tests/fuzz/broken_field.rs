@@ -171,6 +171,6 @@ fn one_broken_field_costs_that_field_alone() {
     }
     // Nothing was read that no field stands for, and spoiling is not without effect.
     let never: Vec<&String> = before.keys().filter(|k| !cost.contains(*k)).collect();
-    assert_eq!(never, [&"system/over_ipmi".to_string()]);
+    assert_eq!(never, Vec::<&String>::new());
     println!("{spoilt} spoilt trees, {free} of them read as before");
 }
