@@ -88,7 +88,7 @@ fuzz_long() {
     for name in $names; do
         log=$work/logs/$name.log
         part_ran=$((part_ran + 1))
-        if grep -q '^Done ' "$log" && ! ls "$work/artifacts/$name-"* >/dev/null 2>&1; then
+        if grep -aq '^Done ' "$log" && ! ls "$work/artifacts/$name-"* >/dev/null 2>&1; then
             passed=$((passed + 1))
             echo "fuzz $name: $(fuzz_figures "$log")"
         else
@@ -116,8 +116,8 @@ export -f fuzz_one
 fuzz_figures() { # fuzz_figures LOG: executions and coverage in one line
     local executions covered
     executions=$(sed -nE 's/^stat::number_of_executed_units: *([0-9]+)/\1/p' "$1")
-    covered=$(grep -oE 'cov: [0-9]+ ft: [0-9]+' "$1" | tail -n 1)
-    echo "$executions executions, $covered, $(grep -E '^Done ' "$1" | sed -E 's/.* in ([0-9]+) second.*/\1 s/')"
+    covered=$(grep -aoE 'cov: [0-9]+ ft: [0-9]+' "$1" | tail -n 1)
+    echo "$executions executions, $covered, $(grep -aE '^Done ' "$1" | sed -E 's/.* in ([0-9]+) second.*/\1 s/')"
 }
 
 # ---- what the parts need ------------------------------------------------------------------------
