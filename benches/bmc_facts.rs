@@ -133,7 +133,7 @@ impl Source for Bodies {
 fn facts() {
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
     let shipped = Arc::new(quirks::shipped());
-    let mut largest: Option<(usize, &str, f64)> = None;
+    let mut costliest = ("", 0.0);
     for name in captured::NAMES {
         let Some(tree) = captured::tree(name) else { return };
         let by_path: BTreeMap<String, Arc<[u8]>> =
@@ -166,17 +166,16 @@ fn facts() {
             bytes as f64 / 1e3,
         );
         // Not the worst of its rounds: what else the machine does is in that one.
-        if largest.is_none_or(|(size, ..)| whole > size) {
-            largest = Some((whole, name, middle));
+        if middle > costliest.1 {
+            costliest = (name, middle);
         }
     }
-    if let Some((_, name, ms)) = largest {
-        println!(
-            "facts of the largest captured tree ({name}), its bodies in memory: {ms:.1} ms CPU \
-             (ceiling {FACTS_MS} ms): {}",
-            if ms <= FACTS_MS { "ok" } else { "ABOVE" }
-        );
-    }
+    let (name, ms) = costliest;
+    println!(
+        "facts of the costliest captured tree ({name}), its bodies in memory: {ms:.1} ms CPU \
+         (ceiling {FACTS_MS} ms for the largest): {}",
+        if ms <= FACTS_MS { "ok" } else { "ABOVE" }
+    );
 }
 
 // --- requests of a probe
@@ -214,13 +213,18 @@ fn world(dir: &tempfile::TempDir, count: usize) -> Settings {
     }
 }
 
+/// The names that vendors give a system's settings object.
+fn is_settings(asked: &str) -> bool {
+    ["/Settings", "/Pending", "/SD"].iter().any(|name| asked.ends_with(name))
+}
+
 async fn requests() {
     let dir = tempfile::tempdir().unwrap();
     let names = Profile::names();
     let profiles = names.iter().map(|n| Profile::named(n).unwrap()).collect();
     let behaviour = Behaviour { profiles, ..Behaviour::default() };
     let serving: Serving = serve_as(world(&dir, names.len()), behaviour).await.unwrap();
-    let mut all_ok = true;
+    let (mut one, mut two, mut more) = (0, 0, 0);
     for (n, name) in names.iter().enumerate() {
         let trace = Arc::new(Trace::default());
         let settings = EdgeSettings {
@@ -238,21 +242,31 @@ async fn requests() {
         let again: Vec<String> =
             trace.asked()[first..].iter().map(|a| format!("{} {}", a.method, a.path)).collect();
         assert!(facts.health.is_some(), "{name} shows no health");
-        // Where the boot override is in an object of its own (AMI, DGX), that is read too.
-        let ok = again.len() == 1;
-        all_ok &= ok;
-        println!(
-            "probe of {name}: first {first} requests, then {}: {}",
-            again.len(),
-            if ok { "ok" } else { "MORE THAN ONE" }
-        );
-        for asked in again.iter().filter(|_| !ok) {
+        let what = match &again[..] {
+            [_] => {
+                one += 1;
+                "ok"
+            }
+            // What is pending shows there alone, so it is read as long as the system says nothing.
+            [_, own] if is_settings(own) => {
+                two += 1;
+                "ok, its boot override is in an object of its own"
+            }
+            _ => {
+                more += 1;
+                "MORE"
+            }
+        };
+        println!("probe of {name}: first {first} requests, then {}: {what}", again.len());
+        for asked in again.iter().filter(|_| again.len() > 1) {
             println!("  {asked}");
         }
     }
     println!(
-        "a power and health probe is one request on every virtual vendor: {}",
-        if all_ok { "ok" } else { "NOT ON ALL" }
+        "a power and health probe is one request on {one} virtual vendors of {}, two on the {two} that \
+         keep the boot override apart: {}",
+        names.len(),
+        if more == 0 { "ok" } else { "MORE ON SOME" }
     );
     serving.stop().await;
 }
