@@ -164,7 +164,11 @@ impl Conn {
     pub(super) fn path(&self, link: &str) -> Option<String> {
         let mut url = self.base.join(link).ok()?;
         url.set_fragment(None);
-        // A scheme of another kind has no path (`mailto:x`), and two slashes would be a host.
+        // Another scheme's path need not be one here (`mailto:x`, backslashes).
+        if !matches!(url.scheme(), "http" | "https") {
+            return None;
+        }
+        // Two slashes would be a host.
         let path = url.path().strip_prefix('/')?.trim_start_matches('/');
         let path = match url.query() {
             Some(q) => format!("/{path}?{q}"),
