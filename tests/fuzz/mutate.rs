@@ -100,8 +100,8 @@ pub(crate) fn count(v: &Value) -> usize {
     }
 }
 
-/// Puts `with` in the place of the value number `left`, depth first; says whether it came by. The
-/// pointer to it (RFC 6901, unescaped) is not needed by those who draw it.
+/// Puts `with` in the place of the value number `left`, depth first, and takes it out where that is
+/// `None`; says whether there is such a value.
 pub(crate) fn replace(v: &mut Value, left: &mut usize, with: &Option<Value>) -> bool {
     match v {
         Value::Object(o) => {
