@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 /// Bytes of captured documents in one deck, beyond those that lead to them.
-const WINDOW: usize = 32 << 10;
+const WINDOW: usize = 8 << 10;
 
 /// Name and bytes, by name.
 pub(crate) fn own(target: &str) -> Vec<(String, Vec<u8>)> {
