@@ -139,6 +139,11 @@ impl Conn {
         self.known().members.get(id).cloned()
     }
 
+    /// The id of the member that was last read at `path`.
+    pub(super) fn member_at(&self, path: &str) -> Option<String> {
+        self.known().members.iter().find(|(_, p)| *p == path).map(|(id, _)| id.clone())
+    }
+
     pub(super) fn keep_members(&self, members: BTreeMap<String, String>) {
         self.known().members = members;
     }

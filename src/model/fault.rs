@@ -96,6 +96,8 @@ impl Fault {
     /// The code of "the update was activated and the old version still runs": the evidence that
     /// a firmware update did not take hold, so that it may be done again.
     pub const VERSION_UNCHANGED: &'static str = "version-unchanged";
+    /// One member of the firmware inventory could not be read, while others could.
+    pub const COMPONENT_UNREAD: &'static str = "component-unread";
     /// No certificate of the BMC was accepted yet, and the inventory asks for one.
     pub const NO_PIN: &'static str = "no-pin";
     /// The BMC shows another certificate than the pinned one.
