@@ -127,6 +127,11 @@ impl Conn {
         self.known().quirks = Some(quirks.clone());
     }
 
+    pub(super) fn forget_quirks(&self) {
+        self.known().quirks = None;
+        self.no_expand.store(false, Ordering::Relaxed);
+    }
+
     pub(super) fn list(&self, of: List) -> Option<Arc<str>> {
         self.known().lists.get(&of).cloned()
     }

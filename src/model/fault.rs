@@ -86,6 +86,9 @@ pub struct Fault {
     /// The other side's own wish (Retry-After), milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after_ms: Option<u64>,
+    /// A read failed that an act needs, not the act: no attempt was made.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub of_read: bool,
 }
 
 impl Fault {
@@ -119,6 +122,7 @@ impl Fault {
             hint: None,
             evidence: None,
             retry_after_ms: None,
+            of_read: false,
         }
     }
 
@@ -140,6 +144,12 @@ impl Fault {
     pub fn retry_after(mut self, ms: u64) -> Self {
         self.retry_after_ms = Some(ms);
         self
+    }
+
+    /// It is a read's, where that makes a difference: of a fault that passes by itself.
+    pub fn of_read(self) -> Self {
+        let of_read = matches!(self.class, FaultClass::Transient | FaultClass::OutcomeUnknown);
+        Self { of_read, ..self }
     }
 
     pub fn is_no_answer(&self) -> bool {

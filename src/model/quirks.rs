@@ -67,7 +67,6 @@ pub struct QuirkSet {
     pub media_settle_s: Option<u32>,
     pub ac_cycle: Option<AcCycle>,
     pub session_timeout_s: Option<u32>,
-    pub session_limit: Option<u32>,
     pub lockout_threshold: Option<u32>,
     pub lockout_s: Option<u32>,
     pub if_match: Option<IfMatch>,
@@ -80,7 +79,6 @@ pub struct QuirkSet {
     pub update_target: Option<String>,
     pub password_min: Option<u32>,
     pub password_max: Option<u32>,
-    pub account_slots_from: Option<u32>,
     pub bmc_settle_s: Option<u32>,
     pub expand: Option<bool>,
     pub service_tag: Option<bool>,
@@ -240,8 +238,6 @@ pub struct AcCycle {
 pub struct SessionQuirks {
     /// Seconds without a request after which a session is gone.
     pub timeout_s: Option<u32>,
-    /// Sessions that there can be at a time.
-    pub limit: Option<u32>,
     /// Refused logins that lock the account.
     pub lockout_threshold: Option<u32>,
     /// Seconds that a lock lasts, and in which refusals are counted.
@@ -319,9 +315,6 @@ pub struct UpdateQuirks {
 pub struct AccountQuirks {
     pub password_min: Option<u32>,
     pub password_max: Option<u32>,
-    /// Accounts are fixed slots, free from this one on: PATCH a free one, never POST; to delete is
-    /// to disable.
-    pub slots_from: Option<u32>,
 }
 
 fn ways(types: &[&[&str]]) -> Ladder {
@@ -473,7 +466,6 @@ impl QuirkSet {
             media_settle_s,
             ac_cycle,
             session_timeout_s,
-            session_limit,
             lockout_threshold,
             lockout_s,
             if_match,
@@ -486,7 +478,6 @@ impl QuirkSet {
             update_target,
             password_min,
             password_max,
-            account_slots_from,
             bmc_settle_s,
             expand,
             service_tag,
@@ -519,7 +510,6 @@ impl QuirkSet {
         to.ac_cycle = self.ac_cycle;
         to.session = SessionQuirks {
             timeout_s: self.session_timeout_s,
-            limit: self.session_limit,
             lockout_threshold: self.lockout_threshold,
             lockout_s: self.lockout_s,
         };
@@ -531,11 +521,8 @@ impl QuirkSet {
         set(self.push_oem, &mut to.update.oem);
         set(self.push_busy_flag, &mut to.update.busy_flag);
         to.update.simple_update = self.update_target;
-        to.account = AccountQuirks {
-            password_min: self.password_min,
-            password_max: self.password_max,
-            slots_from: self.account_slots_from,
-        };
+        to.account =
+            AccountQuirks { password_min: self.password_min, password_max: self.password_max };
         set(self.bmc_settle_s, &mut to.bmc_settle_s);
         set(self.expand, &mut to.expand);
         set(self.service_tag, &mut to.service_tag);

@@ -97,7 +97,9 @@ fn the_captured_bmcs_have_their_quirks() {
     assert_eq!(rules(&r750), "dell-idrac");
     let q = table.resolve(&r750);
     assert!(q.service_tag && !q.boot.continuous && q.update.oem);
-    assert_eq!((q.media.first, q.account.slots_from), (MediaFirst::Managers, Some(3)));
+    assert_eq!((q.media.first, q.account.password_max), (MediaFirst::Managers, Some(40)));
+    let cycle = q.ac_cycle.unwrap();
+    assert_eq!((cycle.on, cycle.path), (ActionOn::Chassis("System.Embedded.1".into()), None));
     let r770 = who(&["Dell", "Dell Inc."], idrac, "PowerEdge R770", "17G Monolithic", "1.20.50.50");
     assert_eq!(rules(&r770), "dell-idrac10 dell-idrac");
     assert_eq!(table.resolve(&r770).media.first, MediaFirst::Systems);
