@@ -1,12 +1,12 @@
 //! `farrier vbmc` as a process: what it prints, what it refuses, and a rehearsal: the daemon takes
 //! its machines of six vendors, under faults, to `ready`.
 
-use super::replay::ARCHIVE;
+use super::unpacked::{MOCKUPS, archive};
 use farrier::app::demo::daemon::Daemon;
 use farrier::app::demo::fleet::Api;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncBufReadExt, BufReader};
@@ -97,11 +97,7 @@ async fn what_makes_no_sense_is_refused_with_a_hint() {
 
 #[tokio::test]
 async fn a_captured_tree_is_served_out_of_its_archive() {
-    let archive = Path::new(env!("CARGO_MANIFEST_DIR")).join(ARCHIVE);
-    if !archive.exists() {
-        println!("skipped: no captured trees beside the checkout");
-        return;
-    }
+    let Some(archive) = archive(MOCKUPS) else { return };
     let tree = archive.join("dmtf-public-rackmount1").display().to_string();
     let vbmc = Vbmc::start(&["--replay", &tree, "--quick"]).await;
     let bmc = vbmc.said["bmcs"][0]["url"].as_str().unwrap();
@@ -149,12 +145,10 @@ async fn a_campaign_is_rehearsed_on_six_vendors_under_faults() {
                "probability": 0.2, "seed": 3}),
         json!({"method": "GET", "path": "*/FirmwareInventory/*", "effect": {"status": 500},
                "probability": 0.2, "seed": 6}),
-        json!({"method": "GET", "path": "*/FirmwareInventory/*", "effect": "hang",
-               "probability": 0.01, "count": 3, "seed": 7}),
-        json!({"method": "GET", "effect": {"status": 500}, "probability": 0.02, "seed": 8}),
-        json!({"method": "GET", "effect": "half-reply", "probability": 0.02, "seed": 9}),
-        json!({"method": "GET", "effect": "garbage", "probability": 0.02, "seed": 10}),
-        json!({"method": "GET", "effect": "drop", "probability": 0.03, "seed": 11}),
+        json!({"method": "GET", "effect": {"status": 500}, "probability": 0.01, "seed": 8}),
+        json!({"method": "GET", "effect": "half-reply", "probability": 0.01, "seed": 9}),
+        json!({"method": "GET", "effect": "garbage", "probability": 0.01, "seed": 10}),
+        json!({"method": "GET", "effect": "drop", "probability": 0.02, "seed": 11}),
         json!({"method": "GET", "effect": {"latency_ms": 50}, "probability": 0.05, "seed": 5}),
     ] {
         let url = format!("{}/rules", vbmc.text("admin"));
@@ -184,7 +178,7 @@ async fn a_campaign_is_rehearsed_on_six_vendors_under_faults() {
         }
     }
     api.enroll_all(6, "ready").await.unwrap();
-    let deadline = Instant::now() + Duration::from_secs(90);
+    let deadline = Instant::now() + Duration::from_secs(150);
     loop {
         let fleet = api.fleet().await.unwrap();
         if fleet.rests("ready", &BTreeMap::new()) {
@@ -217,8 +211,6 @@ async fn a_campaign_is_rehearsed_on_six_vendors_under_faults() {
             false => writes += hits,
         }
     }
-    // A hang of one read in a hundred, three times at most, may find none to strike.
-    reads.remove("\"hang\"");
     assert!(writes > 0 && reads.len() == 5, "{rules}");
     assert!(reads.values().all(|hits| *hits > 0), "rules that struck nothing: {rules}");
     let counters = fetch(&format!("{}/counters", vbmc.text("admin"))).await;
