@@ -4,6 +4,7 @@
 use super::server::{Reply, SYSTEM, Seen, Server, calm};
 use super::{OneCredential, PASSWORD, edge, settings, target};
 use farrier::bmc::{RedfishBmc, Settings};
+use farrier::model::facts::TaskState;
 use farrier::model::{Fault, FaultClass, MachineId};
 use farrier::port::{BmcRead, BmcTarget};
 use serde_json::json;
@@ -169,6 +170,38 @@ async fn one_firmware_member_that_cant_be_read_takes_no_other_with_it() {
         .await;
         let f = edge().firmware(&target(&server.url)).await.unwrap_err();
         assert_eq!(f.code, code);
+    }
+}
+
+#[tokio::test]
+async fn half_a_task_is_no_task_that_has_ended() {
+    const TASK: &str = "/redfish/v1/TaskService/Tasks/7";
+    let half = || Reply::Half(json!({"TaskState": "Running", "Pad": "x".repeat(500)}));
+    let bad: [fn() -> Reply; 5] = [
+        || Reply::Text(200, "text/html", "<html>".into()),
+        || Reply::status(500),
+        || Reply::Hang,
+        || Reply::Drop,
+        // 200, and an error is all there is (R9).
+        || Reply::ok(json!({"error": {"@Message.ExtendedInfo": [{"MessageId": "Base.1.0.X"}]}})),
+    ];
+    for (n, reply) in bad.into_iter().chain([half as fn() -> Reply]).enumerate() {
+        let server =
+            Server::start(move |r, _| if r.path == TASK { reply() } else { calm(r) }).await;
+        for handle in [Some(TASK), None] {
+            let read = edge().tasks(&target(&server.url), handle).await;
+            assert!(read.is_err(), "{n} {handle:?}: {read:?}");
+        }
+    }
+    // A monitor's end is the operation's own answer.
+    for (status, over) in [(202, false), (204, true)] {
+        let server = Server::start(move |r, _| match r.path == TASK {
+            true => Reply::status(status),
+            false => calm(r),
+        })
+        .await;
+        let read = edge().tasks(&target(&server.url), Some(TASK)).await.unwrap();
+        assert_eq!(read[0].state == TaskState::Succeeded, over, "{status}");
     }
 }
 

@@ -124,7 +124,8 @@ async fn truth(vbmc: &Vbmc) -> BTreeMap<String, BTreeMap<String, usize>> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_campaign_is_rehearsed_on_six_vendors_under_faults() {
-    const SCALE: u32 = 120;
+    // HPE's sessions last 30 s of its time: at 120 a busy machine loses them between two requests.
+    const SCALE: u32 = 80;
     let dir = tempfile::tempdir().unwrap();
     let inventory = dir.path().join("inventory.toml").display().to_string();
     let scale = SCALE.to_string();
@@ -178,7 +179,7 @@ async fn a_campaign_is_rehearsed_on_six_vendors_under_faults() {
         }
     }
     api.enroll_all(6, "ready").await.unwrap();
-    let deadline = Instant::now() + Duration::from_secs(150);
+    let deadline = Instant::now() + Duration::from_secs(200);
     loop {
         let fleet = api.fleet().await.unwrap();
         if fleet.rests("ready", &BTreeMap::new()) {
