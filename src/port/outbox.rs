@@ -37,8 +37,8 @@ impl EventKind {
         EventKind::Stopped,
         EventKind::Resumed,
         EventKind::Released,
-        EventKind::OutOfBand,
         EventKind::PasswordStuck,
+        EventKind::OutOfBand,
     ];
 
     pub fn name(self) -> &'static str {

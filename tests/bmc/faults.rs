@@ -133,7 +133,8 @@ const MEMBERS: &str = "/redfish/v1/UpdateService/FirmwareInventory";
 #[tokio::test]
 async fn one_firmware_member_that_cant_be_read_takes_no_other_with_it() {
     let half = || Reply::Half(json!({"Id": "BIOS", "Pad": "x".repeat(500)}));
-    let bad: [(&str, fn() -> Reply, &str); 4] = [
+    type Bad = (&'static str, fn() -> Reply, &'static str);
+    let bad: [Bad; 4] = [
         ("a server error", || Reply::status(500), "bmc-error"),
         ("no JSON", || Reply::Text(200, "text/html", "<html>".into()), "not-redfish"),
         ("no answer", || Reply::Hang, Fault::NO_ANSWER),
