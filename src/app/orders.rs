@@ -44,11 +44,7 @@ impl Orders {
     }
 
     pub fn problem(&self, status: StatusCode, code: &str, detail: String) -> Response {
-        let body = json!({
-            "type": format!("urn:farrier:problem:{code}"), "status": status.as_u16(),
-            "code": code, "title": self.title, "detail": detail,
-        });
-        (status, [("content-type", "application/problem+json")], body.to_string()).into_response()
+        super::routes::problem(status, code, self.title, detail)
     }
 
     /// The names of the machines that are meant, sorted.

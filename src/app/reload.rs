@@ -19,7 +19,6 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -216,13 +215,7 @@ async fn post(State(control): State<Control>, Json(order): Json<Order>) -> Respo
     match control.reload(order.confirm).await {
         Ok(result) => Json(Reloaded { result }).into_response(),
         Err(report) => {
-            let status = StatusCode::CONFLICT;
-            let body = json!({
-                "status": status.as_u16(), "code": "reload-refused", "title": "not reloaded",
-                "detail": report,
-            });
-            (status, [("content-type", "application/problem+json")], body.to_string())
-                .into_response()
+            super::routes::problem(StatusCode::CONFLICT, "reload-refused", "not reloaded", report)
         }
     }
 }

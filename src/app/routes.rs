@@ -2,7 +2,10 @@
 //! out. Everything here stands behind the API's guard and in its description.
 
 use super::{pins, reload, rotate, webhooks};
+use crate::api::problem::Body;
 use crate::notify::Notifier;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
 use utoipa_axum::router::OpenApiRouter;
 
 /// What the routes work with.
@@ -30,4 +33,18 @@ pub fn openapi() -> String {
     more.merge(pins::router().into_openapi());
     more.merge(webhooks::router().into_openapi());
     crate::api::openapi(more)
+}
+
+/// An error in the shape that all of the API's have (RFC 9457).
+pub(super) fn problem(status: StatusCode, code: &str, title: &str, detail: String) -> Response {
+    let body = Body {
+        kind: format!("urn:farrier:problem:{code}"),
+        code: code.into(),
+        title: title.into(),
+        status: status.as_u16(),
+        detail,
+        ..Body::default()
+    };
+    let kind = [(header::CONTENT_TYPE, "application/problem+json")];
+    (status, kind, serde_json::to_vec(&body).unwrap_or_default()).into_response()
 }

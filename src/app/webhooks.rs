@@ -13,7 +13,6 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
-use serde_json::json;
 use std::sync::Arc;
 use std::time::Duration;
 use utoipa::ToSchema;
@@ -69,10 +68,7 @@ pub fn router() -> OpenApiRouter<Notifier> {
 }
 
 fn problem(status: StatusCode, code: &str, detail: String) -> Response {
-    let body = json!({
-        "status": status.as_u16(), "code": code, "title": "webhook", "detail": detail,
-    });
-    (status, [("content-type", "application/problem+json")], body.to_string()).into_response()
+    super::routes::problem(status, code, "webhook", detail)
 }
 
 #[derive(Serialize, ToSchema)]

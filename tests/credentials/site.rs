@@ -94,6 +94,8 @@ const HOOK: &str = r#"#!/bin/sh
 dir=$(dirname "$0")
 point=$(cat "$dir/point" 2>/dev/null)
 note=$(cat)
+# A daemon that was killed before it had said anything.
+[ -n "$note" ] || exit 1
 case $point in
 refuse) exit 1 ;;
 before) : > "$dir/point"; kill -9 $PPID; exit 1 ;;
