@@ -127,6 +127,11 @@ impl Conn {
         self.known().quirks = Some(quirks.clone());
     }
 
+    pub(super) fn forget_quirks(&self) {
+        self.known().quirks = None;
+        self.no_expand.store(false, Ordering::Relaxed);
+    }
+
     pub(super) fn list(&self, of: List) -> Option<Arc<str>> {
         self.known().lists.get(&of).cloned()
     }
@@ -137,6 +142,11 @@ impl Conn {
 
     pub(super) fn member(&self, id: &str) -> Option<String> {
         self.known().members.get(id).cloned()
+    }
+
+    /// The id of the member that was last read at `path`.
+    pub(super) fn member_at(&self, path: &str) -> Option<String> {
+        self.known().members.iter().find(|(_, p)| *p == path).map(|(id, _)| id.clone())
     }
 
     pub(super) fn keep_members(&self, members: BTreeMap<String, String>) {

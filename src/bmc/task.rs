@@ -106,9 +106,15 @@ async fn one(bmc: &Bmc<'_>, handle: &str) -> Result<Option<Task>, Fault> {
     }
     // A task monitor (DSP0266 §"Asynchronous operations"): 202 while it works, then the
     // operation's own answer.
-    let (state, raw) = match answer.status {
-        202 => (TaskState::InProgress, "Running"),
-        _ => (TaskState::Succeeded, "Completed"),
+    let (state, raw) = match (answer.status, &answer.body) {
+        (202, _) => (TaskState::InProgress, "Running"),
+        (_, Body::Empty) => (TaskState::Succeeded, "Completed"),
+        // Half a document, or none: it may be that of a task that runs.
+        _ => {
+            let answer = fault::document(&format!("GET {handle}"), answer);
+            answer.map_err(|f| bmc.scrubbed(f))?;
+            (TaskState::Succeeded, "Completed")
+        }
     };
     Ok(Some(Task {
         uri: handle.to_string(),
