@@ -13,6 +13,8 @@ pub mod cluster;
 pub mod config;
 pub mod decide;
 pub mod engine;
+#[doc(hidden)]
+pub mod fuzz;
 pub mod ipmi;
 pub mod model;
 pub mod notify;

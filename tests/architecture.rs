@@ -184,3 +184,33 @@ fn paths_and_functions_in_the_architecture_page_exist() {
     assert!(paths > 50 && functions > 30, "{paths} paths, {functions} functions: is it read?");
     assert!(wrong.is_empty(), "ARCHITECTURE.md is out of date:\n{}", wrong.join("\n"));
 }
+
+/// The names of the `fn`s in `text`.
+fn methods(text: &str) -> Vec<String> {
+    let name = |rest: &str| rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+    text.lines().filter_map(|l| Some(name(l.split_once("fn ")?.1))).collect()
+}
+
+/// From `head` to the brace that closes it at the line's beginning.
+fn block<'t>(text: &'t str, head: &str) -> Option<&'t str> {
+    let at = text.find(head)?;
+    text[at..].split("\n}\n").next()
+}
+
+#[test]
+fn what_stands_before_the_bmcs_passes_every_method_on() {
+    // A method with a body of its own compiles where it is forgotten, and is then another one.
+    let ports = fs::read_to_string(root().join("src/port/mod.rs")).unwrap();
+    let traits = ["BmcRead", "BmcPower", "BmcUpdate", "BmcCare"];
+    for (file, who) in [("src/app/access.rs", "Guarded"), ("src/app/fallback.rs", "WithFallback")] {
+        let text = fs::read_to_string(root().join(file)).unwrap();
+        for name in traits {
+            let wanted = methods(block(&ports, &format!("pub trait {name}")).unwrap());
+            let has = methods(block(&text, &format!("impl {name} for {who}")).unwrap_or(""));
+            assert!(!wanted.is_empty());
+            for method in wanted {
+                assert!(has.contains(&method), "{file}: {who} forgets {name}::{method}()");
+            }
+        }
+    }
+}

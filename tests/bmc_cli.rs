@@ -59,6 +59,7 @@ async fn cli(url: &str, words: &[&str], ask: &Ask) -> (u8, String, String) {
             settings: Settings {
                 settle_ms: 5,
                 read_timeout_ms: 5_000,
+                settle_after_reset: false,
                 quirks: Arc::new(farrier::config::quirks::shipped()),
                 ..Settings::default()
             },
@@ -125,6 +126,7 @@ fn answer(tree: &mut Tree, r: &Seen) -> Reply {
                 || r.body["ResetType"] == json!("GracefulShutdown");
             tree.get_mut(SYSTEM).unwrap()["PowerState"] = json!(if off { "Off" } else { "On" });
         }
+        ("POST", "/ac") => {}
         ("POST", "/i") => {
             let drive = tree.get_mut(DRIVE).unwrap();
             (drive["Image"], drive["Inserted"]) = (r.body["Image"].clone(), json!(true));
@@ -221,6 +223,32 @@ async fn a_change_is_confirmed_done_and_read_back() {
     );
     let secure = ["bios", "BMC", "secure-boot", "off", "--yes"];
     assert_snapshot!("secure_boot_off", shown(url, &secure).await);
+}
+
+#[tokio::test]
+async fn all_power_is_cut_only_with_the_host_off() {
+    let live = Live::start().await;
+    let url = &live.server.url;
+    let ac = ["power", "BMC", "ac-cycle", "--yes"];
+    let (code, _, err) = cli(url, &ac, &nobody).await;
+    assert_eq!(code, 1);
+    assert!(err.contains("no way to cut this machine's power is known"), "{err}");
+    merge(
+        live.tree.lock().unwrap().get_mut("/redfish/v1/systems/1").unwrap(),
+        &json!({"Manufacturer": "Lenovo", "Actions": {"Oem": {
+            "#LenovoComputerSystem.SystemReset": {"target": "/ac"}}}}),
+    );
+    let (code, _, err) = cli(url, &ac, &nobody).await;
+    assert_eq!(code, 1);
+    assert!(err.contains("nothing was sent") && err.contains("must be off"), "{err}");
+    assert_eq!(live.writes(), 0);
+    cli(url, &["power", "BMC", "force-off", "--yes"], &nobody).await;
+    let (code, out, err) = cli(url, &ac, &nobody).await;
+    assert_eq!(code, 0, "{err}");
+    assert_eq!(out, "the BMC took it and answers again; power is off\n");
+    let sent = live.server.seen().into_iter().find(|s| s.is("POST", "/ac")).unwrap();
+    assert_eq!(sent.body, json!({"ResetType": "ACPowerCycle"}));
+    assert_eq!(live.server.count("POST", "/ac"), 1);
 }
 
 #[tokio::test]

@@ -535,6 +535,62 @@ fn a_first_look_that_comes_late_is_not_the_machines_delay() {
     assert_eq!(c.later(7_200_001).step(), "quarantined:step-timeout");
 }
 
+#[test]
+fn a_component_that_cant_be_read_is_not_missing_and_costs_no_attempt() {
+    let unread = |c: &mut Case, id: &str| {
+        let why = Fault::new(FaultClass::Transient, Channel::Bmc, "bmc-error", "GET /x: 500");
+        let unread = Some(Box::new(why));
+        let bmc = Component { id: id.into(), unread, ..Component::default() };
+        let Read::Seen(all) = &mut c.report.firmware else { panic!("none") };
+        all.retain(|c| c.id.starts_with("Backup"));
+        all.push(bmc);
+    };
+    // Under its own id, and where only the path's end is known.
+    for id in ["Installed-1-1.5__BMC.1", "7"] {
+        let mut c = Case::new("1.5");
+        unread(&mut c, id);
+        for _ in 0..7 {
+            assert_eq!(c.later(900_000).step(), "faulted:component-unread", "{id}");
+            assert_eq!(c.m.step.as_ref().map(|s| s.attempt), Some(0), "{id}");
+        }
+        assert_eq!(c.later(60_000_000).step(), "quarantined:step-timeout", "{id}: not for ever");
+    }
+    // Readable again: it goes on as if nothing had been.
+    let mut c = Case::new("1.5");
+    unread(&mut c, "7");
+    assert_eq!(c.step(), "faulted:component-unread");
+    c.version("1.5");
+    assert_eq!(c.later(1_000_000).step(), "intent:update-firmware");
+    // Another component that can't be read changes nothing for this one.
+    let mut c = Case::new("2.0");
+    let Read::Seen(all) = &mut c.report.firmware else { panic!("none") };
+    let why = Fault::no_answer(Channel::Bmc, "GET /y: no answer");
+    all.push(Component { id: "PSU".into(), unread: Some(why.into()), ..Component::default() });
+    assert_eq!(c.step(), "done");
+    // One that is not listed is missing, as before.
+    let mut c = Case::new("1.5");
+    let Read::Seen(all) = &mut c.report.firmware else { panic!("none") };
+    all.retain(|c| c.id.starts_with("Backup"));
+    assert_eq!(c.step(), "faulted:component-missing");
+    assert_eq!(c.m.step.as_ref().map(|s| s.attempt), Some(1));
+}
+
+#[test]
+fn a_version_that_cant_be_read_is_no_evidence_that_an_update_did_not_take() {
+    let lost = Outcome::Unknown { fault: Fault::no_answer(Channel::Bmc, "the answer was lost") };
+    let mut c = Case::started("1.5", lost);
+    // No task list, and nobody knows the version: with the old one a person would be called.
+    let none = Fault::new(FaultClass::Unsupported, Channel::Bmc, "no-tasks", "no task list");
+    c.report.tasks = Read::Failed(none);
+    let Read::Seen(all) = &mut c.report.firmware else { panic!("none") };
+    let why = Fault::new(FaultClass::Transient, Channel::Bmc, "bmc-error", "GET /x: 500");
+    all[1].unread = Some(Box::new(why));
+    all[1].version = None;
+    assert_eq!(c.later(5_000_000).step(), "faulted:component-unread");
+    c.version("2.0");
+    assert_eq!(c.later(600_000).step(), "closed:true");
+}
+
 fn other_certificate() -> Read<SystemFacts> {
     let text = "the BMC shows another certificate than the pinned one";
     Read::Failed(Fault::new(FaultClass::Identity, Channel::Bmc, Fault::CERTIFICATE_CHANGED, text))

@@ -4,7 +4,7 @@
 #   tests/run.sh                 every part
 #   tests/run.sh --list          the parts' names
 #   tests/run.sh --only PART     one part (may be given again)
-#   tests/run.sh --long          longer simulations and larger fleets (FARRIER_TEST_LONG=1)
+#   tests/run.sh --long          longer simulations and larger fleets, libFuzzer (FARRIER_TEST_LONG=1)
 #
 # The last line is "N passed, N failed", over all parts. A part that crashes, does not compile,
 # has no file or runs no test counts as a failure: silence is never a pass.
@@ -25,6 +25,7 @@ store  | sqlite     | store fsck backup webhook
 bmc    | sushy      | bmc blackhole vbmc_behaviour
 vbmc   | redfish_tools | vbmc
 ipmi   | ipmi       | ipmi
+fuzz   | -          | fn:run_fuzz
 scan   | -          | scan
 shell  | ssh,busybox | shell cluster
 credentials | -     | credentials
@@ -49,6 +50,74 @@ run_unit() {
     cargo_test --lib --bins || rc=$?
     cargo_test --doc || rc=$?
     return "$rc"
+}
+
+run_fuzz() {
+    local rc=0
+    if [ -n "${FARRIER_TEST_LONG:-}" ]; then
+        export FARRIER_FUZZ_SEEDS=$target/fuzz/captured
+        rm -rf "$FARRIER_FUZZ_SEEDS"
+    fi
+    cargo_test --test fuzz || rc=$?
+    [ -z "${FARRIER_TEST_LONG:-}" ] || fuzz_long || rc=1
+    return "$rc"
+}
+
+# Every target to libFuzzer, ten minutes each (FARRIER_FUZZ_S), two side by side; counts one test a
+# target. Without a sanitizer: the crate forbids `unsafe`, so what is looked for are panics, endless
+# loops and memory without bound, and the stable compiler will do.
+fuzz_long() {
+    local work=$target/fuzz host names name log rc=0
+    if ! need_fuzz; then
+        echo "tests/run.sh: could not install what the long form of fuzz needs" >&2
+        failed=$((failed + 1)) part_failed=$((part_failed + 1))
+        return 1
+    fi
+    host=$(rustc -vV | sed -n 's/^host: //p')
+    # What is fuzzed has the versions that ship.
+    cp Cargo.lock fuzz/Cargo.lock
+    if ! "$cargo_fuzz/bin/cargo-fuzz" fuzz build --dev --sanitizer none --target-dir "$work"; then
+        failed=$((failed + 1)) part_failed=$((part_failed + 1))
+        return 1
+    fi
+    names=$(sed -nE 's/^name = "(.*)"$/\1/p' fuzz/Cargo.toml | grep -v '^farrier-fuzz$')
+    mkdir -p "$work/logs" "$work/artifacts"
+    export work host
+    # shellcheck disable=SC2016
+    xargs -P 2 -I NAME bash -c 'fuzz_one NAME' <<<"$names" || true
+    for name in $names; do
+        log=$work/logs/$name.log
+        part_ran=$((part_ran + 1))
+        if grep -aq '^Done ' "$log" && ! ls "$work/artifacts/$name-"* >/dev/null 2>&1; then
+            passed=$((passed + 1))
+            echo "fuzz $name: $(fuzz_figures "$log")"
+        else
+            failed=$((failed + 1)) part_failed=$((part_failed + 1)) rc=1
+            echo "fuzz $name FAILED; what breaks it: $(ls "$work/artifacts/$name-"* 2>/dev/null)" >&2
+            tail -n 25 "$log" >&2
+        fi
+    done
+    return "$rc"
+}
+
+fuzz_one() { # fuzz_one NAME: its log ends with a line "Done" unless something broke it
+    local name=$1 seconds=${FARRIER_FUZZ_S:-600} seeds=()
+    # What earlier runs found stays in $work/corpus; the seeds in the checkout are only read.
+    mkdir -p "$work/corpus/$name"
+    rm -f "$work/artifacts/$name-"*
+    seeds=("$work/corpus/$name" "fuzz/corpus/$name")
+    [ ! -d "$FARRIER_FUZZ_SEEDS/$name" ] || seeds+=("$FARRIER_FUZZ_SEEDS/$name")
+    nice "$work/$host/debug/$name" "${seeds[@]}" -max_total_time="$seconds" -timeout=20 \
+        -rss_limit_mb=2048 -max_len=65536 -dict=fuzz/redfish.dict -print_final_stats=1 \
+        -artifact_prefix="$work/artifacts/$name-" >"$work/logs/$name.log" 2>&1
+}
+export -f fuzz_one
+
+fuzz_figures() { # fuzz_figures LOG: executions and coverage in one line
+    local executions covered
+    executions=$(sed -nE 's/^stat::number_of_executed_units: *([0-9]+)/\1/p' "$1")
+    covered=$(grep -aoE 'cov: [0-9]+ ft: [0-9]+' "$1" | tail -n 1)
+    echo "$executions executions, $covered, $(grep -aE '^Done ' "$1" | sed -E 's/.* in ([0-9]+) second.*/\1 s/')"
 }
 
 # ---- what the parts need ------------------------------------------------------------------------
@@ -125,6 +194,17 @@ need_ipmi() {
     apt_need openipmi ipmi_sim
     new_venv "$pyghmi_venv" "pyghmi==$pyghmi_version"
     [ -x "$FARRIER_PYGHMI_PYTHON" ]
+}
+
+# libFuzzer's driver, for the long form of fuzz alone, outside of the checkout and of ~/.cargo/bin.
+cargo_fuzz_version=0.13.2
+cargo_fuzz=$cache/cargo-fuzz-$cargo_fuzz_version
+need_fuzz() {
+    apt_need g++ g++ || return 1
+    [ ! -e "$cargo_fuzz/.ready" ] || return 0
+    rm -rf "$cargo_fuzz"
+    cargo install --quiet --locked --root "$cargo_fuzz" "cargo-fuzz@$cargo_fuzz_version" || return 1
+    touch "$cargo_fuzz/.ready"
 }
 
 # ---- running ------------------------------------------------------------------------------------

@@ -18,6 +18,8 @@ mod rules;
 mod server;
 #[path = "vbmc_behaviour/site.rs"]
 mod site;
+#[path = "support/unpacked.rs"]
+mod unpacked;
 #[path = "vbmc_behaviour/vendors.rs"]
 mod vendors;
 #[path = "vbmc_behaviour/wire.rs"]

@@ -416,7 +416,7 @@ fn mistakes_in_a_hook_are_told_with_their_place() {
     };
     let (hooks, found) = parse("[[webhook]]\nname = \"a\"\nurl = \"https://x.example/y?z=1\"\n");
     let hooks = hooks.unwrap();
-    assert_eq!((hooks[0].events.len(), hooks[0].timeout.0, &*found), (6, 10_000, ""));
+    assert_eq!((hooks[0].events.len(), hooks[0].timeout.0, &*found), (7, 10_000, ""));
     assert!(!hooks[0].events.iter().any(|e| e == "out-of-band"), "only for who asks");
     for (text, word) in [
         ("name = \"a\"\n", "url"),

@@ -152,7 +152,7 @@ pub(crate) fn run(dir: &Path, port: u16, scale: u32, bmcs: bool) {
             .route("/bench/poke", post(poke))
             .route("/bench/seen", get(seen))
             .with_state(shared);
-        let router = api::router(api::State::new(handle, store)).merge(own);
+        let router = api::router(api::State::new(handle, store), Default::default()).merge(own);
         let socket = tokio::net::TcpListener::bind(("127.0.0.1", port)).await.unwrap();
         tokio::spawn(async move { axum::serve(socket, router).await });
         driver.run(std::future::pending()).await.unwrap();

@@ -139,9 +139,11 @@ fn documented() -> OpenApiRouter<State> {
         .routes(routes!(metrics::metrics))
 }
 
-/// The API's description as it is served at `/v1/openapi.json` and checked in as `openapi.json`.
-pub fn openapi() -> String {
+/// The API's description with that of `more`: as it is served at `/v1/openapi.json` and, for the
+/// daemon, checked in as `openapi.json`.
+pub fn openapi(more: utoipa::openapi::OpenApi) -> String {
     let mut doc = documented().into_openapi();
+    doc.merge(more);
     let scheme =
         utoipa::openapi::security::Http::new(utoipa::openapi::security::HttpAuthScheme::Bearer);
     doc.components
@@ -152,9 +154,11 @@ pub fn openapi() -> String {
     text
 }
 
-/// Every route: `/v1`, health, metrics and the web page.
-pub fn router(state: State) -> axum::Router {
-    let doc: Arc<str> = openapi().into();
+/// Every route: `/v1`, health, metrics and the web page; and `more`, behind the same guard and in the
+/// same description.
+pub fn router(state: State, more: OpenApiRouter) -> axum::Router {
+    let (more, described) = more.split_for_parts();
+    let doc: Arc<str> = openapi(described).into();
     let (routes, _) = documented().split_for_parts();
     routes
         .route(
@@ -165,6 +169,8 @@ pub fn router(state: State) -> axum::Router {
             }),
         )
         .merge(crate::web::routes())
+        .with_state(state.clone())
+        .merge(more)
         .fallback(|uri: axum::http::Uri| async move {
             Problem::new(Code::NoSuchPath, format!("there is nothing at `{}`", uri.path()))
                 .hint("the API is described at /v1/openapi.json; the fleet page is at /")
@@ -179,6 +185,5 @@ pub fn router(state: State) -> axum::Router {
             },
         )
         .layer(DefaultBodyLimit::max(BODY_MAX))
-        .layer(axum::middleware::from_fn_with_state(state.clone(), auth::guard))
-        .with_state(state)
+        .layer(axum::middleware::from_fn_with_state(state, auth::guard))
 }

@@ -1,5 +1,6 @@
 //! Journal entries in words, for pages and tables.
 
+use crate::model::change::PasswordEnd;
 use crate::model::time::Span;
 use crate::model::{Change, Entry, Outcome, StepEnd};
 
@@ -88,6 +89,11 @@ fn order(change: &Change) -> String {
         | Change::Retry { why }
         | Change::Abort { why }
         | Change::Repair { why } => format!("{} ({why})", change.name()),
+        Change::Password { end, why } => match end {
+            PasswordEnd::Rotated => format!("the BMC's password was rotated ({why})"),
+            PasswordEnd::TakenBack => format!("the BMC keeps its old password: {why}"),
+            PasswordEnd::Stuck => format!("the rotation of the BMC's password is stuck: {why}"),
+        },
         Change::Skip { step, why } => format!("skip `{step}` ({why})"),
     }
 }

@@ -246,6 +246,13 @@ impl BmcCare for Guarded {
         }
     }
 
+    async fn ac_cycle(&self, bmc: &BmcTarget, expect: &Expect) -> Outcome {
+        match self.access.enter(bmc) {
+            Ok((_call, bmc)) => self.inner.ac_cycle(&bmc, expect).await,
+            Err(fault) => Outcome::Failed { fault },
+        }
+    }
+
     async fn end_sessions(&self, bmc: &BmcTarget) -> Outcome {
         match self.access.enter(bmc) {
             Ok((_call, bmc)) => self.inner.end_sessions(&bmc).await,

@@ -307,6 +307,13 @@ impl BmcCare for WithFallback {
         self.redfish.eject_media(bmc, expect).await
     }
 
+    /// Never over IPMI: it can't cut the BMC's own power.
+    async fn ac_cycle(&self, bmc: &BmcTarget, expect: &Expect) -> Outcome {
+        let outcome = self.redfish.ac_cycle(bmc, expect).await;
+        self.was_reset(bmc, &outcome);
+        outcome
+    }
+
     async fn end_sessions(&self, bmc: &BmcTarget) -> Outcome {
         self.redfish.end_sessions(bmc).await
     }

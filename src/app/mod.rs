@@ -20,6 +20,7 @@ pub mod parts;
 pub mod pins;
 pub mod reload;
 pub mod rotate;
+pub mod routes;
 pub mod serve;
 pub mod simulate;
 pub mod systemd;

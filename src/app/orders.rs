@@ -1,10 +1,9 @@
-//! What orders over the API that the engine does not carry out have in common: who may give them,
-//! and which machines are meant.
+//! What orders over the API that the engine does not carry out have in common: who gives them, and
+//! which machines are meant. They stand behind the API's own guard.
 
 use super::current::Current;
 use crate::api::select::Selector;
 use crate::engine::driver::Handle;
-use crate::port::Secret;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
@@ -12,10 +11,11 @@ use serde_json::json;
 use std::collections::BTreeSet;
 
 /// Which machines; above the site's bound they are counted first.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, utoipa::ToSchema)]
 pub struct Which {
     #[serde(default)]
     pub selector: Selector,
+    /// How many machines that are, where it is more than the site's bound.
     #[serde(default)]
     pub confirm: Option<usize>,
 }
@@ -25,7 +25,6 @@ pub struct Which {
 pub struct Orders {
     engine: Handle,
     current: Current,
-    token: Option<Secret>,
     title: &'static str,
 }
 
@@ -40,29 +39,12 @@ pub fn by(headers: &HeaderMap) -> String {
 const WHY_MAX: usize = 500;
 
 impl Orders {
-    pub fn new(
-        engine: Handle,
-        current: Current,
-        token: Option<Secret>,
-        title: &'static str,
-    ) -> Self {
-        Self { engine, current, token, title }
-    }
-
-    /// The answer to somebody without the token.
-    pub fn refuse(&self, headers: &HeaderMap) -> Option<Response> {
-        let token = self.token.as_ref()?;
-        (!super::reload::is_token(headers, token)).then(|| {
-            self.problem(StatusCode::UNAUTHORIZED, "unauthorized", "a token is needed".into())
-        })
+    pub fn new(engine: Handle, current: Current, title: &'static str) -> Self {
+        Self { engine, current, title }
     }
 
     pub fn problem(&self, status: StatusCode, code: &str, detail: String) -> Response {
-        let body = json!({
-            "type": format!("urn:farrier:problem:{code}"), "status": status.as_u16(),
-            "code": code, "title": self.title, "detail": detail,
-        });
-        (status, [("content-type", "application/problem+json")], body.to_string()).into_response()
+        super::routes::problem(status, code, self.title, detail)
     }
 
     /// The names of the machines that are meant, sorted.

@@ -2,21 +2,23 @@
 #![allow(clippy::disallowed_types, reason = "answers hold what was read just now")]
 
 use super::orders::{self, Orders};
+use crate::api::problem::Body;
 use crate::bmc::RedfishBmc;
 use crate::engine::clock::wall_ms;
 use crate::model::{Fault, MachineId};
 use crate::port::Inward;
 use crate::store::credentials::{Pin, Pins};
+use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use axum::routing::post;
-use axum::{Json, Router};
 use futures_util::StreamExt;
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 /// Handshakes at once.
 const AT_ONCE: usize = 32;
@@ -31,14 +33,12 @@ pub struct Desk {
 }
 
 /// `POST /v1/pins/shown` reads certificates, `POST /v1/pins` keeps those that a person has named.
-pub fn router(desk: Desk) -> Router {
-    Router::new()
-        .route("/v1/pins/shown", post(shown))
-        .route("/v1/pins", post(accept))
-        .with_state(desk)
+pub fn router() -> OpenApiRouter<Desk> {
+    OpenApiRouter::new().routes(routes!(shown)).routes(routes!(accept))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
+#[schema(as = CertificatesAsked)]
 struct Asked {
     #[serde(flatten)]
     which: orders::Which,
@@ -60,10 +60,14 @@ async fn endpoints(
     found.await
 }
 
-async fn shown(State(desk): State<Desk>, headers: HeaderMap, Json(asked): Json<Asked>) -> Response {
-    if let Some(refused) = desk.orders.refuse(&headers) {
-        return refused;
-    }
+/// The certificates that BMCs show now; nothing is kept, no password is sent.
+#[utoipa::path(post, path = "/v1/pins/shown", tag = "certificates", operation_id = "read_certificates",
+    request_body = Asked,
+    responses((status = 200, body = Certificates),
+        (status = 409, body = Body, content_type = "application/problem+json",
+            description = "`confirm-needed`: repeat it with `confirm`"),
+        (status = "4XX", body = Body, content_type = "application/problem+json")))]
+async fn shown(State(desk): State<Desk>, Json(asked): Json<Asked>) -> Response {
     let names = match desk.orders.names(&asked.which, "look").await {
         Ok(names) => names,
         Err(refused) => return *refused,
@@ -79,9 +83,41 @@ async fn shown(State(desk): State<Desk>, headers: HeaderMap, Json(asked): Json<A
             line(&machine, &url, &tls, desk.pins.get(&machine).as_ref(), read)
         }
     });
-    let mut lines: Vec<Value> = futures_util::stream::iter(reads).buffered(AT_ONCE).collect().await;
-    lines.sort_by_key(|l| l["machine"].as_str().unwrap_or_default().to_string());
-    Json(json!({ "certificates": lines })).into_response()
+    let mut certificates: Vec<CertificateLine> =
+        futures_util::stream::iter(reads).buffered(AT_ONCE).collect().await;
+    certificates.sort_by(|a, b| a.machine.cmp(&b.machine));
+    Json(Certificates { certificates }).into_response()
+}
+
+#[derive(Serialize, ToSchema)]
+struct Certificates {
+    certificates: Vec<CertificateLine>,
+}
+
+/// What one BMC shows.
+#[derive(Default, Serialize, ToSchema)]
+#[schema(as = Certificate)]
+struct CertificateLine {
+    machine: String,
+    url: String,
+    /// `tls` of the inventory.
+    policy: String,
+    /// `pinned`, `changed`, `new`, or `unread`.
+    stands: &'static str,
+    /// Lower-case hex.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sha256: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    subject: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    issuer: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    self_signed: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    not_after: Option<String>,
+    /// Why it is unread.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trouble: Option<String>,
 }
 
 fn line(
@@ -90,38 +126,50 @@ fn line(
     tls: &str,
     pin: Option<&Pin>,
     read: Result<crate::bmc::Certificate, Fault>,
-) -> Value {
+) -> CertificateLine {
+    let line = CertificateLine {
+        machine: machine.into(),
+        url: url.into(),
+        policy: tls.into(),
+        ..CertificateLine::default()
+    };
     match read {
-        Ok(c) => {
-            let stands = match pin {
+        Ok(c) => CertificateLine {
+            stands: match pin {
                 Some(pin) if pin.sha256 == c.sha256 => "pinned",
                 Some(_) => "changed",
                 None => "new",
-            };
-            json!({
-                "machine": machine, "url": url, "policy": tls, "stands": stands,
-                "sha256": c.sha256, "subject": c.subject, "issuer": c.issuer,
-                "self_signed": c.self_signed, "not_after": c.not_after,
-            })
-        }
-        Err(f) => json!({
-            "machine": machine, "url": url, "policy": tls, "stands": "unread",
-            "trouble": f.to_string(),
-        }),
+            },
+            sha256: Some(c.sha256),
+            subject: Some(c.subject),
+            issuer: Some(c.issuer),
+            self_signed: Some(c.self_signed),
+            not_after: Some(c.not_after),
+            ..line
+        },
+        Err(f) => CertificateLine { stands: "unread", trouble: Some(f.to_string()), ..line },
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
+#[schema(as = PinOrder)]
 #[serde(deny_unknown_fields)]
 struct Accept {
     pins: Vec<Accepted>,
     why: String,
 }
 
-#[derive(Deserialize)]
+#[derive(Serialize, ToSchema)]
+struct Pinned {
+    pinned: usize,
+}
+
+#[derive(Deserialize, ToSchema)]
+#[schema(as = PinWanted)]
 #[serde(deny_unknown_fields)]
 struct Accepted {
     machine: String,
+    /// Hex, with or without colons.
     sha256: String,
     #[serde(default)]
     subject: String,
@@ -129,14 +177,17 @@ struct Accepted {
 
 /// Keeps exactly the fingerprints that a person has seen: what a BMC shows now is not asked, it may
 /// be another one.
+#[utoipa::path(post, path = "/v1/pins", tag = "certificates", operation_id = "pin_certificates",
+    params(("x-farrier-by" = Option<String>, Header, description = "Who says so; default `api`")),
+    request_body = Accept,
+    responses((status = 200, body = Pinned),
+        (status = "4XX", body = Body, content_type = "application/problem+json"),
+        (status = 503, body = Body, content_type = "application/problem+json")))]
 async fn accept(
     State(desk): State<Desk>,
     headers: HeaderMap,
     Json(asked): Json<Accept>,
 ) -> Response {
-    if let Some(refused) = desk.orders.refuse(&headers) {
-        return refused;
-    }
     let bad = |why: String| desk.orders.problem(StatusCode::BAD_REQUEST, "bad-body", why);
     if asked.why.trim().is_empty() {
         return bad("`why` is empty".into());
@@ -178,5 +229,5 @@ async fn accept(
             desk.engine.inbox.send(Inward::Poke { machine: *machine }).await.ok();
         }
     }
-    Json(json!({ "pinned": pins.len() })).into_response()
+    Json(Pinned { pinned: pins.len() }).into_response()
 }

@@ -3,19 +3,28 @@
 use super::current::Current;
 use super::systemd::{self, Manager};
 use super::{files, parts, webhooks};
+use crate::api::problem::Body;
+use crate::bmc::RedfishBmc;
 use crate::boot::ImageServer;
 use crate::config;
 use crate::engine::driver::Handle;
 use crate::model::{Expected, MachineId};
 use crate::notify::Notifier;
+use crate::port::Inward;
 use crate::port::store::Store;
-use crate::port::{Inward, Secret};
 use crate::steps::site::Site;
 use crate::steps::workflow::Workflow;
-use serde::Deserialize;
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 /// The inventory file against what the database expects.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -122,9 +131,9 @@ pub struct Control {
     pub store: Arc<dyn Store>,
     pub engine: Handle,
     pub images: ImageServer,
+    pub bmc: Arc<RedfishBmc>,
     pub notifier: Notifier,
     pub manager: Manager,
-    pub token: Option<Secret>,
 }
 
 impl std::fmt::Debug for Control {
@@ -165,6 +174,7 @@ impl Control {
         let count = machines.len();
         let site = site(&loaded, &incarnation, &BTreeMap::new());
         self.images.offer(parts::known(&loaded.site.catalog));
+        self.bmc.set_quirks(loaded.quirks.clone());
         self.notifier.set(webhooks::hooks(&loaded.daemon.webhooks)).await;
         self.current.set(loaded);
         let ended = |_| "the engine has ended".to_string();
@@ -176,46 +186,36 @@ impl Control {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
+#[schema(as = ReloadOrder)]
 #[serde(deny_unknown_fields)]
-struct Body {
+struct Order {
+    /// How many machines it changes, where that is more than the site's bound.
     #[serde(default)]
     confirm: Option<usize>,
 }
 
+#[derive(Serialize, ToSchema)]
+struct Reloaded {
+    result: String,
+}
+
 /// `POST /v1/reload`: the same as SIGHUP, with an answer and a confirm.
-pub fn router(control: Control) -> axum::Router {
-    axum::Router::new().route("/v1/reload", axum::routing::post(post)).with_state(control)
+pub fn router() -> OpenApiRouter<Control> {
+    OpenApiRouter::new().routes(routes!(post))
 }
 
-/// Does the request carry the token? Takes the same time for every wrong one.
-pub(super) fn is_token(headers: &axum::http::HeaderMap, token: &Secret) -> bool {
-    let said = headers.get("authorization").and_then(|v| v.to_str().ok()).unwrap_or("");
-    let said = said.strip_prefix("Bearer ").unwrap_or("");
-    let (said, token) = (said.as_bytes(), token.expose().as_bytes());
-    aws_lc_rs::constant_time::verify_slices_are_equal(said, token).is_ok()
-}
-
-async fn post(
-    axum::extract::State(control): axum::extract::State<Control>,
-    headers: axum::http::HeaderMap,
-    axum::Json(body): axum::Json<Body>,
-) -> axum::response::Response {
-    use axum::http::StatusCode;
-    use axum::response::IntoResponse;
-    let problem = |status: StatusCode, code: &str, detail: String| {
-        let body = serde_json::json!({
-            "status": status.as_u16(), "code": code, "title": "not reloaded", "detail": detail,
-        });
-        (status, [("content-type", "application/problem+json")], body.to_string()).into_response()
-    };
-    if let Some(token) = &control.token
-        && !is_token(&headers, token)
-    {
-        return problem(StatusCode::UNAUTHORIZED, "unauthorized", "a token is needed".into());
-    }
-    match control.reload(body.confirm).await {
-        Ok(said) => axum::Json(serde_json::json!({ "result": said })).into_response(),
-        Err(report) => problem(StatusCode::CONFLICT, "reload-refused", report),
+/// Reads the files again; with any problem in them the last good configuration stays in force.
+#[utoipa::path(post, path = "/v1/reload", tag = "site", operation_id = "reload",
+    request_body = Order,
+    responses((status = 200, body = Reloaded),
+        (status = 409, body = Body, content_type = "application/problem+json",
+            description = "`reload-refused`: what is wrong; nothing was changed")))]
+async fn post(State(control): State<Control>, Json(order): Json<Order>) -> Response {
+    match control.reload(order.confirm).await {
+        Ok(result) => Json(Reloaded { result }).into_response(),
+        Err(report) => {
+            super::routes::problem(StatusCode::CONFLICT, "reload-refused", "not reloaded", report)
+        }
     }
 }

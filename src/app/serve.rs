@@ -10,7 +10,7 @@ use super::current::Current;
 use super::orders::Orders;
 use super::rotate::{self, Rotator};
 use super::systemd::{self, Manager};
-use super::{files, listen, parts, pins, reload, webhooks};
+use super::{files, listen, parts, pins, reload, routes, webhooks};
 use crate::api;
 use crate::decide::Rules;
 use crate::decide::rotation::Pace;
@@ -217,22 +217,23 @@ async fn run(
         store: store.clone(),
         engine: handle.clone(),
         images: parts.images.clone(),
+        bmc: parts.bmc.clone(),
         notifier: notifier.clone(),
         manager: manager.clone(),
-        token: state.token.clone(),
     };
-    let token = state.token.clone();
     let desk = pins::Desk {
         bmc: parts.bmc.clone(),
         pins,
         engine: handle.clone(),
-        orders: Orders::new(handle.clone(), current.clone(), token.clone(), "certificates"),
+        orders: Orders::new(handle.clone(), current.clone(), "certificates"),
     };
-    let api = api::router(state)
-        .merge(reload::router(control.clone()))
-        .merge(rotate::router(rotator.clone(), token.clone()))
-        .merge(pins::router(desk))
-        .merge(webhooks::router(notifier, token));
+    let desks = routes::Desks {
+        control: control.clone(),
+        rotations: rotate::gate(rotator.clone()),
+        pins: desk,
+        notifier,
+    };
+    let api = api::router(state, routes::router(desks));
     let mut listeners = vec![tokio::spawn(listen::serve(api_socket, tls, api, ended.clone()))];
     if let Some(boot) = &daemon.boot {
         let socket = listen::bind("boot", boot.bind).await?;

@@ -1,21 +1,23 @@
 //! Webhooks wired up: hooks from the configuration, machines that are stuck, and the API's part.
 #![allow(clippy::disallowed_methods, reason = "looks for stuck machines every minute")]
 
+use crate::api::problem::Body;
 use crate::config::daemon::Webhook;
 use crate::engine::clock::wall_ms;
 use crate::engine::driver::Handle;
 use crate::model::{EngineTime, MachineId};
 use crate::notify::{Hook, HookNumbers, Notifier};
-use crate::port::Secret;
 use crate::port::outbox::{EventKind, Outbox, Told, of_stuck};
+use axum::Json;
 use axum::extract::{Path, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
-use axum::{Json, Router};
-use serde_json::{Value, json};
+use serde::Serialize;
 use std::sync::Arc;
 use std::time::Duration;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 /// How often stuck machines are looked for; SLAs are hours.
 const STUCK_EVERY: Duration = Duration::from_secs(60);
@@ -61,61 +63,72 @@ fn look(director: &crate::engine::Director, now: EngineTime) -> Vec<(MachineId, 
 }
 
 /// `GET /v1/webhooks` and `POST /v1/webhooks/{name}/test`.
-pub fn router(notifier: Notifier, token: Option<Secret>) -> Router {
-    Router::new()
-        .route("/v1/webhooks", get(list))
-        .route("/v1/webhooks/{name}/test", post(test))
-        .with_state(Gate { notifier, token })
-}
-
-#[derive(Clone)]
-struct Gate {
-    notifier: Notifier,
-    token: Option<Secret>,
-}
-
-impl Gate {
-    fn refuse(&self, headers: &HeaderMap) -> Option<Response> {
-        let token = self.token.as_ref()?;
-        (!super::reload::is_token(headers, token))
-            .then(|| problem(StatusCode::UNAUTHORIZED, "unauthorized", "a token is needed".into()))
-    }
+pub fn router() -> OpenApiRouter<Notifier> {
+    OpenApiRouter::new().routes(routes!(list)).routes(routes!(test))
 }
 
 fn problem(status: StatusCode, code: &str, detail: String) -> Response {
-    let body = json!({
-        "status": status.as_u16(), "code": code, "title": "webhook", "detail": detail,
-    });
-    (status, [("content-type", "application/problem+json")], body.to_string()).into_response()
+    super::routes::problem(status, code, "webhook", detail)
 }
 
-async fn list(State(gate): State<Gate>, headers: HeaderMap) -> Response {
-    if let Some(refused) = gate.refuse(&headers) {
-        return refused;
+#[derive(Serialize, ToSchema)]
+struct Webhooks {
+    webhooks: Vec<WebhookView>,
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = Webhook)]
+struct WebhookView {
+    name: String,
+    /// Events that wait.
+    depth: u64,
+    delivered: u64,
+    failures: u64,
+    /// Events that went before it could be told.
+    missed: u64,
+    failing_since_s: Option<u64>,
+    last_error: Option<String>,
+}
+
+/// Each hook of the configuration in force, and how it gets on.
+#[utoipa::path(get, path = "/v1/webhooks", tag = "webhooks", operation_id = "list_webhooks",
+    responses((status = 200, body = Webhooks)))]
+async fn list(State(notifier): State<Notifier>) -> Response {
+    let webhooks = notifier.numbers().iter().map(|(n, h)| shown(n, h)).collect();
+    Json(Webhooks { webhooks }).into_response()
+}
+
+fn shown(name: &str, n: &HookNumbers) -> WebhookView {
+    WebhookView {
+        name: name.to_string(),
+        depth: n.depth,
+        delivered: n.delivered,
+        failures: n.failures,
+        missed: n.missed,
+        failing_since_s: n.failing.as_ref().map(|f| f.0),
+        last_error: n.failing.as_ref().map(|f| f.1.clone()),
     }
-    let hooks: Vec<Value> = gate.notifier.numbers().iter().map(|(n, h)| shown(n, h)).collect();
-    Json(json!({ "webhooks": hooks })).into_response()
 }
 
-fn shown(name: &str, n: &HookNumbers) -> Value {
-    json!({
-        "name": name,
-        "depth": n.depth,
-        "delivered": n.delivered,
-        "failures": n.failures,
-        "missed": n.missed,
-        "failing_since_s": n.failing.as_ref().map(|f| f.0),
-        "last_error": n.failing.as_ref().map(|f| &f.1),
-    })
+#[derive(Serialize, ToSchema)]
+#[schema(as = WebhookTested)]
+struct Tested {
+    result: String,
 }
 
-async fn test(State(gate): State<Gate>, Path(name): Path<String>, headers: HeaderMap) -> Response {
-    if let Some(refused) = gate.refuse(&headers) {
-        return refused;
-    }
-    match gate.notifier.test(&name).await {
+/// Sends a hook an event `test`, now.
+#[utoipa::path(post, path = "/v1/webhooks/{name}/test", tag = "webhooks",
+    operation_id = "test_webhook",
+    params(("name" = String, Path, description = "The hook's name")),
+    responses((status = 200, body = Tested),
+        (status = "4XX", body = Body, content_type = "application/problem+json"),
+        (status = 502, body = Body, content_type = "application/problem+json",
+            description = "Not delivered")))]
+async fn test(State(notifier): State<Notifier>, Path(name): Path<String>) -> Response {
+    match notifier.test(&name).await {
         Some(Ok(status)) => {
-            Json(json!({ "result": format!("delivered: it answered {status}") })).into_response()
+            let result = format!("delivered: it answered {status}");
+            Json(Tested { result }).into_response()
         }
         Some(Err(why)) => problem(StatusCode::BAD_GATEWAY, "not-delivered", why),
         None => problem(

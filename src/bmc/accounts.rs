@@ -34,7 +34,44 @@ pub(super) async fn read(bmc: &Bmc<'_>) -> Result<(AccountRules, Vec<Account>), 
     };
     let members = bmc.resources(&list).await?;
     let accounts = members.into_iter().filter_map(|(uri, v)| Some(account(uri, &v.ok()?)));
-    Ok((rules(&service), accounts.collect()))
+    Ok((stricter(&rules(&service), &known(bmc).await), accounts.collect()))
+}
+
+/// What BMCs of this kind ask of passwords, and when they lock: all there is to go by where an account
+/// sees nothing before its password was changed.
+pub(super) async fn known(bmc: &Bmc<'_>) -> AccountRules {
+    let quirks = match bmc.quirks().await {
+        Ok(quirks) => quirks,
+        // The service root is open to everybody (R1).
+        Err(_) => bmc.quirks_of_root(&bmc.root_unlocked().await.unwrap_or_default()),
+    };
+    AccountRules {
+        min_length: quirks.account.password_min,
+        max_length: quirks.account.password_max,
+        lockout_threshold: quirks.session.lockout_threshold,
+        lockout_duration_s: quirks.session.lockout_s,
+    }
+}
+
+/// What fits both, as some BMCs say less than they ask: of lengths the narrower, of locks the sooner
+/// and longer. 0 says nothing.
+fn stricter(said: &AccountRules, known: &AccountRules) -> AccountRules {
+    let some = |n: Option<u32>| n.filter(|n| *n > 0);
+    let most = |a, b| some(a).max(some(b)).or(a);
+    let least = |a, b| [some(a), some(b)].into_iter().flatten().min().or(a);
+    let mut out = AccountRules {
+        min_length: most(said.min_length, known.min_length),
+        max_length: least(said.max_length, known.max_length),
+        lockout_threshold: least(said.lockout_threshold, known.lockout_threshold),
+        lockout_duration_s: most(said.lockout_duration_s, known.lockout_duration_s),
+    };
+    if let (Some(min), Some(max)) = (out.min_length, some(out.max_length))
+        && min > max
+    {
+        // What is known is another firmware's: this one speaks for itself.
+        (out.min_length, out.max_length) = (said.min_length, said.max_length);
+    }
+    out
 }
 
 fn rules(service: &Value) -> AccountRules {

@@ -127,6 +127,11 @@ impl Conn {
         self.known().quirks = Some(quirks.clone());
     }
 
+    pub(super) fn forget_quirks(&self) {
+        self.known().quirks = None;
+        self.no_expand.store(false, Ordering::Relaxed);
+    }
+
     pub(super) fn list(&self, of: List) -> Option<Arc<str>> {
         self.known().lists.get(&of).cloned()
     }
@@ -137,6 +142,11 @@ impl Conn {
 
     pub(super) fn member(&self, id: &str) -> Option<String> {
         self.known().members.get(id).cloned()
+    }
+
+    /// The id of the member that was last read at `path`.
+    pub(super) fn member_at(&self, path: &str) -> Option<String> {
+        self.known().members.iter().find(|(_, p)| *p == path).map(|(id, _)| id.clone())
     }
 
     pub(super) fn keep_members(&self, members: BTreeMap<String, String>) {
@@ -164,9 +174,15 @@ impl Conn {
     pub(super) fn path(&self, link: &str) -> Option<String> {
         let mut url = self.base.join(link).ok()?;
         url.set_fragment(None);
+        // Another scheme's path need not be one here (`mailto:x`, backslashes).
+        if !matches!(url.scheme(), "http" | "https") {
+            return None;
+        }
+        // Two slashes would be a host.
+        let path = url.path().strip_prefix('/')?.trim_start_matches('/');
         let path = match url.query() {
-            Some(q) => format!("{}?{q}", url.path()),
-            None => url.path().to_string(),
+            Some(q) => format!("/{path}?{q}"),
+            None => format!("/{path}"),
         };
         (path.len() > 1).then_some(path)
     }

@@ -176,6 +176,15 @@ impl Bmc<'_> {
         &self,
         link: &str,
     ) -> Result<Vec<(String, Result<Value, Fault>)>, Fault> {
+        self.resources_but(link, 0).await
+    }
+
+    /// The same, and so many members may be without any answer: some BMCs hang on one resource alone.
+    pub(super) async fn resources_but(
+        &self,
+        link: &str,
+        silent: usize,
+    ) -> Result<Vec<(String, Result<Value, Fault>)>, Fault> {
         let members = self.members(link, true).await?;
         let reads = members.into_iter().filter_map(|m| {
             let path = json::link_of(&m)?;
@@ -188,7 +197,7 @@ impl Bmc<'_> {
                 (path, read)
             })
         });
-        self.all(reads).await
+        self.all(reads, silent).await
     }
 
     /// The resources behind `links`.
@@ -196,16 +205,17 @@ impl Bmc<'_> {
         &self,
         links: Vec<String>,
     ) -> Result<Vec<(String, Result<Value, Fault>)>, Fault> {
-        self.all(links.into_iter().map(|path| async move {
+        let reads = links.into_iter().map(|path| async move {
             let read = self.get(&path).await;
             (path, read)
-        }))
-        .await
+        });
+        self.all(reads, 0).await
     }
 
     async fn all<F>(
         &self,
         reads: impl Iterator<Item = F>,
+        mut silent: usize,
     ) -> Result<Vec<(String, Result<Value, Fault>)>, Fault>
     where
         F: Future<Output = (String, Result<Value, Fault>)> + Send,
@@ -215,6 +225,10 @@ impl Bmc<'_> {
         let mut out = Vec::new();
         while let Some((path, read)) = done.next().await {
             match read {
+                Err(f) if f.is_no_answer() && silent > 0 => {
+                    silent -= 1;
+                    out.push((path, Err(f)));
+                }
                 Err(f) if is_fatal(&f) => return Err(f),
                 read => out.push((path, read)),
             }
@@ -254,7 +268,11 @@ impl Bmc<'_> {
         }
         let links = Arc::new(Links {
             boot_settings: self.boot_settings(&v).await?,
-            macs: self.macs(&v).await?,
+            // A machine whose interfaces can't be read is read all the same.
+            macs: match self.macs(&v).await {
+                Err(f) if is_fatal(&f) => return Err(f),
+                read => read.unwrap_or_default(),
+            },
             others: read.into_iter().map(|(path, _)| path).collect(),
             system: path,
         });

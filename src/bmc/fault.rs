@@ -7,9 +7,12 @@ use crate::model::{Channel, Fault, FaultClass};
 
 /// Characters of a body that are kept as evidence.
 const EVIDENCE: usize = 300;
+/// Characters of a message. What was asked for is a part of it, and links are as long as a BMC likes.
+const MESSAGE: usize = 500;
 
-fn new(class: FaultClass, code: &'static str, message: impl Into<String>) -> Fault {
-    Fault::new(class, Channel::Bmc, code, message)
+/// A fault whose message is fit to be shown, whatever words of the BMC are in it.
+pub(super) fn new(class: FaultClass, code: &'static str, message: impl Into<String>) -> Fault {
+    Fault::new(class, Channel::Bmc, code, json::excerpt(&message.into(), MESSAGE))
 }
 
 /// The request got no answer: connect refused, DNS, handshake, reset, time-out.

@@ -9,27 +9,11 @@ use super::{json, system};
 use crate::model::action::{Expect, Outcome};
 use crate::model::identity::Match;
 use crate::model::quirks::IfMatch;
-use crate::model::{Channel, Fault, FaultClass};
+use crate::model::{Fault, FaultClass};
+pub(super) use crate::port::stop::Stop;
 use reqwest::Method;
 use serde_json::Value;
 use std::sync::Arc;
-
-/// Why a write does not go out.
-#[derive(Debug)]
-pub(super) enum Stop {
-    /// Boxed: it is the rare way.
-    Fault(Box<Fault>),
-    Refused {
-        saw: String,
-        wrong_machine: bool,
-    },
-}
-
-impl From<Fault> for Stop {
-    fn from(f: Fault) -> Self {
-        Stop::Fault(Box::new(f))
-    }
-}
 
 /// Re-reads the system and compares identity and power with what the action expects (law 5).
 pub(super) async fn check(bmc: &Bmc<'_>, expect: &Expect) -> Result<(Arc<Links>, Value), Stop> {
@@ -91,9 +75,8 @@ pub(super) fn taken(bmc: &Bmc<'_>, what: &str, answer: Answer) -> Result<Answer,
             .any(|m| m.severity.eq_ignore_ascii_case("critical"));
         if critical && answer.json().get("error").is_some() {
             let said = fault::says(&answer);
-            let f = Fault::new(
+            let f = fault::new(
                 FaultClass::OutcomeUnknown,
-                Channel::Bmc,
                 "success-with-errors",
                 format!("{what}: {} with a critical message inside", answer.status),
             );

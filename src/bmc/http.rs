@@ -1,6 +1,7 @@
 //! One request and its bounded answer. Nothing here follows links, logs in or retries.
 
 use super::Settings;
+use super::canned::{Canned, Instead};
 use super::fault;
 use super::tls::{self, Pins, Policy};
 use crate::model::{Channel, Fault, FaultClass};
@@ -37,6 +38,26 @@ pub(super) enum Body {
 }
 
 impl Answer {
+    /// All but the body.
+    fn head(status: u16, headers: &HeaderMap) -> Self {
+        Self {
+            status,
+            etag: text_header(headers, header::ETAG.as_str()),
+            location: text_header(headers, header::LOCATION.as_str()),
+            retry_after_ms: retry_after(headers),
+            token: text_header(headers, "X-Auth-Token").map(Secret::new),
+            body: Body::Empty,
+        }
+    }
+
+    pub(super) fn of(canned: &Canned, max_body_bytes: usize) -> Self {
+        let body = match &*canned.body {
+            long if long.len() > max_body_bytes => Body::TooLarge,
+            bytes => body(bytes),
+        };
+        Self { body, ..Self::head(canned.status, &canned.headers()) }
+    }
+
     pub(super) fn ok(&self) -> bool {
         (200..300).contains(&self.status)
     }
@@ -100,6 +121,8 @@ pub(super) struct Clients {
     settings: Arc<Settings>,
     pins: Arc<Pins>,
     made: Mutex<[Option<Pair>; 3]>,
+    /// Who answers in the place of BMCs; never set in the daemon.
+    pub(super) canned: Option<Instead>,
 }
 
 /// For reads: keep-alive. For action POSTs: a fresh connection each, because hyper sends a request
@@ -112,7 +135,7 @@ struct Pair {
 
 impl Clients {
     pub(super) fn new(settings: Arc<Settings>) -> Self {
-        Self { settings, pins: Arc::default(), made: Mutex::default() }
+        Self { settings, pins: Arc::default(), made: Mutex::default(), canned: None }
     }
 
     fn client(&self, url: &Url, policy: Policy, action: bool) -> Result<Client, Fault> {
@@ -203,6 +226,9 @@ impl Clients {
     }
 
     async fn send_once(&self, policy: Policy, request: Request<'_>) -> Result<Answer, NoAnswer> {
+        if let Some(answer) = self.canned(&request.method, &request.url) {
+            return Ok(answer);
+        }
         let action = request.method == Method::POST;
         let what = format!("{} {}", request.method, request.url.path());
         let client = self.client(&request.url, policy, action).map_err(unsent)?;
@@ -233,6 +259,9 @@ impl Clients {
         upload: Upload<'_>,
     ) -> Result<Answer, NoAnswer> {
         let Upload { url, login, kind, length, body, handed, deadline_ms } = upload;
+        if let Some(answer) = self.canned(&Method::POST, &url) {
+            return Ok(answer);
+        }
         let what = format!("POST {}", url.path());
         let client = self.client(&url, policy, true).map_err(unsent)?;
         let built = headers(client.post(url), login, &what)
@@ -282,19 +311,19 @@ impl Clients {
             }
         };
         crate::port::heard::answered();
-        let status = response.status().as_u16();
-        let h = response.headers();
-        let answer = Answer {
-            status,
-            etag: text_header(h, header::ETAG.as_str()),
-            location: text_header(h, header::LOCATION.as_str()),
-            retry_after_ms: retry_after(h),
-            token: text_header(h, "X-Auth-Token").map(Secret::new),
-            body: Body::Empty,
-        };
+        let answer = Answer::head(response.status().as_u16(), response.headers());
         let body = read_body(response, self.settings.max_body_bytes).await;
         // Whoever got a status line got an answer: a timeout in the body is half a body.
         Ok(Answer { body, ..answer })
+    }
+
+    fn canned(&self, method: &Method, url: &Url) -> Option<Answer> {
+        let Instead(source) = self.canned.as_ref()?;
+        let path = match url.query() {
+            Some(query) => format!("{}?{query}", url.path()),
+            None => url.path().to_string(),
+        };
+        Some(Answer::of(&source.answer(method.as_str(), &path), self.settings.max_body_bytes))
     }
 }
 
@@ -345,8 +374,12 @@ async fn read_body(mut response: reqwest::Response, max: usize) -> Body {
             Err(_) => return Body::Half(head(&bytes)),
         }
     }
-    let start = if bytes.starts_with(&[0xef, 0xbb, 0xbf]) { 3 } else { 0 };
-    let bytes = &bytes[start..];
+    body(&bytes)
+}
+
+/// A whole body, with or without a mark of UTF-8 before it.
+fn body(bytes: &[u8]) -> Body {
+    let bytes = bytes.strip_prefix(&[0xef, 0xbb, 0xbf]).unwrap_or(bytes);
     if bytes.iter().all(u8::is_ascii_whitespace) {
         return Body::Empty;
     }

@@ -5,6 +5,10 @@ use serde_json::Value;
 
 /// Most warnings one inventory keeps: a broken BMC repeats itself.
 const MAX_WARNINGS: usize = 50;
+/// Characters of a warning; paths in it are as long as a BMC likes.
+const MAX_WARNING: usize = 400;
+/// Bytes of a text that are believed. The longest in a captured tree, a chain of certificates, has 5,082.
+const MAX_TEXT: usize = 8 << 10;
 
 /// What was odd while reading, for people.
 #[derive(Debug, Default)]
@@ -12,7 +16,7 @@ pub(super) struct Warnings(pub(super) Vec<String>);
 
 impl Warnings {
     pub(super) fn push(&mut self, text: impl Into<String>) {
-        let text = text.into();
+        let text = excerpt(&text.into(), MAX_WARNING);
         if self.0.len() < MAX_WARNINGS && !self.0.contains(&text) {
             self.0.push(text);
         }
@@ -62,7 +66,8 @@ pub(super) fn kind(v: &Value) -> &'static str {
 
 fn not_blank(s: &str) -> Option<String> {
     let s = s.trim();
-    (!s.is_empty()).then(|| s.to_string())
+    let end = s.floor_char_boundary(MAX_TEXT);
+    (!s.is_empty()).then(|| s.get(..end).unwrap_or_default().to_string())
 }
 
 /// Text at `path` below `v`; blank and wrong types are `None`.
@@ -118,14 +123,14 @@ pub(super) fn uri_eq(a: &str, b: &str) -> bool {
     a.trim_end_matches('/').eq_ignore_ascii_case(b.trim_end_matches('/'))
 }
 
-/// The first `max` characters, on one line.
+/// The first `max` characters, on one line and without what a terminal would obey.
 pub(super) fn excerpt(text: &str, max: usize) -> String {
     let mut out = String::new();
     for word in text.split_whitespace() {
         if !out.is_empty() {
             out.push(' ');
         }
-        out.push_str(word);
+        out.extend(word.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }));
         if out.len() > max * 4 {
             break;
         }
@@ -249,6 +254,16 @@ mod tests {
     fn excerpts_are_cut_at_characters() {
         assert_eq!(excerpt("a\n  b", 10), "a b");
         assert_eq!(excerpt(&"é".repeat(20), 5), "ééééé…");
+        assert_eq!(excerpt("\u{1b}[31mred\0", 20), "\u{fffd}[31mred\u{fffd}");
+    }
+
+    #[test]
+    fn a_text_without_end_is_cut() {
+        let v = json!({"Model": "é".repeat(MAX_TEXT)});
+        assert!(text(&v, &["Model"]).is_some_and(|t| t.len() == MAX_TEXT));
+        let mut w = Warnings::default();
+        assert_eq!(w.text(&json!({"x": []}), "x", &"/long".repeat(MAX_TEXT)), None);
+        assert_eq!(w.0[0].chars().count(), MAX_WARNING + 1);
     }
 
     #[test]

@@ -46,6 +46,8 @@ mod accounts;
 mod around;
 mod bios;
 mod boot;
+#[doc(hidden)]
+pub mod canned;
 mod capable;
 mod certificate;
 mod clock;
@@ -54,6 +56,8 @@ mod controllers;
 mod discover;
 mod fault;
 mod firmware;
+#[doc(hidden)]
+pub mod fuzz;
 mod guard;
 mod http;
 mod inventory;
@@ -85,11 +89,12 @@ use crate::model::quirks::{QuirkTable, Quirks};
 use crate::model::{Channel, Fault, MachineId};
 use crate::port::capability::{BmcAccounts, BmcBoot, BmcMedia, BmcNature, BootOrder, MediaOrder};
 use crate::port::session::SessionStore;
+use crate::port::stop::settle;
 use crate::port::{BmcCare, BmcPower, BmcRead, BmcTarget, BmcUpdate, Secret, UpdateOrder, Vault};
 use async_trait::async_trait;
 use conn::{Bmc, Conn};
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 /// How the client behaves. The defaults are those of field notes R7.
@@ -143,6 +148,8 @@ impl Default for Settings {
 pub struct RedfishBmc {
     vault: Arc<dyn Vault>,
     settings: Arc<Settings>,
+    /// As the configuration in force has them; the settings' at first.
+    table: RwLock<Arc<QuirkTable>>,
     clients: http::Clients,
     /// Where sessions are kept for the next start.
     sessions: Option<Arc<dyn SessionStore>>,
@@ -160,7 +167,21 @@ impl RedfishBmc {
     pub fn new(vault: Arc<dyn Vault>, settings: Settings) -> Self {
         let settings = Arc::new(settings);
         let clients = http::Clients::new(settings.clone());
-        Self { vault, settings, clients, sessions: None, conns: Mutex::default() }
+        let table = RwLock::new(settings.quirks.clone());
+        Self { vault, settings, table, clients, sessions: None, conns: Mutex::default() }
+    }
+
+    /// Other quirks count from here on, for every BMC. Sessions and links stay.
+    pub fn set_quirks(&self, table: Arc<QuirkTable>) {
+        *self.table.write().unwrap_or_else(PoisonError::into_inner) = table;
+        let conns = self.conns.lock().unwrap_or_else(PoisonError::into_inner);
+        for conn in conns.values() {
+            conn.forget_quirks();
+        }
+    }
+
+    fn table(&self) -> Arc<QuirkTable> {
+        self.table.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Keeps sessions there, and takes up those that are kept there.
@@ -240,15 +261,6 @@ impl BmcRead for RedfishBmc {
         let slots = self.within(media::read(&self.bmc(target)?)).await?;
         let held = slots.into_iter().filter(|s| s.inserted != Some(false));
         Ok(held.filter_map(|s| s.image).collect())
-    }
-}
-
-/// An action's errors before anything was sent are failures; guards that do not hold are refusals.
-fn settle(result: Result<Outcome, guard::Stop>) -> Outcome {
-    match result {
-        Ok(outcome) => outcome,
-        Err(guard::Stop::Fault(fault)) => Outcome::Failed { fault: *fault },
-        Err(guard::Stop::Refused { saw, wrong_machine }) => Outcome::Refused { saw, wrong_machine },
     }
 }
 
@@ -343,6 +355,10 @@ impl BmcNature for RedfishBmc {
 impl BmcAccounts for RedfishBmc {
     async fn accounts(&self, target: &BmcTarget) -> Result<(AccountRules, Vec<Account>), Fault> {
         accounts::read(&self.bmc(target)?).await
+    }
+
+    async fn known_rules(&self, target: &BmcTarget) -> Result<AccountRules, Fault> {
+        Ok(accounts::known(&self.bmc(target)?).await)
     }
 
     async fn set_password(&self, target: &BmcTarget, user: &str, password: &Secret) -> Outcome {

@@ -25,7 +25,7 @@ impl Bmc<'_> {
         if let Some(known) = self.conn.quirks() {
             return Ok(known);
         }
-        let table = &self.edge.settings.quirks;
+        let table = self.edge.table();
         let mut subject = self.root().await?.subject.clone();
         subject.vendors.extend(json::text(system, &["Manufacturer"]));
         subject.model = json::text(system, &["Model"]);
@@ -54,7 +54,7 @@ impl Bmc<'_> {
     pub(super) fn quirks_of_root(&self, root: &Root) -> Arc<Quirks> {
         match self.conn.quirks() {
             Some(known) => known,
-            None => Arc::new(self.edge.settings.quirks.resolve(&root.subject)),
+            None => Arc::new(self.edge.table().resolve(&root.subject)),
         }
     }
 
@@ -71,6 +71,6 @@ impl Bmc<'_> {
         let mut subject = self.conn.root().map_or_else(Subject::default, |r| r.subject.clone());
         subject.vendors.extend(json::text(system, &["Manufacturer"]));
         subject.model = json::text(system, &["Model"]);
-        Arc::new(self.edge.settings.quirks.resolve(&subject))
+        Arc::new(self.edge.table().resolve(&subject))
     }
 }

@@ -106,9 +106,15 @@ async fn one(bmc: &Bmc<'_>, handle: &str) -> Result<Option<Task>, Fault> {
     }
     // A task monitor (DSP0266 §"Asynchronous operations"): 202 while it works, then the
     // operation's own answer.
-    let (state, raw) = match answer.status {
-        202 => (TaskState::InProgress, "Running"),
-        _ => (TaskState::Succeeded, "Completed"),
+    let (state, raw) = match (answer.status, &answer.body) {
+        (202, _) => (TaskState::InProgress, "Running"),
+        (_, Body::Empty) => (TaskState::Succeeded, "Completed"),
+        // Half a document, or none: it may be that of a task that runs.
+        _ => {
+            let answer = fault::document(&format!("GET {handle}"), answer);
+            answer.map_err(|f| bmc.scrubbed(f))?;
+            (TaskState::Succeeded, "Completed")
+        }
     };
     Ok(Some(Task {
         uri: handle.to_string(),
@@ -152,7 +158,7 @@ fn task(path: &str, v: &Value) -> Task {
     Task {
         uri: path.to_string(),
         state,
-        raw_state: raw,
+        raw_state: json::excerpt(&raw, 60),
         percent: json::at(v, &["PercentComplete"])
             .and_then(Value::as_u64)
             .and_then(|p| u8::try_from(p.min(100)).ok()),

@@ -7,7 +7,7 @@ use super::{fault, firmware, json, push, task};
 use crate::model::action::Expect;
 use crate::model::facts::Component;
 use crate::model::quirks::{Quirks, UpdateWay};
-use crate::model::{Fault, Outcome};
+use crate::model::{Fault, FaultClass, Outcome};
 use crate::port::UpdateOrder;
 use serde_json::{Value, json};
 
@@ -140,13 +140,22 @@ async fn member(bmc: &Bmc<'_>, service: &Value, id: &str) -> Result<Component, S
         }
     }
     // The id is not the path's end: ask every member.
+    let mut unread = None;
     for (path, read) in bmc.resources(&link).await? {
-        if let Ok(v) = read {
-            let found = firmware::component(&path, &v);
-            if found.id == id {
-                return Ok(found);
+        match read {
+            Ok(v) => {
+                let found = firmware::component(&path, &v);
+                if found.id == id {
+                    return Ok(found);
+                }
             }
+            // Listed and not there.
+            Err(f) if f.class == FaultClass::Unsupported => {}
+            Err(f) => unread = Some(f),
         }
+    }
+    if let Some(f) = unread {
+        return Err(f.into());
     }
     Err(Stop::Refused { saw: format!("no firmware inventory member `{id}`"), wrong_machine: false })
 }

@@ -125,15 +125,19 @@ pub enum Power {
     ForceOff,
     /// Reset without asking the operating system
     Restart,
+    /// Cut all power, the BMC's too, and give it back: only with the host off
+    AcCycle,
 }
 
-impl From<Power> for PowerOp {
-    fn from(word: Power) -> Self {
-        match word {
-            Power::On => PowerOp::On,
-            Power::Off => PowerOp::GracefulShutdown,
-            Power::ForceOff => PowerOp::ForceOff,
-            Power::Restart => PowerOp::ForceRestart,
+impl Power {
+    /// `None`: it is no change of the host's power.
+    pub fn op(self) -> Option<PowerOp> {
+        match self {
+            Power::On => Some(PowerOp::On),
+            Power::Off => Some(PowerOp::GracefulShutdown),
+            Power::ForceOff => Some(PowerOp::ForceOff),
+            Power::Restart => Some(PowerOp::ForceRestart),
+            Power::AcCycle => None,
         }
     }
 }

@@ -339,7 +339,6 @@ fn ac_cycle(t: &mut Table<'_, '_>) -> Option<AcCycle> {
 
 fn session(t: &mut Table<'_, '_>, set: &mut QuirkSet) {
     set.session_timeout_s = seconds(t, "timeout");
-    set.session_limit = number(t, "limit", 1..1_001);
     set.lockout_threshold = number(t, "lockout_threshold", 1..101);
     set.lockout_s = seconds(t, "lockout");
 }
@@ -395,7 +394,6 @@ fn account(t: &mut Table<'_, '_>, set: &mut QuirkSet) {
     {
         t.error(t.at, "`password_min` is above `password_max`");
     }
-    set.account_slots_from = number(t, "slots_from", 1..101);
 }
 
 fn bmc(t: &mut Table<'_, '_>, set: &mut QuirkSet) {

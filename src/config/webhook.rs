@@ -18,8 +18,16 @@ pub struct Webhook {
 }
 
 /// What can be asked for.
-pub const EVENTS: [&str; 7] =
-    ["quarantined", "stuck", "circuit-breaker", "stopped", "resumed", "released", OPT_IN];
+pub const EVENTS: [&str; 8] = [
+    "quarantined",
+    "stuck",
+    "circuit-breaker",
+    "stopped",
+    "resumed",
+    "released",
+    "password-stuck",
+    OPT_IN,
+];
 /// Told only to those who ask for it: a site with people at its BMCs has many.
 const OPT_IN: &str = "out-of-band";
 

@@ -364,25 +364,10 @@ fn update(
     late: bool,
     stall_ms: u64,
 ) -> Judgement {
-    let version_is_new = i.report.firmware.seen().is_some_and(|all| {
-        let set = i
-            .report
-            .system
-            .seen()
-            .and_then(|s| i.site.catalog.family(s))
-            .and_then(|f| i.profile.firmware_set.as_ref().and_then(|name| f.sets.get(name)));
-        let fw = set.and_then(|s| {
-            s.firmware.iter().find(|fw| fw.version == to && fw.inventory_id.is_match(inventory_id))
-        });
-        match fw {
-            Some(fw) => fw
-                .member(all)
-                .and_then(|c| c.version.as_deref())
-                .is_some_and(|v| fw.compare(v) == Some(std::cmp::Ordering::Equal)),
-            // The catalog moved on meanwhile: compare by id and text.
-            None => all.iter().any(|c| c.id == inventory_id && c.version.as_deref() == Some(to)),
-        }
-    });
+    let (version_is_new, unread) = match is_at(i, inventory_id, to) {
+        Ok(is_new) => (is_new, None),
+        Err(fault) => (false, Some(fault)),
+    };
     let tasks = match &i.report.tasks {
         Read::Seen(tasks) => tasks,
         // Without its task list a BMC may still be writing, whatever version it shows: only one that
@@ -398,9 +383,12 @@ fn update(
                 {
                     Happened("perhaps taken before the restore; the version will decide".into())
                 }
-                (None, Some(f)) if f.class == FaultClass::Unsupported && late => {
-                    CantTell("the BMC has no task list and the version is the old one".into())
-                }
+                (None, Some(f)) if f.class == FaultClass::Unsupported && late => match unread {
+                    Some(unread) => Unread(unread),
+                    None => {
+                        CantTell("the BMC has no task list and the version is the old one".into())
+                    }
+                },
                 (None, Some(f)) => Unread(f.clone()),
                 (None, None) => Still("the task list"),
             };
@@ -437,9 +425,45 @@ fn update(
             None if late && (open.state != OpenState::Intended || i.m.restored.is_some()) => {
                 Happened("perhaps taken, no task was named; the version will decide".into())
             }
-            None if late => DidNot("no new task, and the version is the old one".into()),
+            None if late => match unread {
+                // A version that was not read is not the old one.
+                Some(unread) => Unread(unread),
+                None => DidNot("no new task, and the version is the old one".into()),
+            },
             None => Still("the update's task to appear"),
         },
+    }
+}
+
+/// Is the member at version `to`? As the catalog compares it. `Err`: its version could not be read.
+fn is_at(i: &Input<'_>, inventory_id: &str, to: &str) -> Result<bool, Fault> {
+    let all = match &i.report.firmware {
+        Read::Seen(all) => all,
+        Read::Failed(fault) => return Err(fault.clone()),
+        Read::NotAsked => return Ok(false),
+    };
+    let set = i
+        .report
+        .system
+        .seen()
+        .and_then(|s| i.site.catalog.family(s))
+        .and_then(|f| i.profile.firmware_set.as_ref().and_then(|name| f.sets.get(name)));
+    let fw = set.and_then(|s| {
+        s.firmware.iter().find(|fw| fw.version == to && fw.inventory_id.is_match(inventory_id))
+    });
+    match fw {
+        Some(fw) => Ok(fw
+            .read(all)?
+            .and_then(|c| c.version.as_deref())
+            .is_some_and(|v| fw.compare(v) == Some(std::cmp::Ordering::Equal))),
+        // The catalog moved on meanwhile: compare by id and text.
+        None => {
+            let member = all.iter().find(|c| c.id == inventory_id);
+            match member.and_then(|c| c.unread.as_deref()) {
+                Some(why) => Err(why.clone()),
+                None => Ok(member.and_then(|c| c.version.as_deref()) == Some(to)),
+            }
+        }
     }
 }
 

@@ -180,7 +180,9 @@ fn settle(i: &Input<'_>, outcome: Outcome) -> Vec<Entry> {
     if i.m.is_quarantined() || i.m.is_remedied() {
         return vec![settled];
     }
-    match fail(&Input { m: &after, ..*i }, spec, vec![], fault, Failed::Attempt) {
+    // What must be read before an act could not be: as with every read, nothing was attempted.
+    let failed = if fault.of_read { Failed::Read } else { Failed::Attempt };
+    match fail(&Input { m: &after, ..*i }, spec, vec![], fault, failed) {
         Verdict::Write { entries, .. } => [vec![settled], entries].concat(),
         _ => vec![settled],
     }

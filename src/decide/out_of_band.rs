@@ -16,7 +16,10 @@ pub(super) fn seen(i: &Input<'_>) -> Vec<Entry> {
     };
     let power = matches!(system.power, Power::On | Power::Off).then_some(system.power);
     let boot = boot_override(system);
-    let firmware = i.report.firmware.seen().map(|all| versions(all)).unwrap_or_default();
+    let read = i.report.firmware.seen();
+    // Where one of them could not be read, what is missing is nobody's change.
+    let whole = read.filter(|all| all.iter().all(|c| c.unread.is_none()));
+    let firmware = whole.map(|all| versions(all)).unwrap_or_default();
     let last = m.observed;
     let now = last.with(power, Some(&boot), &firmware);
     if now == last {

@@ -102,7 +102,9 @@ fn notice(i: &Input<'_>) -> Option<String> {
         found.push(format!("the BMC rolls health up as {health}"));
     }
     match i.report.firmware.seen() {
-        Some(inventory) if i.m.stage != Stage::Retired => {
+        Some(inventory)
+            if i.m.stage != Stage::Retired && inventory.iter().all(|c| c.unread.is_none()) =>
+        {
             let set = i.profile.firmware_set.as_ref().and_then(|name| {
                 i.site.catalog.family(system).and_then(|family| family.sets.get(name))
             });
@@ -118,7 +120,7 @@ fn notice(i: &Input<'_>) -> Option<String> {
                 }
             }
         }
-        // Firmware was not read this time: keep what was said of it.
+        // Firmware was not read this time, or not all of it: keep what was said of it.
         _ => {
             let kept = i.m.notice.as_deref().unwrap_or("");
             found.extend(

@@ -7,23 +7,7 @@ use super::{Bmc, fru};
 use crate::model::facts::Power;
 use crate::model::identity::{clean_uuid, uuid_eq};
 use crate::model::{Expect, Fault, FaultClass, Identity};
-
-/// Why a write does not go out.
-#[derive(Debug)]
-pub(super) enum Stop {
-    /// Boxed: it is the rare way.
-    Fault(Box<Fault>),
-    Refused {
-        saw: String,
-        wrong_machine: bool,
-    },
-}
-
-impl From<Fault> for Stop {
-    fn from(f: Fault) -> Self {
-        Stop::Fault(Box::new(f))
-    }
-}
+pub(super) use crate::port::stop::Stop;
 
 /// What IPMI tells of a machine.
 #[derive(Clone, Debug, PartialEq, Eq)]

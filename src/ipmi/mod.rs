@@ -36,6 +36,7 @@ use crate::model::action::{BootTarget, PowerOp};
 use crate::model::hardware::LogEntry;
 use crate::model::{Expect, Fault, IpmiEndpoint, MachineId, Outcome};
 use crate::port::capability::{BmcConsole, BmcLog, CaptureOrder, Captured};
+use crate::port::stop::settle;
 use crate::port::{BmcCare, BmcPower, BmcTarget, Vault};
 use async_trait::async_trait;
 use std::collections::BTreeMap;
@@ -171,14 +172,6 @@ impl IpmiBmc {
 }
 
 const DONE: Outcome = Outcome::Applied { handle: None };
-
-fn settle(result: Result<Outcome, guard::Stop>) -> Outcome {
-    match result {
-        Ok(outcome) => outcome,
-        Err(guard::Stop::Fault(fault)) => Outcome::Failed { fault: *fault },
-        Err(guard::Stop::Refused { saw, wrong_machine }) => Outcome::Refused { saw, wrong_machine },
-    }
-}
 
 #[async_trait]
 impl BmcPower for IpmiBmc {

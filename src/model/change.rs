@@ -38,6 +38,18 @@ impl fmt::Display for Desired {
     }
 }
 
+/// How a rotation of a password ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PasswordEnd {
+    /// The new one is in force and kept.
+    Rotated,
+    /// The old one is in force.
+    TakenBack,
+    /// Neither works: nobody logs in until a person has looked.
+    Stuck,
+}
+
 /// One order from a person or an API.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "change")]
@@ -64,6 +76,9 @@ pub enum Change {
     Skip { step: String, why: String },
     /// Start nothing more of this run, follow what was launched to its end, then rest in `repair`.
     Abort { why: String },
+    /// What became of a rotation of its BMC's password: said by the rotation, never by people. Nothing
+    /// of the row changes; it is for the journal's reader, and for webhooks.
+    Password { end: PasswordEnd, why: String },
     /// Give the machine to people. Only where the edge table has an edge to `repair`.
     Repair { why: String },
 }
@@ -80,6 +95,7 @@ impl Change {
             Change::Retry { .. } => "retry",
             Change::Skip { .. } => "skip",
             Change::Abort { .. } => "abort",
+            Change::Password { .. } => "password",
             Change::Repair { .. } => "repair",
         }
     }

@@ -178,6 +178,9 @@ pub struct Component {
     pub updateable: Option<bool>,
     /// Resource path, for `Targets`.
     pub uri: Option<String>,
+    /// The BMC lists it, and its document could not be read this time: nothing is known of it now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unread: Option<Box<Fault>>,
 }
 
 /// Where a BMC task stands (DSP0268 Task; rules R14–R16 of the field notes).

@@ -86,6 +86,9 @@ pub struct Fault {
     /// The other side's own wish (Retry-After), milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after_ms: Option<u64>,
+    /// A read failed that an act needs, not the act: no attempt was made.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub of_read: bool,
 }
 
 impl Fault {
@@ -96,6 +99,8 @@ impl Fault {
     /// The code of "the update was activated and the old version still runs": the evidence that
     /// a firmware update did not take hold, so that it may be done again.
     pub const VERSION_UNCHANGED: &'static str = "version-unchanged";
+    /// One member of the firmware inventory could not be read, while others could.
+    pub const COMPONENT_UNREAD: &'static str = "component-unread";
     /// No certificate of the BMC was accepted yet, and the inventory asks for one.
     pub const NO_PIN: &'static str = "no-pin";
     /// The BMC shows another certificate than the pinned one.
@@ -117,6 +122,7 @@ impl Fault {
             hint: None,
             evidence: None,
             retry_after_ms: None,
+            of_read: false,
         }
     }
 
@@ -138,6 +144,12 @@ impl Fault {
     pub fn retry_after(mut self, ms: u64) -> Self {
         self.retry_after_ms = Some(ms);
         self
+    }
+
+    /// It is a read's, where that makes a difference: of a fault that passes by itself.
+    pub fn of_read(self) -> Self {
+        let of_read = matches!(self.class, FaultClass::Transient | FaultClass::OutcomeUnknown);
+        Self { of_read, ..self }
     }
 
     pub fn is_no_answer(&self) -> bool {

@@ -92,6 +92,9 @@ pub trait BmcClock: Send + Sync {
 #[async_trait]
 pub trait BmcAccounts: Send + Sync {
     async fn accounts(&self, bmc: &BmcTarget) -> Result<(AccountRules, Vec<Account>), Fault>;
+    /// What BMCs of this kind ask of passwords: for one that shows nothing before its password was
+    /// changed.
+    async fn known_rules(&self, bmc: &BmcTarget) -> Result<AccountRules, Fault>;
     /// Sets the password of `user`, an account that is there.
     async fn set_password(&self, bmc: &BmcTarget, user: &str, password: &Secret) -> Outcome;
     /// Does this login work? One try, in a session of its own that is ended again.

@@ -7,6 +7,7 @@ pub mod deploy;
 pub mod heard;
 pub mod outbox;
 pub mod session;
+pub mod stop;
 pub mod store;
 
 use crate::model::action::{BootTarget, HookVerb, JobScript, PowerOp};

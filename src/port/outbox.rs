@@ -2,6 +2,7 @@
 //! had its chance.
 
 use super::store::{CommitItem, Stopped, StoreError};
+use crate::model::change::PasswordEnd;
 use crate::model::{Change, EngineTime, Entry, Machine, MachineId};
 use async_trait::async_trait;
 use serde_json::{Map, Value, json};
@@ -21,19 +22,22 @@ pub enum EventKind {
     Released,
     /// Something changed that Farrier did not do.
     OutOfBand,
+    /// Neither the old nor the new password of a BMC works.
+    PasswordStuck,
     /// Sent by hand, never kept.
     Test,
 }
 
 impl EventKind {
     /// What can be asked for in `[[webhook]] events`.
-    pub const ALL: [EventKind; 7] = [
+    pub const ALL: [EventKind; 8] = [
         EventKind::Quarantined,
         EventKind::Stuck,
         EventKind::CircuitBreaker,
         EventKind::Stopped,
         EventKind::Resumed,
         EventKind::Released,
+        EventKind::PasswordStuck,
         EventKind::OutOfBand,
     ];
 
@@ -46,6 +50,7 @@ impl EventKind {
             EventKind::Resumed => "resumed",
             EventKind::Released => "released",
             EventKind::OutOfBand => "out-of-band",
+            EventKind::PasswordStuck => "password-stuck",
             EventKind::Test => "test",
         }
     }
@@ -113,6 +118,11 @@ pub fn of_item(item: &CommitItem) -> Vec<Told> {
             Entry::Changed { change: Change::Release { why }, by, .. } => {
                 (EventKind::Released, words(&[("by", by), ("why", why)]))
             }
+            Entry::Changed {
+                change: Change::Password { end: PasswordEnd::Stuck, why },
+                by,
+                ..
+            } => (EventKind::PasswordStuck, words(&[("by", by), ("why", why)])),
             Entry::OutOfBand { what } => (EventKind::OutOfBand, words(&[("what", what)])),
             _ => continue,
         };

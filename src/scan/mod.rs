@@ -112,6 +112,12 @@ pub async fn scan(
     Ok(found)
 }
 
+/// What a body says to everybody, as a scan reads it; `None`: it is no service root.
+#[doc(hidden)]
+pub fn service_root(body: &[u8]) -> Option<Redfish> {
+    root::read(body)
+}
+
 async fn knock(
     client: &reqwest::Client,
     pace: &Pace,

@@ -87,13 +87,13 @@ pub(super) async fn ask(client: &Client, scheme: &str, address: IpAddr, port: u1
     if !status.is_success() {
         return Heard::Other(format!("answers {} for its service root", status.as_u16()));
     }
-    match body(response).await.as_ref().and_then(service_root) {
+    match body(response).await.as_deref().and_then(read) {
         Some(root) => Heard::Redfish(Redfish { url, certificate, ..root }),
         None => Heard::Other("a web server without Redfish".into()),
     }
 }
 
-async fn body(mut response: reqwest::Response) -> Option<Value> {
+async fn body(mut response: reqwest::Response) -> Option<Vec<u8>> {
     let mut bytes = Vec::new();
     while let Some(chunk) = response.chunk().await.ok()? {
         if bytes.len() + chunk.len() > BODY_MAX {
@@ -101,7 +101,12 @@ async fn body(mut response: reqwest::Response) -> Option<Value> {
         }
         bytes.extend_from_slice(&chunk);
     }
-    serde_json::from_str(&String::from_utf8_lossy(&bytes)).ok()
+    Some(bytes)
+}
+
+/// `None`: the body is no service root.
+pub(super) fn read(body: &[u8]) -> Option<Redfish> {
+    service_root(&serde_json::from_str(&String::from_utf8_lossy(body)).ok()?)
 }
 
 /// `None`: it is JSON, and no service root.

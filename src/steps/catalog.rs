@@ -3,6 +3,7 @@
 use super::version::{self, Scheme};
 use crate::model::facts::{Component, SystemFacts};
 use crate::model::time::Span;
+use crate::model::{Channel, Fault, FaultClass};
 use regex::Regex;
 use std::collections::BTreeMap;
 
@@ -118,6 +119,30 @@ impl Firmware {
                     .any(|w| id.contains(w))
             })
             .min_by(|a, b| a.id.cmp(&b.id))
+    }
+
+    /// As [`Firmware::member`], for whoever goes by its version: a member whose document could not be
+    /// read is neither there nor absent.
+    ///
+    /// # Errors
+    /// The component, or one that may be it, could not be read this time. It passes: transient.
+    pub fn read<'a>(&self, inventory: &'a [Component]) -> Result<Option<&'a Component>, Fault> {
+        let unread = |c: &Component, why: &Fault| {
+            Fault::new(
+                FaultClass::Transient,
+                Channel::Bmc,
+                Fault::COMPONENT_UNREAD,
+                format!("firmware inventory member `{}` can't be read now", c.id),
+            )
+            .evidence(why.to_string())
+            .hint("it is read again; where that goes on for long, a BMC reset often helps")
+        };
+        let unread = |c: &Component| c.unread.as_deref().map(|why| unread(c, why));
+        match self.member(inventory) {
+            Some(member) => unread(member).map_or(Ok(Some(member)), Err),
+            // An id may be another than its path's end: one that was not read may be this one.
+            None => inventory.iter().find_map(unread).map_or(Ok(None), Err),
+        }
     }
 
     /// The version inside what the BMC reports.

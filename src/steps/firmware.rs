@@ -60,7 +60,11 @@ impl Params {
         let inventory = need!(v.report.firmware);
         let mut seen = Vec::new();
         for fw in &set.firmware {
-            let Some(member) = fw.member(inventory) else {
+            let found = match fw.read(inventory) {
+                Ok(found) => found,
+                Err(unread) => return Look::Unread(unread),
+            };
+            let Some(member) = found else {
                 return Look::Fail(
                     Fault::new(
                         FaultClass::Transient,

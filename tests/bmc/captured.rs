@@ -1,12 +1,16 @@
 //! Trees captured from real BMCs, served as files. They are never copied into the checkout: without
 //! them beside it a test skips and says so.
 
+#[path = "../support/unpacked.rs"]
+mod unpacked;
+
 use super::server::{Reply, Server};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, LazyLock, Mutex};
+use unpacked::{MOCKUPS, unpacked};
 
 /// All trees that answer.
 pub(crate) const NAMES: [&str; 5] = [
@@ -19,28 +23,13 @@ pub(crate) const NAMES: [&str; 5] = [
 
 pub(crate) type Tree = BTreeMap<String, Value>;
 
-static UNPACKED: LazyLock<Option<tempfile::TempDir>> = LazyLock::new(|| {
-    let archive = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/redfish/mockups.tar.xz");
-    if !archive.exists() {
-        return None;
-    }
-    let dir = tempfile::tempdir().unwrap();
-    let done = std::process::Command::new("tar")
-        .args(["-xJf".as_ref(), archive.as_os_str(), "-C".as_ref(), dir.path().as_os_str()])
-        .status()
-        .expect("tar is installed");
-    assert!(done.success(), "the captured trees do not unpack");
-    Some(dir)
-});
+static UNPACKED: LazyLock<Option<tempfile::TempDir>> = LazyLock::new(|| unpacked(MOCKUPS));
 
 static LOADED: LazyLock<Mutex<BTreeMap<String, Arc<Tree>>>> = LazyLock::new(Mutex::default);
 
 /// One captured tree by path, lower-cased and without the slash at its end.
 pub(crate) fn tree(name: &str) -> Option<Arc<Tree>> {
-    let Some(dir) = &*UNPACKED else {
-        println!("skipped: no captured trees beside the checkout");
-        return None;
-    };
+    let dir = UNPACKED.as_ref()?;
     let mut loaded = LOADED.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     if let Some(tree) = loaded.get(name) {
         return Some(tree.clone());

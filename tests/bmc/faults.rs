@@ -4,6 +4,7 @@
 use super::server::{Reply, SYSTEM, Seen, Server, calm};
 use super::{OneCredential, PASSWORD, edge, settings, target};
 use farrier::bmc::{RedfishBmc, Settings};
+use farrier::model::facts::TaskState;
 use farrier::model::{Fault, FaultClass, MachineId};
 use farrier::port::{BmcRead, BmcTarget};
 use serde_json::json;
@@ -125,6 +126,107 @@ async fn null_members_are_an_empty_collection() {
     })
     .await;
     assert_eq!((f.class, f.code.as_ref()), (FaultClass::Transient, "no-system"));
+}
+
+const MEMBERS: &str = "/redfish/v1/UpdateService/FirmwareInventory";
+
+#[tokio::test]
+async fn one_firmware_member_that_cant_be_read_takes_no_other_with_it() {
+    let half = || Reply::Half(json!({"Id": "BIOS", "Pad": "x".repeat(500)}));
+    type Bad = (&'static str, fn() -> Reply, &'static str);
+    let bad: [Bad; 4] = [
+        ("a server error", || Reply::status(500), "bmc-error"),
+        ("no JSON", || Reply::Text(200, "text/html", "<html>".into()), "not-redfish"),
+        ("no answer", || Reply::Hang, Fault::NO_ANSWER),
+        ("a reset", || Reply::Drop, Fault::NO_ANSWER),
+    ];
+    for (name, reply, code) in
+        bad.into_iter().chain([("a half", half as fn() -> Reply, "not-redfish")])
+    {
+        let bios = format!("{MEMBERS}/BIOS");
+        let server =
+            Server::start(move |r, _| if r.path == bios { reply() } else { calm(r) }).await;
+        let all = edge().firmware(&target(&server.url)).await.unwrap();
+        let said: Vec<_> = all.iter().map(|c| (c.id.as_str(), c.version.as_deref())).collect();
+        assert_eq!(said, [("BIOS", None), ("BMC", Some("7.10"))], "{name}");
+        let why = all[0].unread.as_deref().unwrap_or_else(|| panic!("{name}"));
+        assert_eq!(why.code, code, "{name}");
+        assert!(all[1].unread.is_none(), "{name}");
+    }
+    // A link that leads nowhere is a member that is not there.
+    let server = Server::start(|r, _| match r.path.ends_with("/BIOS") {
+        true => Reply::said(404, "ResourceMissingAtURI"),
+        false => calm(r),
+    })
+    .await;
+    let all = edge().firmware(&target(&server.url)).await.unwrap();
+    assert_eq!(all.iter().map(|c| c.id.as_str()).collect::<Vec<_>>(), ["BMC"]);
+    // Where none can be read it is the BMC that can't.
+    for (reply, code) in [(Reply::status(500), "bmc-error"), (Reply::Hang, Fault::NO_ANSWER)] {
+        let below = format!("{MEMBERS}/");
+        let server = Server::start(move |r, _| match r.path.starts_with(&below) {
+            true => reply.clone(),
+            false => calm(r),
+        })
+        .await;
+        let f = edge().firmware(&target(&server.url)).await.unwrap_err();
+        assert_eq!(f.code, code);
+    }
+}
+
+#[tokio::test]
+async fn half_a_task_is_no_task_that_has_ended() {
+    const TASK: &str = "/redfish/v1/TaskService/Tasks/7";
+    let half = || Reply::Half(json!({"TaskState": "Running", "Pad": "x".repeat(500)}));
+    let bad: [fn() -> Reply; 5] = [
+        || Reply::Text(200, "text/html", "<html>".into()),
+        || Reply::status(500),
+        || Reply::Hang,
+        || Reply::Drop,
+        // 200, and an error is all there is (R9).
+        || Reply::ok(json!({"error": {"@Message.ExtendedInfo": [{"MessageId": "Base.1.0.X"}]}})),
+    ];
+    for (n, reply) in bad.into_iter().chain([half as fn() -> Reply]).enumerate() {
+        let server =
+            Server::start(move |r, _| if r.path == TASK { reply() } else { calm(r) }).await;
+        for handle in [Some(TASK), None] {
+            let read = edge().tasks(&target(&server.url), handle).await;
+            assert!(read.is_err(), "{n} {handle:?}: {read:?}");
+        }
+    }
+    // A monitor's end is the operation's own answer.
+    for (status, over) in [(202, false), (204, true)] {
+        let server = Server::start(move |r, _| match r.path == TASK {
+            true => Reply::status(status),
+            false => calm(r),
+        })
+        .await;
+        let read = edge().tasks(&target(&server.url), Some(TASK)).await.unwrap();
+        assert_eq!(read[0].state == TaskState::Succeeded, over, "{status}");
+    }
+}
+
+#[tokio::test]
+async fn a_member_that_was_read_before_keeps_its_id_while_it_cant_be_read() {
+    let server = Server::start(|r, before| {
+        let path = format!("{MEMBERS}/BIOS");
+        let reads = before.iter().filter(|s| s.path == path).count();
+        match calm(r) {
+            Reply::Json(200, h, mut v) if r.path == path && reads == 0 => {
+                v["Id"] = json!("System.BIOS");
+                Reply::Json(200, h, v)
+            }
+            _ if r.path == path => Reply::status(500),
+            other => other,
+        }
+    })
+    .await;
+    let (edge, bmc) = (edge(), target(&server.url));
+    assert_eq!(edge.firmware(&bmc).await.unwrap()[0].id, "System.BIOS");
+    for _ in 0..2 {
+        let all = edge.firmware(&bmc).await.unwrap();
+        assert_eq!((all[0].id.as_str(), all[0].unread.is_some()), ("System.BIOS", true));
+    }
 }
 
 #[tokio::test]

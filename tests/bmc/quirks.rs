@@ -97,7 +97,9 @@ fn the_captured_bmcs_have_their_quirks() {
     assert_eq!(rules(&r750), "dell-idrac");
     let q = table.resolve(&r750);
     assert!(q.service_tag && !q.boot.continuous && q.update.oem);
-    assert_eq!((q.media.first, q.account.slots_from), (MediaFirst::Managers, Some(3)));
+    assert_eq!((q.media.first, q.account.password_max), (MediaFirst::Managers, Some(40)));
+    let cycle = q.ac_cycle.unwrap();
+    assert_eq!((cycle.on, cycle.path), (ActionOn::Chassis("System.Embedded.1".into()), None));
     let r770 = who(&["Dell", "Dell Inc."], idrac, "PowerEdge R770", "17G Monolithic", "1.20.50.50");
     assert_eq!(rules(&r770), "dell-idrac10 dell-idrac");
     assert_eq!(table.resolve(&r770).media.first, MediaFirst::Systems);
@@ -343,6 +345,31 @@ async fn all_power_is_cut_only_where_it_is_known_how_and_with_the_host_off() {
     let seen = server.seen();
     let post = seen.iter().find(|s| s.is("POST", AC)).unwrap();
     assert_eq!(post.body, json!({"ResetType": "ACPowerCycle"}));
+    // Dell has it on the chassis, from some firmware on.
+    const EXTENDED: &str =
+        "/redfish/v1/Chassis/System.Embedded.1/Actions/Oem/DellOemChassis.ExtendedReset";
+    for offered in [true, false] {
+        let mut changes = made_by("Dell Inc.", "PowerEdge R750");
+        merge(&mut changes[SYSTEM], &json!({"PowerState": "Off"}));
+        let actions = json!({"Oem": {"#DellOemChassis.ExtendedReset": {"target": EXTENDED}}});
+        changes["/redfish/v1/Chassis/System.Embedded.1"] = json!({"Id": "System.Embedded.1", "Actions": if offered { actions } else { json!({}) }});
+        let bmc = bmc_with(changes);
+        let server = Server::start(move |r, _| match r.is("POST", EXTENDED) {
+            true => Reply::status(204),
+            false => bmc(r),
+        })
+        .await;
+        let outcome = edge().ac_cycle(&target(&server.url), &anybody()).await;
+        assert_eq!(outcome == APPLIED, offered, "{outcome:?}");
+        let sent: Vec<Value> = server
+            .seen()
+            .into_iter()
+            .filter(|s| s.method == "POST" && !s.path.contains("Sessions"))
+            .map(|s| s.body)
+            .collect();
+        let want = if offered { vec![json!({"ResetType": "PowerCycle"})] } else { vec![] };
+        assert_eq!(sent, want);
+    }
     // Nobody knows how: nothing is tried.
     let bmc = bmc_with(json!({SYSTEM: {"PowerState": "Off"}}));
     let server = Server::start(move |r, _| bmc(r)).await;
@@ -359,6 +386,25 @@ async fn all_power_is_cut_only_where_it_is_known_how_and_with_the_host_off() {
             .await;
     assert_eq!(edge().ac_cycle(&target(&server.url), &anybody()).await, APPLIED);
     assert_eq!(server.count("POST", smc), 1);
+}
+
+#[tokio::test]
+async fn quirks_that_were_read_again_count_for_bmcs_that_are_known() {
+    let bmc = bmc_with(made_by("Acme", "x"));
+    let server = Server::start(move |r, _| bmc(r)).await;
+    let (edge, bmc) = (edge(), target(&server.url));
+    let form = || async { edge.quirks(&bmc).await.unwrap().boot.form };
+    assert_eq!(form().await, BootForm::Minimal);
+    let sessions = server.count("POST", "/redfish/v1/SessionService/Sessions");
+    let text = "schema = 1\n[[quirk]]\nname = \"acme\"\n[quirk.match]\nvendor = \"^Acme\"\n\
+                [quirk.boot]\nform = \"triple\"\n";
+    let (table, found) = farrier::config::quirks::parse(&Source::new("quirks.toml", text));
+    assert!(found.is_empty());
+    edge.set_quirks(Arc::new(table));
+    assert_eq!(form().await, BootForm::Triple);
+    edge.set_quirks(Arc::new(shipped()));
+    assert_eq!(form().await, BootForm::Minimal);
+    assert_eq!(server.count("POST", "/redfish/v1/SessionService/Sessions"), sessions);
 }
 
 #[tokio::test]

@@ -64,13 +64,56 @@ async fn rules_and_accounts_are_read() {
 }
 
 #[tokio::test]
+async fn what_is_known_of_a_kind_narrows_what_its_bmc_says() {
+    let quirks = |account: &str| {
+        let text = format!(
+            "schema = 1\n[[quirk]]\nname = \"acme\"\n[quirk.match]\nvendor = \"^Acme\"\n\
+             [quirk.session]\nlockout_threshold = 2\nlockout = \"1h\"\n[quirk.account]\n{account}\n"
+        );
+        let (table, found) =
+            farrier::config::quirks::parse(&farrier::config::Source::new("q.toml", text));
+        assert!(found.is_empty());
+        Arc::new(table)
+    };
+    let (_, server) = bmc(Manners::default()).await;
+    for (account, min, max) in [
+        ("password_max = 15", 13, 15),
+        ("password_min = 18", 18, 20),
+        ("password_min = 8\npassword_max = 40", 13, 20),
+        // Another firmware's: the BMC speaks for itself.
+        ("password_max = 12", 13, 20),
+    ] {
+        let edge = edge();
+        edge.set_quirks(quirks(account));
+        let (rules, _) = edge.accounts(&target(&server.url)).await.unwrap();
+        assert_eq!((rules.min_length, rules.max_length), (Some(min), Some(max)), "{account}");
+        assert_eq!((rules.lockout_threshold, rules.lockout_duration_s), (Some(2), Some(3_600)));
+    }
+    // An account that must change its password first sees none of the rules: the kind's count, as far
+    // as the service root tells the kind.
+    let (_, server) = bmc(Manners { change_first: true, ..Manners::default() }).await;
+    let edge = edge();
+    let of_root = |account: &str| {
+        let text = format!(
+            "schema = 1\n[[quirk]]\nname = \"any\"\n[quirk.match]\nproduct = \"^BMC of a test\"\n\
+             [quirk.account]\n{account}\n"
+        );
+        farrier::config::quirks::parse(&farrier::config::Source::new("q.toml", text)).0
+    };
+    edge.set_quirks(Arc::new(of_root("password_min = 13\npassword_max = 20")));
+    assert!(edge.accounts(&target(&server.url)).await.is_err());
+    let rules = edge.known_rules(&target(&server.url)).await.unwrap();
+    assert_eq!((rules.min_length, rules.max_length), (Some(13), Some(20)));
+}
+
+#[tokio::test]
 async fn a_password_is_set_once_and_tried_in_a_session_of_its_own() {
     for manners in [
         Manners::default(),
         Manners { wants_etag: true, ..Manners::default() },
         Manners { no_sessions: true, ..Manners::default() },
         Manners { change_first: true, ..Manners::default() },
-        Manners { change_first: true, wants_etag: true, no_sessions: true },
+        Manners { change_first: true, wants_etag: true, no_sessions: true, cuts: false },
     ] {
         let (account, server) = bmc(manners).await;
         let (edge, t, new) = (edge(), target(&server.url), Secret::new(NEW));

@@ -21,6 +21,8 @@ pub(crate) struct Manners {
     pub(crate) wants_etag: bool,
     /// Basic only.
     pub(crate) no_sessions: bool,
+    /// Passwords are cut off without a word.
+    pub(crate) cuts: bool,
 }
 
 #[derive(Debug)]
@@ -75,6 +77,7 @@ impl Account {
         let path = r.path.trim_end_matches('/');
         if (r.method.as_str(), path) == ("GET", "/redfish/v1") {
             let mut root = json!({
+                "Name": "BMC of a test",
                 "Systems": {"@odata.id": "/redfish/v1/Systems"},
                 "AccountService": {"@odata.id": "/redfish/v1/AccountService"},
                 "Links": {"Sessions": {"@odata.id": SESSIONS}}});
@@ -157,6 +160,9 @@ impl Account {
                 }
                 s.set.push(new.clone());
                 s.password = new;
+                if s.manners.cuts {
+                    s.password.pop();
+                }
                 s.manners.change_first = false;
                 // Sessions of the old password end with it.
                 s.sessions.clear();

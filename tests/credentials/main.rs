@@ -7,6 +7,7 @@
 
 mod accounts;
 mod bmc;
+mod guard;
 mod import;
 mod kv;
 mod pins;

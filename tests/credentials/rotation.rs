@@ -1,8 +1,10 @@
 //! Rotations in the real daemon, killed with SIGKILL at every point that the outside can see.
 
 use super::bmc::{ACCOUNT, Account, Manners, SESSIONS, USER};
+use super::server::{Reply, Server};
 use super::site::{OLD, OWN, Point, Site, sealed};
 use serde_json::Value;
+use std::process::Command;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -269,4 +271,79 @@ async fn by_policy_a_password_changes_once_it_is_due_and_not_again() {
     tokio::time::sleep(Duration::from_millis(2_500)).await;
     assert_eq!(site.account.look(|s| s.set.len()), 1);
     assert_eq!(site.rotation().unwrap()["begun_ms"], r["begun_ms"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rotation_that_is_stuck_is_told_and_stands_in_the_journal() {
+    let pager = Server::start(|_, _| Reply::status(204)).await;
+    let hook = format!("[[webhook]]\nname = \"pager\"\nurl = \"{}/page\"\n", pager.url);
+    let account = Account::new(OLD, Manners { cuts: true, ..Manners::default() });
+    let mut site = Site::new(account, &hook).await;
+    site.ready();
+    order(&mut site);
+    assert_eq!(site.until_over(), "stuck");
+    let told = |pager: &Server| {
+        let all = pager.seen().into_iter().filter(|r| r.body["event"] == "password-stuck");
+        all.map(|r| r.body).collect::<Vec<Value>>()
+    };
+    let deadline = Instant::now() + super::site::PATIENCE;
+    while told(&pager).is_empty() {
+        assert!(Instant::now() < deadline, "nobody is told\n{}", site.log());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let event = told(&pager).remove(0);
+    assert_eq!((&event["machine"], &event["by"]), (&"n1".into(), &"tester".into()), "{event}");
+    assert!(event["why"].as_str().unwrap().contains("--look-again"), "{event}");
+    let text = "the rotation of the BMC's password is stuck";
+    site.until_history(text, 1);
+    // A restart finds it stuck, and says it no second time.
+    site.stop();
+    site.start();
+    site.farrier(&["machine", "show", "n1"]);
+    assert_eq!(site.until_over(), "stuck");
+    // What a person says comes after whatever the start had to say.
+    site.account.look(|s| {
+        s.password = OLD.into();
+        s.manners.cuts = false;
+    });
+    let said = site.farrier(&["bmc", "rotate", "n1", "--look-again", "--why", "put back by hand"]);
+    let phase = site.until_over();
+    let end = match phase.as_str() {
+        "kept" => "the BMC's password was rotated",
+        "taken-back" => "the BMC keeps its old password",
+        other => panic!("{other}: {said}\n{}", site.log()),
+    };
+    let history = site.until_history(end, 1);
+    assert_eq!(history.matches(text).count(), 1, "{history}");
+    assert_eq!(told(&pager).len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn quirks_are_read_again_and_passwords_are_as_they_say() {
+    let mut site = Site::new(Account::new(OLD, Manners::default()), "").await;
+    let config = std::fs::read_to_string(site.path("farrier.toml")).unwrap();
+    let config = format!("{config}[bmc]\nquirks = \"q.toml\"\n");
+    std::fs::write(site.path("farrier.toml"), config).unwrap();
+    let write = |site: &Site, text: &str| std::fs::write(site.path("q.toml"), text).unwrap();
+    write(&site, "schema = 1\n");
+    site.ready();
+    site.farrier(&["bmc", "rotate", "n1", "--why", "a test"]);
+    assert_eq!(site.account.password().len(), 16);
+    let rule = "schema = 1\n[[quirk]]\nname = \"acme\"\n[quirk.match]\nvendor = \"^Acme\"\n\
+                [quirk.account]\n";
+    write(&site, &format!("{rule}password_most = 15\n"));
+    let out = site.run(&["reload"]);
+    let said = String::from_utf8_lossy(&out.stderr).to_string();
+    assert!(!out.status.success() && said.contains("password_most"), "{said}");
+    let check = Command::new(super::site::farrier())
+        .args(["check", "--config"])
+        .arg(site.path("farrier.toml"))
+        .output()
+        .unwrap();
+    assert!(!check.status.success(), "{check:?}");
+    write(&site, &format!("{rule}password_max = 15\n"));
+    site.farrier(&["reload"]);
+    site.farrier(&["bmc", "rotate", "n1", "--why", "a test"]);
+    assert_eq!(site.account.password().len(), 15);
+    site.until_history("the BMC's password was rotated (a test)", 2);
 }

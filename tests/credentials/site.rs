@@ -94,6 +94,8 @@ const HOOK: &str = r#"#!/bin/sh
 dir=$(dirname "$0")
 point=$(cat "$dir/point" 2>/dev/null)
 note=$(cat)
+# A daemon that was killed before it had said anything.
+[ -n "$note" ] || exit 1
 case $point in
 refuse) exit 1 ;;
 before) : > "$dir/point"; kill -9 $PPID; exit 1 ;;
@@ -205,9 +207,35 @@ impl Site {
         dead
     }
 
+    pub(crate) fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.api)
+    }
+
+    /// It answers whoever has no token.
+    pub(crate) async fn until_healthy(&self) {
+        let deadline = Instant::now() + PATIENCE;
+        while std::net::TcpStream::connect(("127.0.0.1", self.api)).is_err() {
+            assert!(Instant::now() < deadline, "it does not listen\n{}", self.log());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Until n1's history says it so many times; the history.
+    pub(crate) fn until_history(&self, text: &str, times: usize) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let history = self.farrier(&["machine", "history", "n1"]);
+            if history.matches(text).count() == times {
+                return history;
+            }
+            assert!(Instant::now() < deadline, "`{text}` is not there:\n{history}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     pub(crate) fn run(&self, words: &[&str]) -> Output {
         Command::new(farrier())
-            .args(["--api", &format!("http://127.0.0.1:{}", self.api), "--by", "tester"])
+            .args(["--api", &self.url(), "--by", "tester"])
             .args(words)
             .stdin(Stdio::null())
             .output()

@@ -85,6 +85,9 @@ impl BmcCare for Scripted {
     async fn reset_bmc(&self, _: &BmcTarget, _: &Expect) -> Outcome {
         self.wrote("reset")
     }
+    async fn ac_cycle(&self, _: &BmcTarget, _: &Expect) -> Outcome {
+        self.wrote("ac-cycle")
+    }
     async fn end_sessions(&self, _: &BmcTarget) -> Outcome {
         APPLIED
     }
@@ -164,8 +167,10 @@ async fn a_wedged_redfish_leaves_power_boot_and_reset_to_ipmi() {
         // What the handle says is for people: Redfish is not asked for such a task.
         p.both.tasks(&bmc, Some("ipmi:power force-off")).await.unwrap();
         assert_eq!(p.redfish.writes().last().map(String::as_str), Some("tasks None"));
-        // Firmware is never IPMI's.
+        // Firmware is never IPMI's, nor all of the machine's power.
         p.tool.forget();
+        assert!(matches!(p.both.ac_cycle(&bmc, &expect).await, Outcome::Failed { .. }));
+        assert_eq!(p.redfish.writes().last().map(String::as_str), Some("ac-cycle"));
         let order = UpdateOrder {
             image_url: "http://192.0.2.9/x".into(),
             inventory_id: "BIOS".into(),

@@ -75,7 +75,7 @@ fn fru() -> Vec<u8> {
     all
 }
 
-struct Sim {
+pub(super) struct Sim {
     child: tokio::process::Child,
     dir: tempfile::TempDir,
     port: u16,
@@ -83,7 +83,7 @@ struct Sim {
 
 impl Sim {
     /// With `console`, its Serial over LAN is that terminal.
-    async fn start(console: Option<&str>) -> Sim {
+    pub(super) async fn start(console: Option<&str>) -> Sim {
         let bin = program("ipmi_sim");
         let dir = tempfile::tempdir().unwrap();
         // Its records are added again at every start: the state is fresh.
@@ -135,7 +135,7 @@ impl Sim {
     }
 
     /// Suite 3 is named, as an inventory would for such a BMC.
-    fn bmc(&self) -> BmcTarget {
+    pub(super) fn bmc(&self) -> BmcTarget {
         let mut bmc = self.unnamed();
         bmc.endpoint.ipmi.as_mut().unwrap().cipher = Some(3);
         bmc
@@ -149,17 +149,17 @@ impl Sim {
         edge(Settings { program: program("ipmitool"), ..settings() })
     }
 
-    fn read(&self, name: &str) -> String {
+    pub(super) fn read(&self, name: &str) -> String {
         std::fs::read_to_string(self.dir.path().join(name)).unwrap_or_default()
     }
 
     /// What the chassis was told to do.
-    fn set(&self) -> Vec<String> {
+    pub(super) fn set(&self) -> Vec<String> {
         self.read("calls").lines().filter(|l| l.starts_with("set ")).map(Into::into).collect()
     }
 }
 
-fn known() -> Identity {
+pub(super) fn known() -> Identity {
     Identity::new(Some(SERIAL), Some(GUID), None)
 }
 

@@ -402,7 +402,7 @@ pub async fn serve(plan: Plan) -> Served {
     state.ending = ends;
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    let router = api::router(state);
+    let router = api::router(state, Default::default());
     tokio::spawn(async move { axum::serve(listener, router).await });
     let tls = rustls::ClientConfig::builder()
         .with_root_certificates(rustls::RootCertStore::empty())

@@ -1,25 +1,13 @@
 //! DMTF's service validator over the whole tree, in the middle of its life: sessions open, an update
 //! task and a volume task there, media inserted, settings pending, lines in the log.
 
+#[path = "../support/unpacked.rs"]
+mod unpacked;
+
 use super::{PASSWORD, Site, USER, images, run, site};
 use serde_json::json;
 use std::path::{Path, PathBuf};
-
-/// The schemas (DMTF, BSD-3), beside the checkout.
-fn schemas() -> Option<tempfile::TempDir> {
-    let archive = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/redfish/csdl.tar.xz");
-    if !archive.exists() {
-        println!("skipped: no Redfish schemas beside the checkout");
-        return None;
-    }
-    let dir = tempfile::tempdir().unwrap();
-    let done = std::process::Command::new("tar")
-        .args(["-xJf".as_ref(), archive.as_os_str(), "-C".as_ref(), dir.path().as_os_str()])
-        .status()
-        .expect("tar is installed");
-    assert!(done.success(), "the schemas do not unpack");
-    Some(dir)
-}
+use unpacked::{SCHEMAS, unpacked};
 
 async fn live_a_little(site: &Site, n: usize) {
     let images = images().await;
@@ -54,7 +42,7 @@ async fn live_a_little(site: &Site, n: usize) {
 }
 
 async fn validate(n: usize) {
-    let Some(schemas) = schemas() else { return };
+    let Some(schemas) = unpacked(SCHEMAS) else { return };
     let site = site(60).await;
     live_a_little(&site, n).await;
     let dir = tempfile::tempdir().unwrap();

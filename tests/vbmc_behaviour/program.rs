@@ -1,12 +1,12 @@
 //! `farrier vbmc` as a process: what it prints, what it refuses, and a rehearsal: the daemon takes
 //! its machines of six vendors, under faults, to `ready`.
 
-use super::replay::ARCHIVE;
+use super::unpacked::{MOCKUPS, archive};
 use farrier::app::demo::daemon::Daemon;
 use farrier::app::demo::fleet::Api;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncBufReadExt, BufReader};
@@ -97,11 +97,7 @@ async fn what_makes_no_sense_is_refused_with_a_hint() {
 
 #[tokio::test]
 async fn a_captured_tree_is_served_out_of_its_archive() {
-    let archive = Path::new(env!("CARGO_MANIFEST_DIR")).join(ARCHIVE);
-    if !archive.exists() {
-        println!("skipped: no captured trees beside the checkout");
-        return;
-    }
+    let Some(archive) = archive(MOCKUPS) else { return };
     let tree = archive.join("dmtf-public-rackmount1").display().to_string();
     let vbmc = Vbmc::start(&["--replay", &tree, "--quick"]).await;
     let bmc = vbmc.said["bmcs"][0]["url"].as_str().unwrap();
@@ -128,7 +124,8 @@ async fn truth(vbmc: &Vbmc) -> BTreeMap<String, BTreeMap<String, usize>> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_campaign_is_rehearsed_on_six_vendors_under_faults() {
-    const SCALE: u32 = 120;
+    // HPE's sessions last 30 s of its time: at 120 a busy machine loses them between two requests.
+    const SCALE: u32 = 80;
     let dir = tempfile::tempdir().unwrap();
     let inventory = dir.path().join("inventory.toml").display().to_string();
     let scale = SCALE.to_string();
@@ -138,7 +135,8 @@ async fn a_campaign_is_rehearsed_on_six_vendors_under_faults() {
         vbmc.said["bmcs"].as_array().unwrap().iter().filter_map(|b| b["vendor"].as_str()).collect();
     assert_eq!(vendors, ["dell", "hpe", "lenovo", "supermicro", "dgx", "openbmc"]);
     let http = client();
-    // Orders that are carried out while nobody hears of it, orders that never arrive, slow reads.
+    // Orders that are carried out while nobody hears of it, orders that never arrive, slow reads;
+    // and reads that fail in every way, of one resource and of any.
     for rule in [
         json!({"method": "POST", "path": "*/ComputerSystem.Reset", "effect": "drop",
                "applied": true, "probability": 0.3, "seed": 1}),
@@ -146,6 +144,12 @@ async fn a_campaign_is_rehearsed_on_six_vendors_under_faults() {
                "applied": true, "probability": 0.5, "seed": 2}),
         json!({"method": "POST", "path": "*/ComputerSystem.Reset", "effect": {"status": 503},
                "probability": 0.2, "seed": 3}),
+        json!({"method": "GET", "path": "*/FirmwareInventory/*", "effect": {"status": 500},
+               "probability": 0.2, "seed": 6}),
+        json!({"method": "GET", "effect": {"status": 500}, "probability": 0.01, "seed": 8}),
+        json!({"method": "GET", "effect": "half-reply", "probability": 0.01, "seed": 9}),
+        json!({"method": "GET", "effect": "garbage", "probability": 0.01, "seed": 10}),
+        json!({"method": "GET", "effect": "drop", "probability": 0.02, "seed": 11}),
         json!({"method": "GET", "effect": {"latency_ms": 50}, "probability": 0.05, "seed": 5}),
     ] {
         let url = format!("{}/rules", vbmc.text("admin"));
@@ -175,7 +179,7 @@ async fn a_campaign_is_rehearsed_on_six_vendors_under_faults() {
         }
     }
     api.enroll_all(6, "ready").await.unwrap();
-    let deadline = Instant::now() + Duration::from_secs(90);
+    let deadline = Instant::now() + Duration::from_secs(200);
     loop {
         let fleet = api.fleet().await.unwrap();
         if fleet.rests("ready", &BTreeMap::new()) {
@@ -200,12 +204,16 @@ async fn a_campaign_is_rehearsed_on_six_vendors_under_faults() {
         assert_eq!(count("install-started"), 1, "{name}: {what:?}");
     }
     let rules = fetch(&format!("{}/rules", vbmc.text("admin"))).await;
-    let hits: Vec<u64> =
-        rules.as_array().unwrap().iter().filter_map(|r| r["hits"].as_u64()).collect();
-    assert!(
-        hits.iter().sum::<u64>() > hits[3] && hits[3] > 0,
-        "rules that struck nothing: {rules}"
-    );
+    let (mut writes, mut reads) = (0, BTreeMap::new());
+    for rule in rules.as_array().unwrap() {
+        let hits = rule["hits"].as_u64().unwrap();
+        match rule["rule"]["method"] == "GET" {
+            true => *reads.entry(rule["rule"]["effect"].to_string()).or_insert(0) += hits,
+            false => writes += hits,
+        }
+    }
+    assert!(writes > 0 && reads.len() == 5, "{rules}");
+    assert!(reads.values().all(|hits| *hits > 0), "rules that struck nothing: {rules}");
     let counters = fetch(&format!("{}/counters", vbmc.text("admin"))).await;
     for (name, seen) in counters.as_object().unwrap() {
         assert!(seen["open_sessions"].as_u64().is_some_and(|n| n <= 8), "{name}: {seen}");

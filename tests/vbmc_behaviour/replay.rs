@@ -3,6 +3,7 @@
 
 use super::server::{Reply, Server};
 use super::site::{Site, edge};
+use super::unpacked::{MOCKUPS, unpacked};
 use farrier::model::facts::{Component, InventoryFacts, SystemFacts};
 use farrier::model::{BmcEndpoint, Identity, MachineId};
 use farrier::port::{BmcRead, BmcTarget};
@@ -14,21 +15,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-pub(super) const ARCHIVE: &str = "../shared/redfish/mockups.tar.xz";
-
 /// The trees, unpacked; each by name.
 fn trees() -> Option<(tempfile::TempDir, Vec<String>)> {
-    let archive = Path::new(env!("CARGO_MANIFEST_DIR")).join(ARCHIVE);
-    if !archive.exists() {
-        println!("skipped: no captured trees beside the checkout");
-        return None;
-    }
-    let dir = tempfile::tempdir().unwrap();
-    let done = std::process::Command::new("tar")
-        .args(["-xJf".as_ref(), archive.as_os_str(), "-C".as_ref(), dir.path().as_os_str()])
-        .status()
-        .expect("tar is installed");
-    assert!(done.success(), "the captured trees do not unpack");
+    let dir = unpacked(MOCKUPS)?;
     let mut names: Vec<String> = std::fs::read_dir(dir.path())
         .unwrap()
         .map(|e| e.unwrap())

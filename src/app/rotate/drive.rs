@@ -4,10 +4,12 @@
 use super::{Tools, escrow, standing};
 use crate::decide::rotation::{Act, Next, Seen, begin, next, seen};
 use crate::engine::clock::wall_ms;
+use crate::model::change::PasswordEnd;
 use crate::model::rotation::{Login, Phase, Rotation, Said, Which};
-use crate::model::{Fault, FaultClass, MachineId, Outcome};
-use crate::port::{BmcTarget, Secret};
+use crate::model::{Change, Fault, FaultClass, MachineId, Outcome};
+use crate::port::{BmcTarget, Inward, Secret};
 use std::time::Duration;
+use tokio::sync::oneshot;
 
 /// Where the new password waits, sealed.
 pub(super) fn pending(r: &Rotation) -> String {
@@ -74,6 +76,7 @@ pub(super) async fn drive(t: &Tools, mut r: Rotation, id: MachineId, target: Bmc
 }
 
 async fn end(t: &Tools, r: &Rotation, id: MachineId) {
+    note(t, r, id).await;
     match r.phase {
         Phase::Stuck => {
             t.access.shut(id, words(r)).await;
@@ -98,6 +101,45 @@ async fn end(t: &Tools, r: &Rotation, id: MachineId) {
         tracing::warn!(machine = %r.machine, error = %e, "the sealed copy of it stays");
     }
     t.access.open(id);
+}
+
+/// Longest wait until the journal has it.
+const NOTE: Duration = Duration::from_secs(10);
+
+/// Puts the end into the machine's journal, once, where people look; webhooks hear from there.
+async fn note(t: &Tools, r: &Rotation, id: MachineId) {
+    let (end, why) = match r.phase {
+        Phase::Stuck => (
+            PasswordEnd::Stuck,
+            format!(
+                "neither the old nor the new password of `{}` works; nobody logs in until \
+                 `farrier bmc rotate {} --look-again` or `--forget`",
+                r.user, r.machine
+            ),
+        ),
+        Phase::Kept => (PasswordEnd::Rotated, r.why.clone()),
+        _ => {
+            let trouble = r.trouble.as_deref().unwrap_or("the BMC did not take the new one");
+            (PasswordEnd::TakenBack, trouble.to_string())
+        }
+    };
+    let (ack, acked) = oneshot::channel();
+    let order = Inward::Change {
+        machine: id,
+        change: Change::Password { end, why },
+        by: r.by.clone(),
+        // Said again after a restart, it is there already.
+        key: format!("rotation-{}-{}-{}", r.machine, r.phase.name(), r.since_ms),
+        ack,
+    };
+    let taken = async {
+        t.engine.inbox.send(order).await.ok()?;
+        acked.await.ok()
+    };
+    match tokio::time::timeout(NOTE, taken).await {
+        Ok(Some(Ok(_))) => {}
+        why => tracing::warn!(machine = %r.machine, ?why, "the journal does not have its end"),
+    }
 }
 
 async fn nap(ms: u64) {

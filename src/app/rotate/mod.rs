@@ -10,7 +10,7 @@ mod drive;
 mod escrow;
 mod routes;
 
-pub use routes::router;
+pub use routes::{Gate, gate, router};
 
 use super::access::Access;
 use super::current::Current;
@@ -261,7 +261,9 @@ impl Rotator {
                      password there)"
                 )),
             },
-            Err(f) if f.code == "password-change-required" => Ok(AccountRules::default()),
+            Err(f) if f.code == "password-change-required" => {
+                self.tools.edge.known_rules(target).await.map_err(|f| f.to_string())
+            }
             Err(f) => Err(f.to_string()),
         }
     }

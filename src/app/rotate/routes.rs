@@ -1,100 +1,148 @@
 //! The API's part: `POST` and `GET /v1/rotations`.
 
 use super::{Order, Rotator};
+use crate::api::problem::Body;
 use crate::app::orders::{self, Orders};
 use crate::model::rotation::Rotation;
-use crate::port::Secret;
+use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
-use axum::{Json, Router};
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 /// `GET` and `POST /v1/rotations`, `POST /v1/rotations/{machine}`.
-pub fn router(rotator: Rotator, token: Option<Secret>) -> Router {
-    let orders = Orders::new(
-        rotator.tools.engine.clone(),
-        rotator.tools.current.clone(),
-        token,
-        "password rotation",
-    );
-    Router::new()
-        .route("/v1/rotations", get(list).post(order))
-        .route("/v1/rotations/{machine}", post(settle))
-        .with_state((rotator, orders))
+pub fn router() -> OpenApiRouter<Gate> {
+    OpenApiRouter::new().routes(routes!(list, order)).routes(routes!(settle))
 }
 
-type Gate = State<(Rotator, Orders)>;
+/// What the routes work with.
+pub type Gate = (Rotator, Orders);
+
+/// For [`router`].
+pub fn gate(rotator: Rotator) -> Gate {
+    let (engine, current) = (rotator.tools.engine.clone(), rotator.tools.current.clone());
+    (rotator, Orders::new(engine, current, "password rotation"))
+}
 
 /// A rotation as people see it; no password is in it.
-fn shown(r: &Rotation) -> Value {
-    json!({
-        "machine": r.machine,
-        "phase": r.phase.name(),
-        "open": r.is_open(),
-        "user": r.user,
-        "secret": r.new,
-        "by": r.by,
-        "why": r.why,
-        "begun_ms": r.begun_ms,
-        "since_ms": r.since_ms,
-        "trouble": r.trouble,
-    })
+#[derive(Serialize, ToSchema)]
+#[schema(as = Rotation)]
+struct View {
+    machine: String,
+    /// `made`, `escrowed`, `setting`, `proven`, `kept`, `taken-back`, `stuck`.
+    phase: &'static str,
+    /// It has not come to its end by itself.
+    open: bool,
+    user: String,
+    /// Under which name the password is kept.
+    secret: String,
+    by: String,
+    why: String,
+    /// Wall clock in ms since 1970.
+    begun_ms: u64,
+    since_ms: u64,
+    trouble: Option<String>,
 }
 
-async fn list(State((rotator, orders)): Gate, headers: HeaderMap) -> Response {
-    if let Some(refused) = orders.refuse(&headers) {
-        return refused;
+impl From<&Rotation> for View {
+    fn from(r: &Rotation) -> Self {
+        Self {
+            machine: r.machine.clone(),
+            phase: r.phase.name(),
+            open: r.is_open(),
+            user: r.user.clone(),
+            secret: r.new.clone(),
+            by: r.by.clone(),
+            why: r.why.clone(),
+            begun_ms: r.begun_ms,
+            since_ms: r.since_ms,
+            trouble: r.trouble.clone(),
+        }
     }
+}
+
+#[derive(Serialize, ToSchema)]
+struct Rotations {
+    rotations: Vec<View>,
+}
+
+/// The latest rotation of each machine.
+#[utoipa::path(get, path = "/v1/rotations", tag = "passwords", operation_id = "list_rotations",
+    responses((status = 200, body = Rotations),
+        (status = 503, body = Body, content_type = "application/problem+json")))]
+async fn list(State((rotator, orders)): State<Gate>) -> Response {
     match rotator.list().await {
         Ok(all) => {
-            let all: Vec<Value> = all.iter().map(shown).collect();
-            Json(json!({ "rotations": all })).into_response()
+            Json(Rotations { rotations: all.iter().map(View::from).collect() }).into_response()
         }
         Err(why) => orders.problem(StatusCode::SERVICE_UNAVAILABLE, "store-unreadable", why),
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
+#[schema(as = RotationOrder)]
 struct Asked {
     #[serde(flatten)]
     which: orders::Which,
     why: String,
+    /// Set it although no hook keeps it.
     #[serde(default)]
     no_escrow: bool,
 }
 
+#[derive(Default, Serialize, ToSchema)]
+#[schema(as = RotationsBegun)]
+struct Begun {
+    started: Vec<String>,
+    refused: Vec<NotBegun>,
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = RotationRefused)]
+struct NotBegun {
+    machine: String,
+    why: String,
+}
+
+/// Begins a rotation of each machine that is meant.
+#[utoipa::path(post, path = "/v1/rotations", tag = "passwords", operation_id = "rotate_passwords",
+    params(("x-farrier-by" = Option<String>, Header, description = "Who says so; default `api`")),
+    request_body = Asked,
+    responses((status = 200, body = Begun),
+        (status = 409, body = Body, content_type = "application/problem+json",
+            description = "`confirm-needed`: nothing was begun; repeat it with `confirm`"),
+        (status = "4XX", body = Body, content_type = "application/problem+json")))]
+
 async fn order(
-    State((rotator, orders)): Gate,
+    State((rotator, orders)): State<Gate>,
     headers: HeaderMap,
     Json(asked): Json<Asked>,
 ) -> Response {
-    if let Some(refused) = orders.refuse(&headers) {
-        return refused;
-    }
     let names = match orders.names(&asked.which, &asked.why).await {
         Ok(names) => names,
         Err(refused) => return *refused,
     };
     let order = Order { by: orders::by(&headers), why: asked.why, no_escrow: asked.no_escrow };
-    let (mut started, mut refused) = (Vec::new(), Vec::new());
+    let mut begun = Begun::default();
     // Each reads the BMC's rules first: some at a time.
     for part in names.chunks(16) {
         let all = part.iter().map(|name| rotator.order(name, &order));
         let results = futures_util::future::join_all(all).await;
         for (name, result) in part.iter().zip(results) {
             match result {
-                Ok(()) => started.push(name.clone()),
-                Err(why) => refused.push(json!({ "machine": name, "why": why })),
+                Ok(()) => begun.started.push(name.clone()),
+                Err(why) => begun.refused.push(NotBegun { machine: name.clone(), why }),
             }
         }
     }
-    Json(json!({ "started": started, "refused": refused })).into_response()
+    Json(begun).into_response()
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
+#[schema(as = RotationSettle)]
 #[serde(deny_unknown_fields)]
 struct Settle {
     /// Else: look once more which password works.
@@ -103,18 +151,29 @@ struct Settle {
     why: String,
 }
 
+#[derive(Serialize, ToSchema)]
+#[schema(as = RotationSettled)]
+struct Settled {
+    machine: String,
+}
+
+/// Goes on with a rotation that is stuck.
+#[utoipa::path(post, path = "/v1/rotations/{machine}", tag = "passwords",
+    operation_id = "settle_rotation",
+    params(("machine" = String, Path, description = "The machine's name"),
+        ("x-farrier-by" = Option<String>, Header, description = "Who says so; default `api`")),
+    request_body = Settle,
+    responses((status = 200, body = Settled),
+        (status = "4XX", body = Body, content_type = "application/problem+json")))]
 async fn settle(
-    State((rotator, orders)): Gate,
+    State((rotator, orders)): State<Gate>,
     Path(machine): Path<String>,
     headers: HeaderMap,
     Json(asked): Json<Settle>,
 ) -> Response {
-    if let Some(refused) = orders.refuse(&headers) {
-        return refused;
-    }
     let by = format!("{}: {}", orders::by(&headers), asked.why);
     match rotator.settle(&machine, asked.forget, &by).await {
-        Ok(()) => Json(json!({ "machine": machine })).into_response(),
+        Ok(()) => Json(Settled { machine }).into_response(),
         Err(why) => orders.problem(StatusCode::CONFLICT, "not-now", why),
     }
 }

@@ -106,6 +106,7 @@ pub(super) fn apply(
                 open.progress_at = at;
             }
         }
+        Change::Password { .. } => {}
         Change::Repair { .. } => {
             if !is_legal(m.stage, Stage::Repair) {
                 return Err(format!("there is no edge {} → repair", m.stage));

@@ -165,6 +165,7 @@ impl VirtualMachine {
                 version: Some(self.spell(&slot.version)),
                 updateable: Some(true),
                 uri: Some(format!("/redfish/v1/UpdateService/FirmwareInventory/{}", slot.id)),
+                unread: None,
             })
             .collect()
     }
