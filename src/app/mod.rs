@@ -14,6 +14,7 @@ pub mod files;
 pub mod inventory_import;
 pub mod ipmi;
 pub mod listen;
+pub mod netboot;
 pub mod orders;
 pub mod pages;
 pub mod parts;

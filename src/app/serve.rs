@@ -10,7 +10,7 @@ use super::current::Current;
 use super::orders::Orders;
 use super::rotate::{self, Rotator};
 use super::systemd::{self, Manager};
-use super::{files, listen, parts, pins, reload, webhooks};
+use super::{files, listen, netboot, parts, pins, reload, webhooks};
 use crate::api;
 use crate::decide::Rules;
 use crate::decide::rotation::Pace;
@@ -228,7 +228,9 @@ async fn run(
         engine: handle.clone(),
         orders: Orders::new(handle.clone(), current.clone(), token.clone(), "certificates"),
     };
+    let netboot = netboot::open(&daemon, &current, &handle, &parts.boot).await?;
     let api = api::router(state)
+        .merge(netboot.router(token.clone()))
         .merge(reload::router(control.clone()))
         .merge(rotate::router(rotator.clone(), token.clone()))
         .merge(pins::router(desk))
@@ -239,10 +241,11 @@ async fn run(
         listeners.push(tokio::spawn(listen::serve(
             socket,
             None,
-            parts.boot.router(),
+            parts.boot.router().merge(netboot.boot_router()),
             ended.clone(),
         )));
     }
+    listeners.extend(netboot.start(&ended));
     if let Some(images) = &daemon.image_server {
         let socket = listen::bind("images", images.bind).await?;
         let router = parts.images.router();

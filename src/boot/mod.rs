@@ -12,6 +12,7 @@
 //! | `GET /boot/{mac}/meta-data`, `user-data` | cloud-init NoCloud seed |
 //! | `GET /boot/{mac}/seed.json` | `run`, `image`, `allow_existing_data`, `token`, `callback` |
 //! | `GET /boot/{mac}/image/{file}` | a file of the image's directory |
+//! | `GET /loader/{name}` | a boot loader of the distribution, for UEFI HTTP boot |
 //! | `POST /boot/{mac}/callback` | `{"token","ok","host_key","message"}`: 200, 400, 403, 409, 410, 429 |
 //!
 //! Everything else, and everything without an open window, is 404.
@@ -25,6 +26,8 @@ mod callback;
 mod files;
 mod http;
 mod images;
+mod netboot;
+pub mod network_config;
 mod problem;
 mod render;
 mod server;
@@ -32,4 +35,5 @@ mod throttle;
 mod window;
 
 pub use images::{ImageServer, KnownImage};
+pub use netboot::loader_router;
 pub use server::{BootServer, Settings};

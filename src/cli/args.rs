@@ -70,7 +70,7 @@ pub enum Command {
     Restore(Restore),
     /// Print the unit under which systemd runs the daemon
     SystemdUnit(SystemdUnit),
-    /// Find BMCs
+    /// Find BMCs, and machines that ask for an address
     Discover {
         #[command(subcommand)]
         command: DiscoverCommand,
@@ -459,6 +459,8 @@ pub enum DiscoverCommand {
     /// No credential is shown, nothing is changed, and only ranges that are allowed are touched:
     /// `[discovery] ranges` of the configuration, or --allow where there is none.
     Scan(Scan),
+    /// Machines that asked for an address by DHCP and are not in the inventory
+    Seen,
 }
 
 #[derive(Clone, Debug, Args)]

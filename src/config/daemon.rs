@@ -5,6 +5,7 @@ use super::Source;
 use super::book::{Book, Place};
 use super::diagnostic::Diagnostic;
 use super::names::unique;
+use super::netboot;
 pub use super::rotation::{Escrow, Rotation, VaultRef};
 use super::table::{Table, Text};
 use super::url::{Subnet, check_url};
@@ -40,6 +41,10 @@ pub struct Daemon {
     pub boot: Option<Listener>,
     /// Serves firmware images to BMCs; without it nothing can be flashed.
     pub image_server: Option<Listener>,
+    /// Gives addresses, or the way to a boot loader; `None`: another server does.
+    pub dhcp: Option<netboot::Dhcp>,
+    pub tftp: Option<netboot::Tftp>,
+    pub loaders: netboot::Loaders,
     pub secrets: Option<SecretsKey>,
     /// By name.
     pub credentials: BTreeMap<String, CredentialRef>,
@@ -71,6 +76,8 @@ pub(super) struct Places {
     /// The file has `[listen.boot]` and `[listen.images]`, right or wrong.
     pub(super) has_boot: bool,
     pub(super) has_images: bool,
+    /// `[listen.dhcp]`.
+    pub(super) dhcp: Option<Place>,
 }
 
 /// One listening socket and the URLs under which it is reached.
@@ -220,6 +227,9 @@ fn settings(mut top: Table<'_, '_>, base: &Path) -> Daemon {
     let images_table = listen.as_mut().and_then(|t| t.table("images"));
     places.has_images = images_table.is_some();
     let image_server = images_table.and_then(|t| listener(t, &mut places));
+    let (dhcp, dhcp_at) = netboot::dhcp(listen.as_mut().and_then(|t| t.table("dhcp")));
+    places.dhcp = dhcp_at;
+    let tftp = netboot::tftp(listen.as_mut().and_then(|t| t.table("tftp")));
     finish(listen);
 
     let mut bmc = top.table("bmc");
@@ -239,6 +249,9 @@ fn settings(mut top: Table<'_, '_>, base: &Path) -> Daemon {
         api,
         boot,
         image_server,
+        dhcp,
+        tftp,
+        loaders: netboot::loaders(top.table("loaders"), base),
         secrets: secrets(top.table("secrets"), base),
         credentials: credentials(top.tables("credential"), base),
         ssh: ssh(top.table("ssh"), base),

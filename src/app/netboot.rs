@@ -1,0 +1,273 @@
+//! DHCP and TFTP wired up: who the machines are, which networks there are, and what people may see.
+#![allow(clippy::disallowed_types, reason = "a copy of the machines has an age")]
+
+use super::current::Current;
+use crate::boot::{BootServer, loader_router};
+use crate::config::netboot::DhcpMode;
+use crate::config::{Daemon, Loaded, Purpose};
+use crate::dhcp::{self, DhcpServer, Mode, Ports, Unknown};
+use crate::engine::Director;
+use crate::engine::driver::Handle;
+use crate::model::network::{Lan, Mac};
+use crate::model::{Expected, MachineId};
+use crate::port::Secret;
+use crate::port::netboot::{Firmware, LoaderGate, Loaders, Netboot, Resident, Residents, Roster};
+use crate::tftp::{self, TftpServer};
+use async_trait::async_trait;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use serde_json::json;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::{Mutex, watch};
+use tokio::task::JoinHandle;
+
+/// The loaders of the configuration, over what ships.
+pub fn loaders(daemon: &Daemon) -> Loaders {
+    let said = &daemon.loaders;
+    let mut out = Loaders::default();
+    if !said.paths.is_empty() {
+        out.dirs.clone_from(&said.paths);
+    }
+    for firmware in Firmware::ALL {
+        if let Some(name) = said.names.get(firmware.name()) {
+            out.names.insert(firmware, name.clone());
+        }
+    }
+    if !said.also.is_empty() {
+        out.also.clone_from(&said.also);
+    }
+    out
+}
+
+/// The networks in which hosts can be served.
+pub fn lans(loaded: &Loaded) -> Arc<[Lan]> {
+    let served = loaded
+        .networks
+        .iter()
+        .filter(|n| n.purpose != Purpose::Bmc && n.subnet.netmask().is_some());
+    served.map(|n| (*n.lan).clone()).collect()
+}
+
+/// What the engine expects of machines, as DHCP reads it.
+pub fn residents<'e>(all: impl Iterator<Item = (MachineId, &'e Expected)>) -> Residents {
+    let mut out = Residents::default();
+    for (machine, expected) in all {
+        let address = match Loaded::address_of(&expected.host.address) {
+            Some(IpAddr::V4(address)) => Some(address),
+            _ => None,
+        };
+        out.addresses.extend(address);
+        let mac = expected.identity.mac.as_ref().and_then(|m| m.parse::<Mac>().ok());
+        let Some(mac) = mac else { continue };
+        let resident = Resident {
+            machine,
+            name: expected.name.clone(),
+            address,
+            uuid: expected.identity.uuid.as_ref().map(|u| u.to_string()),
+        };
+        // A line that left the inventory stays known; the younger one of its MAC counts.
+        let before = out.by_mac.get(&mac).is_none_or(|b| b.machine < machine);
+        if before {
+            out.by_mac.insert(mac, resident);
+        }
+    }
+    out
+}
+
+/// Machines and networks as the engine and the configuration in force have them.
+struct Live {
+    current: Current,
+    engine: Handle,
+    copy: Mutex<Option<(Instant, Arc<Residents>)>>,
+    lans: Mutex<Option<(Arc<Loaded>, Arc<[Lan]>)>>,
+}
+
+/// A copy of the machines is read again after this time, and sooner for a MAC that is not in it.
+const OLD: Duration = Duration::from_secs(60);
+const OLD_FOR_NEW: Duration = Duration::from_secs(5);
+
+#[async_trait]
+impl Roster for Live {
+    async fn lans(&self) -> Arc<[Lan]> {
+        let loaded = self.current.get();
+        let mut held = self.lans.lock().await;
+        if let Some((of, lans)) = &*held
+            && Arc::ptr_eq(of, &loaded)
+        {
+            return lans.clone();
+        }
+        let fresh = lans(&loaded);
+        *held = Some((loaded, fresh.clone()));
+        fresh
+    }
+
+    async fn residents(&self, wanted: Mac) -> Arc<Residents> {
+        // Held while they are read: a rack that is switched on reads them once.
+        let mut copy = self.copy.lock().await;
+        if let Some((at, all)) = &*copy {
+            let known = all.by_mac.contains_key(&wanted) || !wanted.is_card();
+            if at.elapsed() < if known { OLD } else { OLD_FOR_NEW } {
+                return all.clone();
+            }
+        }
+        let fresh = self.engine.ask(|director, _| read(director)).await.map(Arc::new);
+        match (fresh, &*copy) {
+            (Some(all), _) => {
+                *copy = Some((Instant::now(), all.clone()));
+                all
+            }
+            // The engine ends, and the daemon with it.
+            (None, Some((_, all))) => all.clone(),
+            (None, None) => Arc::default(),
+        }
+    }
+}
+
+fn read(director: &Director) -> Residents {
+    residents(director.machines().filter_map(|m| Some((m.id, &**director.expected(m.id)?))))
+}
+
+/// Machines that a run waits for may load, and addresses that are nobody's.
+struct Gate {
+    dhcp: Option<DhcpServer>,
+    roster: Arc<dyn Roster>,
+    boot: BootServer,
+}
+
+#[async_trait]
+impl LoaderGate for Gate {
+    async fn may_load(&self, from: Ipv4Addr) -> bool {
+        let mac = match &self.dhcp {
+            Some(dhcp) => dhcp.mac_at(from).await,
+            None => {
+                let all = self.roster.residents(Mac([0; 6])).await;
+                let mut all = all.by_mac.iter();
+                all.find(|(_, r)| r.address == Some(from)).map(|(mac, _)| *mac)
+            }
+        };
+        match mac {
+            Some(mac) => self.boot.boot_of(mac).await.is_some(),
+            None => true,
+        }
+    }
+}
+
+/// What serves machines that boot, opened and not yet serving.
+#[derive(Debug)]
+pub struct Netbooting {
+    dhcp: Option<(DhcpServer, Vec<dhcp::Listening>)>,
+    tftp: Option<(TftpServer, Vec<tokio::net::UdpSocket>)>,
+    loaders: Loaders,
+}
+
+/// Opens what the configuration asks for.
+///
+/// # Errors
+/// A sentence for a person: a port that is taken, a right that is missing, leases that can't be read.
+pub async fn open(
+    daemon: &Daemon,
+    current: &Current,
+    engine: &Handle,
+    boot: &BootServer,
+) -> Result<Netbooting, String> {
+    let loaders = loaders(daemon);
+    let roster: Arc<dyn Roster> = Arc::new(Live {
+        current: current.clone(),
+        engine: engine.clone(),
+        copy: Mutex::default(),
+        lans: Mutex::default(),
+    });
+    let dhcp = match &daemon.dhcp {
+        None => None,
+        Some(said) => {
+            let settings = dhcp::Settings {
+                mode: match said.mode {
+                    DhcpMode::Proxy => Mode::Proxy,
+                    DhcpMode::Reservation => Mode::Reservation,
+                },
+                interfaces: said.interfaces.clone(),
+                unknown: if said.list_unknown { Unknown::List } else { Unknown::Refuse },
+                loaders: loaders.clone(),
+                lease_s: said.lease_s,
+                ports: Ports::default(),
+            };
+            let netboot = Arc::new(boot.clone());
+            let server = DhcpServer::open(&daemon.state, settings, netboot, roster.clone())?;
+            let sockets = server.bind()?;
+            Some((server, sockets))
+        }
+    };
+    let tftp = match &daemon.tftp {
+        None => None,
+        Some(said) => {
+            let dhcp = dhcp.as_ref().map(|(server, _)| server.clone());
+            let gate = Gate { dhcp, roster, boot: boot.clone() };
+            let server = TftpServer::new(tftp::Settings {
+                bind: said.bind.clone(),
+                loaders: loaders.clone(),
+                gate: Some(Arc::new(gate)),
+            });
+            let sockets = server.bind().await?;
+            Some((server, sockets))
+        }
+    };
+    Ok(Netbooting { dhcp, tftp, loaders })
+}
+
+impl Netbooting {
+    /// Routes for the boot listener.
+    pub fn boot_router(&self) -> Router {
+        loader_router(self.loaders.clone())
+    }
+
+    /// `GET /v1/dhcp`: addresses given, and machines that nobody expects.
+    pub fn router(&self, token: Option<Secret>) -> Router {
+        let dhcp = self.dhcp.as_ref().map(|(server, _)| server.clone());
+        Router::new().route("/v1/dhcp", get(status)).with_state(Desk { dhcp, token })
+    }
+
+    /// Answers until `ending` turns true.
+    pub fn start(self, ending: &watch::Receiver<bool>) -> Vec<JoinHandle<()>> {
+        let mut tasks = Vec::new();
+        if let Some((server, sockets)) = self.dhcp {
+            let ending = ending.clone();
+            tracing::info!(mode = ?server, sockets = sockets.len(), "DHCP is answered");
+            tasks.push(tokio::spawn(async move { server.serve(sockets, ending).await }));
+        }
+        if let Some((server, sockets)) = self.tftp {
+            let ending = ending.clone();
+            tasks.push(tokio::spawn(async move { server.serve(sockets, ending).await }));
+        }
+        tasks
+    }
+}
+
+#[derive(Clone)]
+struct Desk {
+    dhcp: Option<DhcpServer>,
+    token: Option<Secret>,
+}
+
+async fn status(State(desk): State<Desk>, headers: HeaderMap) -> Response {
+    if let Some(token) = &desk.token
+        && !super::reload::is_token(&headers, token)
+    {
+        let status = StatusCode::UNAUTHORIZED;
+        let body = json!({
+            "status": status.as_u16(), "code": "unauthorized", "title": "dhcp",
+            "detail": "a token is needed",
+        });
+        return (status, [("content-type", "application/problem+json")], body.to_string())
+            .into_response();
+    }
+    match &desk.dhcp {
+        Some(dhcp) => Json(json!(dhcp.status().await)).into_response(),
+        None => Json(json!({ "mode": "off", "interfaces": [], "leases": [], "strangers": [] }))
+            .into_response(),
+    }
+}
