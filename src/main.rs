@@ -77,6 +77,7 @@ fn local(command: Local, json: bool) -> ExitCode {
         }
         Local::Bmc(args, ca_file) => app::bmc::run(&args, ca_file.as_deref(), json),
         Local::Discover(args) => app::discover::scan(&args.into(), json),
+        Local::Doctor(args) => app::doctor::doctor(&args, json),
         Local::Ipmi(args) => app::ipmi::ipmi(&args, json),
         Local::Inventory(InventoryCommand::Import(args)) => {
             app::inventory_import::import(&app::inventory_import::Ask {

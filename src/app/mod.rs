@@ -9,6 +9,7 @@ pub mod database;
 pub mod demo;
 pub mod descriptors;
 pub mod discover;
+pub mod doctor;
 pub mod fallback;
 pub mod files;
 pub mod inventory_import;

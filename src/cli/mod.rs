@@ -55,6 +55,7 @@ pub enum Local {
     /// With the certificates to trust.
     Bmc(bmc::Bmc, Option<PathBuf>),
     Discover(args::Scan),
+    Doctor(args::Doctor),
     Ipmi(args::Ipmi),
     Inventory(args::InventoryCommand),
 }
@@ -101,6 +102,7 @@ fn split(command: Command, global: &Global) -> Result<Local, Box<Command>> {
             Local::Bmc(bmc::Bmc { command }, global.ca_file.clone())
         }
         Command::Discover { command: args::DiscoverCommand::Scan(a) } => Local::Discover(a),
+        Command::Doctor(a) => Local::Doctor(a),
         Command::Ipmi(a) => Local::Ipmi(a),
         Command::Inventory { command } => Local::Inventory(command),
         client => return Err(Box::new(client)),

@@ -33,8 +33,10 @@ pub mod lease;
 pub mod packet;
 mod seen;
 mod server;
+mod survey;
 
 pub use answer::{Door, Mode, Unknown};
 pub use interface::{Interface, interface, open_socket};
 pub use seen::Stranger;
 pub use server::{DhcpServer, Held, Listening, Origin, Ports, Settings, Status};
+pub use survey::survey;

@@ -182,14 +182,13 @@ fn address(data: &[u8]) -> Option<Ipv4Addr> {
 }
 
 fn printable(data: &[u8]) -> String {
-    data.iter()
-        .take(64)
-        .take_while(|b| **b != 0)
-        .map(|b| match b {
-            b' '..=b'~' => char::from(*b),
-            _ => '?',
-        })
-        .collect()
+    printable_of(data, 64)
+}
+
+/// Up to the first zero byte; what does not print as `?`.
+fn printable_of(data: &[u8], most: usize) -> String {
+    let text = data.iter().take(most).take_while(|b| **b != 0);
+    text.map(|b| if matches!(b, b' '..=b'~') { char::from(*b) } else { '?' }).collect()
 }
 
 /// What a server says.
@@ -283,6 +282,83 @@ impl Reply {
         bytes.resize(bytes.len().max(SHORTEST), 0);
         bytes
     }
+}
+
+/// What another server offered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Heard {
+    pub mac: Mac,
+    /// Option 54, else the packet's source.
+    pub server: Ipv4Addr,
+    /// `None`: a proxy, which gives none.
+    pub address: Option<Ipv4Addr>,
+    /// Header field or option 67.
+    pub file: String,
+    /// From where the file is fetched; unspecified where nothing is said.
+    pub next: Ipv4Addr,
+}
+
+/// Reads a server's offer.
+///
+/// # Errors
+/// What keeps it from being one.
+pub fn parse_reply(bytes: &[u8], from: Ipv4Addr) -> Result<Heard, Malformed> {
+    let message = v4::borrowed::Message::new(bytes).map_err(|_| Malformed::Short)?;
+    let head: &[u8; HEADER] = bytes.first_chunk().ok_or(Malformed::Short)?;
+    let [op, htype, hlen, ..] = head;
+    if *op != 2 {
+        return Err(Malformed::NotRequest);
+    }
+    if (*htype, *hlen) != (1, 6) {
+        return Err(Malformed::NotEthernet);
+    }
+    if !head.ends_with(&COOKIE) {
+        return Err(Malformed::NoCookie);
+    }
+    let mac = message.chaddr().try_into().map(Mac).map_err(|_| Malformed::NotEthernet)?;
+    let mut heard = Heard {
+        mac,
+        server: from,
+        address: Some(message.yiaddr()).filter(|a| !a.is_unspecified()),
+        file: printable_of(message.fname(), 128),
+        next: message.siaddr(),
+    };
+    for option in message.opts() {
+        match u8::from(option.code()) {
+            code::SERVER => heard.server = address(option.data()).unwrap_or(from),
+            code::BOOT_FILE if heard.file.is_empty() => {
+                heard.file = printable_of(option.data(), 255);
+            }
+            _ => {}
+        }
+    }
+    Ok(heard)
+}
+
+/// A DISCOVER that asks for a broadcast answer; with `boots` as UEFI firmware sends it.
+pub fn discover(mac: Mac, xid: u32, boots: bool) -> Vec<u8> {
+    let none = Ipv4Addr::UNSPECIFIED;
+    let mut message = v4::Message::new_with_id(xid, none, none, none, none, &mac.0);
+    message.set_flags(v4::Flags::default().set_broadcast());
+    let options = message.opts_mut();
+    options.insert(DhcpOption::MessageType(v4::MessageType::Discover));
+    let mut put = |code: u8, data: &[u8]| {
+        let raw = UnknownOption::new(OptionCode::from(code), data.to_vec());
+        options.insert(DhcpOption::Unknown(raw));
+    };
+    put(code::WANTED, &[code::NETMASK, code::ROUTER, code::TFTP_SERVER, code::BOOT_FILE]);
+    if boots {
+        put(code::CLASS, b"PXEClient:Arch:00007:UNDI:003001");
+        put(code::ARCH, &[0, 7]);
+        put(94, &[1, 3, 1]);
+        put(code::UUID, &[&[0], &xid.to_be_bytes().repeat(4)[..]].concat());
+    }
+    let mut bytes = Vec::with_capacity(SHORTEST);
+    if message.encode(&mut Encoder::new(&mut bytes)).is_err() {
+        return Vec::new();
+    }
+    bytes.resize(bytes.len().max(SHORTEST), 0);
+    bytes
 }
 
 #[cfg(test)]
