@@ -64,24 +64,30 @@ pub fn doctor(ask: &Words, json: bool) -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let findings = database::block_on(look(&loaded, ask));
-    if json {
-        println!("{}", serde_json::to_string_pretty(&findings).unwrap_or_default());
-    } else {
-        for f in &findings {
-            let level = match f.level {
-                Level::Ok => "ok",
-                Level::Warn => "warn",
-                Level::Fail => "FAIL",
-            };
-            println!("{level:<5} {}: {}", f.what, f.detail);
-            if let Some(hint) = &f.hint {
-                println!("      hint: {hint}");
-            }
+    database::block_on(async {
+        let findings = look(&loaded, ask).await;
+        if json {
+            println!("{}", serde_json::to_string_pretty(&findings).unwrap_or_default());
+        } else {
+            show(&findings);
+        }
+        let failed = findings.iter().any(|f| f.level == Level::Fail);
+        if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+    })
+}
+
+fn show(findings: &[Finding]) {
+    for f in findings {
+        let level = match f.level {
+            Level::Ok => "ok",
+            Level::Warn => "warn",
+            Level::Fail => "FAIL",
+        };
+        println!("{level:<5} {}: {}", f.what, f.detail);
+        if let Some(hint) = &f.hint {
+            println!("      hint: {hint}");
         }
     }
-    let failed = findings.iter().any(|f| f.level == Level::Fail);
-    if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
 async fn look(loaded: &config::Loaded, ask: &Words) -> Vec<Finding> {
