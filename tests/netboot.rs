@@ -45,6 +45,7 @@ fn residents() -> Residents {
             address: first.then_some(OWN),
             // The other byte order of the first three fields.
             uuid: first.then(|| "4c4c4544-0058-4a10-8039-b7c04f4b3333".into()),
+            rack: "r".into(),
         };
         all.addresses.extend(resident.address);
         all.by_mac.insert(mac(n), resident);
@@ -517,7 +518,7 @@ proptest! {
         site.lan.range = Some("10.30.0.100-10.30.0.120".parse().unwrap());
         for n in 2..40 {
             site.residents.by_mac.insert(mac(n), Resident {
-                machine: MachineId(n.into()), name: format!("n{n}").into(), address: None, uuid: None,
+                machine: MachineId(n.into()), name: format!("n{n}").into(), address: None, uuid: None, rack: "r".into(),
             });
         }
         let mut journal: Vec<Record> = Vec::new();

@@ -2,6 +2,8 @@
 #![allow(clippy::disallowed_types, reason = "a copy of the machines has an age")]
 
 use super::current::Current;
+use crate::boot::network_config::{Host, network_config};
+use crate::boot::pace::{Limits, paced};
 use crate::boot::{BootServer, loader_router};
 use crate::config::netboot::DhcpMode;
 use crate::config::{Daemon, Loaded, Purpose};
@@ -11,7 +13,9 @@ use crate::engine::driver::Handle;
 use crate::model::network::{Lan, Mac};
 use crate::model::{Expected, MachineId};
 use crate::port::Secret;
-use crate::port::netboot::{Firmware, LoaderGate, Loaders, Netboot, Resident, Residents, Roster};
+use crate::port::netboot::{
+    Firmware, LoaderGate, Loaders, Netboot, Racks, Resident, Residents, Roster,
+};
 use crate::tftp::{self, TftpServer};
 use async_trait::async_trait;
 use axum::extract::State;
@@ -69,6 +73,7 @@ pub fn residents<'e>(all: impl Iterator<Item = (MachineId, &'e Expected)>) -> Re
             name: expected.name.clone(),
             address,
             uuid: expected.identity.uuid.as_ref().map(|u| u.to_string()),
+            rack: expected.rack.clone(),
         };
         // A line that left the inventory stays known; the younger one of its MAC counts.
         let before = out.by_mac.get(&mac).is_none_or(|b| b.machine < machine);
@@ -132,37 +137,60 @@ fn read(director: &Director) -> Residents {
     residents(director.machines().filter_map(|m| Some((m.id, &**director.expected(m.id)?))))
 }
 
-/// Machines that a run waits for may load, and addresses that are nobody's.
-struct Gate {
+/// Whose an address is, and what follows from it.
+struct Addresses {
     dhcp: Option<DhcpServer>,
     roster: Arc<dyn Roster>,
     boot: BootServer,
 }
 
-#[async_trait]
-impl LoaderGate for Gate {
-    async fn may_load(&self, from: Ipv4Addr) -> bool {
-        let mac = match &self.dhcp {
-            Some(dhcp) => dhcp.mac_at(from).await,
+impl Addresses {
+    async fn mac_at(&self, address: Ipv4Addr) -> Option<Mac> {
+        match &self.dhcp {
+            Some(dhcp) => dhcp.mac_at(address).await,
             None => {
                 let all = self.roster.residents(Mac([0; 6])).await;
                 let mut all = all.by_mac.iter();
-                all.find(|(_, r)| r.address == Some(from)).map(|(mac, _)| *mac)
+                all.find(|(_, r)| r.address == Some(address)).map(|(mac, _)| *mac)
             }
-        };
-        match mac {
+        }
+    }
+}
+
+/// Machines that a run waits for may load, and addresses that are nobody's.
+#[async_trait]
+impl LoaderGate for Addresses {
+    async fn may_load(&self, from: Ipv4Addr) -> bool {
+        match self.mac_at(from).await {
             Some(mac) => self.boot.boot_of(mac).await.is_some(),
             None => true,
         }
     }
 }
 
+#[async_trait]
+impl Racks for Addresses {
+    async fn rack_of(&self, from: IpAddr) -> Option<Arc<str>> {
+        let IpAddr::V4(from) = from else { return None };
+        let mac = self.mac_at(from).await?;
+        let all = self.roster.residents(mac).await;
+        all.by_mac.get(&mac).map(|r| r.rack.clone())
+    }
+}
+
 /// What serves machines that boot, opened and not yet serving.
-#[derive(Debug)]
 pub struct Netbooting {
     dhcp: Option<(DhcpServer, Vec<dhcp::Listening>)>,
     tftp: Option<(TftpServer, Vec<tokio::net::UdpSocket>)>,
     loaders: Loaders,
+    addresses: Arc<Addresses>,
+    limits: Limits,
+}
+
+impl std::fmt::Debug for Netbooting {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Netbooting({:?}, {:?})", self.dhcp, self.tftp)
+    }
 }
 
 /// Opens what the configuration asks for.
@@ -202,27 +230,32 @@ pub async fn open(
             Some((server, sockets))
         }
     };
+    let server = dhcp.as_ref().map(|(server, _)| server.clone());
+    let addresses = Arc::new(Addresses { dhcp: server, roster, boot: boot.clone() });
     let tftp = match &daemon.tftp {
         None => None,
         Some(said) => {
-            let dhcp = dhcp.as_ref().map(|(server, _)| server.clone());
-            let gate = Gate { dhcp, roster, boot: boot.clone() };
             let server = TftpServer::new(tftp::Settings {
                 bind: said.bind.clone(),
                 loaders: loaders.clone(),
-                gate: Some(Arc::new(gate)),
+                gate: Some(addresses.clone()),
             });
             let sockets = server.bind().await?;
             Some((server, sockets))
         }
     };
-    Ok(Netbooting { dhcp, tftp, loaders })
+    let limits = Limits {
+        files: daemon.rack_limits.files,
+        bytes_per_s: daemon.rack_limits.mbit_per_s.map(|m| u64::from(m) * 125_000),
+    };
+    Ok(Netbooting { dhcp, tftp, loaders, addresses, limits })
 }
 
 impl Netbooting {
-    /// Routes for the boot listener.
-    pub fn boot_router(&self) -> Router {
-        loader_router(self.loaders.clone())
+    /// The boot listener's routes, with loaders beside them and the racks' limits over all.
+    pub fn boot_router(&self, boot: Router) -> Router {
+        let whole = boot.merge(loader_router(self.loaders.clone()));
+        paced(whole, self.limits, self.addresses.clone())
     }
 
     /// `GET /v1/dhcp`: addresses given, and machines that nobody expects.
@@ -270,4 +303,23 @@ async fn status(State(desk): State<Desk>, headers: HeaderMap) -> Response {
         None => Json(json!({ "mode": "off", "interfaces": [], "leases": [], "strangers": [] }))
             .into_response(),
     }
+}
+
+/// The network of the machine's installed system, as netplan and cloud-init read it. `None`: its profile
+/// has no `[[profile.nic]]`.
+///
+/// # Errors
+/// A sentence for a person: what the profile asks for and this machine does not have.
+pub fn system_network(loaded: &Loaded, machine: &Expected) -> Result<Option<String>, String> {
+    let Some(nics) = loaded.nics.get(&machine.profile) else { return Ok(None) };
+    let lans: Vec<Lan> = loaded.networks.iter().map(|n| (*n.lan).clone()).collect();
+    let host = Host {
+        name: &machine.name,
+        mac: machine.identity.mac.as_ref().and_then(|m| m.parse().ok()),
+        address: match Loaded::address_of(&machine.host.address) {
+            Some(IpAddr::V4(address)) => Some(address),
+            _ => None,
+        },
+    };
+    network_config(&host, nics, &lans).map(Some)
 }

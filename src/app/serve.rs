@@ -241,7 +241,7 @@ async fn run(
         listeners.push(tokio::spawn(listen::serve(
             socket,
             None,
-            parts.boot.router().merge(netboot.boot_router()),
+            netboot.boot_router(parts.boot.router()),
             ended.clone(),
         )));
     }

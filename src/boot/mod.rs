@@ -28,6 +28,7 @@ mod http;
 mod images;
 mod netboot;
 pub mod network_config;
+pub mod pace;
 mod problem;
 mod render;
 mod server;

@@ -41,6 +41,8 @@ pub struct Daemon {
     pub boot: Option<Listener>,
     /// Serves firmware images to BMCs; without it nothing can be flashed.
     pub image_server: Option<Listener>,
+    /// What one rack may fetch from `boot` at once.
+    pub rack_limits: netboot::RackLimits,
     /// Gives addresses, or the way to a boot loader; `None`: another server does.
     pub dhcp: Option<netboot::Dhcp>,
     pub tftp: Option<netboot::Tftp>,
@@ -223,7 +225,11 @@ fn settings(mut top: Table<'_, '_>, base: &Path) -> Daemon {
     let api = api(listen.as_mut().and_then(|t| t.table("api")), base, &mut places);
     let boot = listen.as_mut().and_then(|t| t.table("boot"));
     places.has_boot = boot.is_some();
-    let boot = boot.and_then(|t| listener(t, &mut places));
+    let mut rack_limits = netboot::RackLimits::default();
+    let boot = boot.and_then(|mut t| {
+        rack_limits = netboot::rack_limits(&mut t);
+        listener(t, &mut places)
+    });
     let images_table = listen.as_mut().and_then(|t| t.table("images"));
     places.has_images = images_table.is_some();
     let image_server = images_table.and_then(|t| listener(t, &mut places));
@@ -249,6 +255,7 @@ fn settings(mut top: Table<'_, '_>, base: &Path) -> Daemon {
         api,
         boot,
         image_server,
+        rack_limits,
         dhcp,
         tftp,
         loaders: netboot::loaders(top.table("loaders"), base),

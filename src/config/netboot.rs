@@ -43,6 +43,27 @@ pub struct Loaders {
     pub also: Vec<String>,
 }
 
+/// What one rack may fetch from the boot listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RackLimits {
+    /// Files at once.
+    pub files: usize,
+    pub mbit_per_s: Option<u32>,
+}
+
+impl Default for RackLimits {
+    fn default() -> Self {
+        Self { files: 16, mbit_per_s: None }
+    }
+}
+
+/// `rack_files` and `rack_mbit_per_s` of `[listen.boot]`.
+pub(super) fn rack_limits(t: &mut Table<'_, '_>) -> RackLimits {
+    let files = t.integer("rack_files", 1..10_001).and_then(|n| usize::try_from(n).ok());
+    let rate = t.integer("rack_mbit_per_s", 1..1_000_001).and_then(|n| u32::try_from(n).ok());
+    RackLimits { files: files.unwrap_or(RackLimits::default().files), mbit_per_s: rate }
+}
+
 pub(super) fn dhcp(table: Option<Table<'_, '_>>) -> (Option<Dhcp>, Option<Place>) {
     let Some(mut t) = table else { return (None, None) };
     let modes = [

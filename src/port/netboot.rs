@@ -5,7 +5,7 @@ use crate::model::MachineId;
 use crate::model::network::{Lan, Mac};
 use async_trait::async_trait;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -34,6 +34,7 @@ pub struct Resident {
     pub address: Option<Ipv4Addr>,
     /// As the inventory spells it, where it knows it.
     pub uuid: Option<String>,
+    pub rack: Arc<str>,
 }
 
 /// All machines by boot MAC.
@@ -59,6 +60,12 @@ pub trait Roster: Send + Sync {
 #[async_trait]
 pub trait LoaderGate: Send + Sync {
     async fn may_load(&self, from: Ipv4Addr) -> bool;
+}
+
+/// In which rack is the machine with this address? `None`: nobody knows it.
+#[async_trait]
+pub trait Racks: Send + Sync {
+    async fn rack_of(&self, from: IpAddr) -> Option<Arc<str>>;
 }
 
 /// What kind of firmware runs a loader.
