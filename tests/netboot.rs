@@ -2,6 +2,8 @@
 #![allow(clippy::disallowed_methods, reason = "reads the examples that ship")]
 
 use farrier::boot::network_config::{Host, network_config};
+use farrier::config::netboot::DhcpMode;
+use farrier::config::{self, Source};
 use farrier::dhcp::answer::{Answer, Scene, Why, answer};
 use farrier::dhcp::lease::{Leases, Record};
 use farrier::dhcp::packet::{Kind, Malformed, Reply, Request, Said, code, parse};
@@ -592,4 +594,136 @@ fn the_network_of_an_installed_system() {
     assert!(why.contains("no `mac`"), "{why}");
     let again = [nic("lan0", &[Port::Boot], "gone")];
     assert_eq!(network_config(&host, &again, &lans).unwrap_err(), "there is no network `gone`");
+}
+
+/// The findings of an inventory with these networks and this profile, as `line: message`.
+fn findings(networks: &str, more: &str) -> Vec<String> {
+    let text = format!(
+        "schema = 1\n[[site]]\nname = \"s\"\n[[rack]]\nname = \"r\"\nsite = \"s\"\n\
+         [[profile]]\nname = \"p\"\nworkflow = \"w\"\n{more}\n[[pool]]\nname = \"p\"\nprofile = \"p\"\n{networks}\n\
+         [[machine]]\nname = \"n1\"\nrack = \"r\"\npool = \"p\"\nserial = \"S1\"\nhost = {{ address = \"10.30.0.11\" }}\n\
+         bmc = {{ url = \"https://10.20.0.1\", credential = \"bmc\" }}\n"
+    );
+    let (_, found) = config::inventory::parse(&[Source::new("i.toml", text)]);
+    found.into_iter().filter(config::Diagnostic::is_error).map(|d| d.message).collect()
+}
+
+fn one(network: &str) -> Vec<String> {
+    findings(
+        &format!(
+            "[[network]]\nname = \"a\"\npurpose = \"provision\"\nsubnet = \"10.30.0.0/24\"\n{network}"
+        ),
+        "",
+    )
+}
+
+#[test]
+fn networks_are_checked_at_their_place() {
+    let good = "gateway = \"10.30.0.1\"\nrange = \"10.30.0.100-10.30.0.200\"\ndns = [\"10.30.0.3\"]\n\
+                ntp = \"10.30.0.4\"\nmtu = 9000\nvlan = 12\ndomain = \"lab.example\"\nrelay = \"10.99.0.1\"";
+    assert_eq!(one(good), [""; 0]);
+    for (line, message) in [
+        ("gateway = \"10.31.0.1\"", "`10.31.0.1` is no host's address in `10.30.0.0/24`"),
+        ("gateway = \"10.30.0.255\"", "`10.30.0.255` is no host's address in `10.30.0.0/24`"),
+        ("gateway = \"router\"", "`router` is not an address"),
+        (
+            "range = \"10.30.0.100\"",
+            "`10.30.0.100` is not a range; write one like `10.30.0.100-10.30.0.200`",
+        ),
+        ("range = \"10.30.0.9-10.30.0.1\"", "`10.30.0.9-10.30.0.1` ends before it begins"),
+        ("range = \"10.30.0.250-10.30.1.5\"", "`10.30.1.5` is no host's address in `10.30.0.0/24`"),
+        ("range = \"10.30.0.0-10.30.0.5\"", "`10.30.0.0` is no host's address in `10.30.0.0/24`"),
+        (
+            "gateway = \"10.30.0.100\"\nrange = \"10.30.0.100-10.30.0.200\"",
+            "the gateway `10.30.0.100` lies in the range",
+        ),
+        (
+            "range = \"10.30.0.10-10.30.0.20\"",
+            "the address `10.30.0.11` of `n1` lies in the range of network `a`",
+        ),
+        ("dns = [\"10.30.0.3\", \"ns1\"]", "`ns1` is not an address"),
+        ("domain = \"lab_example!\"", "`lab_example!` is not a domain"),
+        ("mtu = 10", "`mtu` in `[[network]]` must be from 68 to 65535"),
+        ("vlan = 4095", "`vlan` in `[[network]]` must be from 1 to 4094"),
+        ("relays = \"10.99.0.1\"", "unknown key `relays` in `[[network]]`"),
+    ] {
+        assert_eq!(one(line), [message], "{line}");
+    }
+    let two = "[[network]]\nname = \"b\"\npurpose = \"data\"\nsubnet = \"10.31.0.0/24\"\nrelay = \"10.30.0.9\"";
+    assert_eq!(one(two), ["the relay `10.30.0.9` of network `b` means network `a` too"]);
+}
+
+#[test]
+fn interfaces_are_checked_against_networks_and_machines() {
+    let network = "[[network]]\nname = \"a\"\npurpose = \"provision\"\nsubnet = \"10.31.0.0/24\"";
+    let nic =
+        |lines: &str| findings(network, &format!("[[profile.nic]]\nname = \"lan0\"\n{lines}"));
+    assert_eq!(nic("port = \"boot\"\nnetwork = \"a\""), [""; 0]);
+    for (lines, message) in [
+        ("network = \"a\"", "`port` is missing in `profile.nic`"),
+        ("port = \"boot\"\nnetwork = \"b\"", "there is no network `b`"),
+        (
+            "port = \"boot\"\nnetwork = \"a\"\ntagged = true",
+            "network `a` has no `vlan` to tag with",
+        ),
+        (
+            "port = \"boot\"\nnetwork = \"a\"\naddress = \"static\"",
+            "interface `lan0` is static, and `n1` has no `host.address` in network `a`",
+        ),
+        ("port = [\"boot\", \"enp1s0\"]", "several ports are one interface only in a bond"),
+        ("port = \"/dev/eth0\"", "`/dev/eth0` names no port"),
+        ("port = \"boot\"\nbond = \"lacp\"", "unknown bond `lacp` in `profile.nic`"),
+    ] {
+        assert_eq!(nic(lines), [message], "{lines}");
+    }
+}
+
+#[test]
+fn the_listeners_are_checked() {
+    let read = |text: &str| {
+        let text = format!("schema = 1\n{text}");
+        let (daemon, found) = config::daemon::parse(&Source::new("farrier.toml", text));
+        let found: Vec<String> = found.into_iter().map(|d| d.message).collect();
+        (daemon, found)
+    };
+    let (daemon, found) = read(
+        "[listen.dhcp]\nmode = \"proxy\"\ninterfaces = [\"eth1\", \"bond0.30\"]\nunknown = \"list\"\nlease = \"2h\"\n\
+         [listen.tftp]\nbind = [\"10.30.0.2\", \"10.31.0.2:1069\"]\n\
+         [loaders]\npaths = \"boot\"\nx64 = \"ipxe.efi\"\n",
+    );
+    assert_eq!(found, [""; 0]);
+    let daemon = daemon.unwrap();
+    let dhcp = daemon.dhcp.unwrap();
+    assert_eq!((dhcp.mode, dhcp.lease_s, dhcp.list_unknown), (DhcpMode::Proxy, 7200, true));
+    let bound: Vec<String> = daemon.tftp.unwrap().bind.iter().map(ToString::to_string).collect();
+    assert_eq!(bound, ["10.30.0.2:69", "10.31.0.2:1069"]);
+    assert_eq!(daemon.loaders.names.get("x64").map(String::as_str), Some("ipxe.efi"));
+    assert!(read("[listen.dhcp]\nmode = \"off\"\n").0.unwrap().dhcp.is_none());
+    for (text, message) in [
+        (
+            "[listen.dhcp]\nmode = \"on\"\ninterfaces = \"e\"\n",
+            "unknown mode `on` in `listen.dhcp`",
+        ),
+        ("[listen.dhcp]\nmode = \"proxy\"\n", "`interfaces` is missing in `listen.dhcp`"),
+        (
+            "[listen.dhcp]\nmode = \"proxy\"\ninterfaces = \"a/b\"\n",
+            "`a/b` is not the name of an interface",
+        ),
+        ("[listen.dhcp]\nmode = \"off\"\nlease = \"5s\"\n", "`lease` must be from 2m to 30d"),
+        ("[listen.tftp]\nbind = \"eth0\"\n", "`eth0` is not an address"),
+        ("[loaders]\nx64 = \"../x.efi\"\n", "`../x.efi` is not a plain file name"),
+    ] {
+        assert_eq!(read(text).1, [message], "{text}");
+    }
+}
+
+#[test]
+fn the_examples_that_ship_have_a_network_for_each_machine() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = std::fs::read_to_string(root.join("inventory.example.toml")).unwrap();
+    let (inventory, found) =
+        config::inventory::parse(&[Source::new("inventory.example.toml", text)]);
+    assert_eq!(found.iter().filter(|d| d.is_error()).count(), 0, "{}", config::render(&found));
+    let provision = inventory.networks.iter().find(|n| n.name == "provision").unwrap();
+    assert!(provision.lan.range.is_some() && provision.lan.gateway.is_some());
 }
