@@ -94,7 +94,7 @@ struct Live {
 
 /// A copy of the machines is read again after this time, and sooner for a MAC that is not in it.
 const OLD: Duration = Duration::from_secs(60);
-const OLD_FOR_NEW: Duration = Duration::from_secs(5);
+const OLD_FOR_NEW: Duration = Duration::from_secs(1);
 
 #[async_trait]
 impl Roster for Live {

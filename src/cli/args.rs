@@ -159,8 +159,8 @@ pub struct Doctor {
     /// Where to ask who answers DHCP [default: the interfaces of `[listen.dhcp]`]
     #[arg(long, value_name = "NAME", num_args = 1..)]
     pub interface: Vec<String>,
-    /// Seconds to listen for answers
-    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..=60))]
+    /// Seconds to listen for answers; some servers ping an address for three before they offer it
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=60))]
     pub wait: u64,
 }
 

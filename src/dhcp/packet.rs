@@ -221,6 +221,8 @@ pub struct Reply {
 
 /// The header's field for the boot file, with its terminator.
 const FILE: usize = 128;
+/// Behind the last option.
+const END: u8 = 255;
 /// Shorter messages are dropped by old relays and firmware (RFC 1542 §2.1).
 const SHORTEST: usize = 300;
 
@@ -269,8 +271,7 @@ impl Reply {
         };
         let options = message.opts_mut();
         options.insert(DhcpOption::MessageType(said));
-        let relay = self.relay.iter().map(|data| (&code::RELAY, data));
-        for (code, data) in self.options.iter().map(|(c, d)| (c, d)).chain(relay) {
+        for (code, data) in &self.options {
             let raw = UnknownOption::new(OptionCode::from(*code), data.clone());
             options.insert(DhcpOption::Unknown(raw));
         }
@@ -278,6 +279,16 @@ impl Reply {
         // A vector takes every write, and no option here is of a form that can't be written.
         if message.encode(&mut Encoder::new(&mut bytes)).is_err() {
             return Vec::new();
+        }
+        // The last option (RFC 3046 §2.1), and as it came: the crate writes one that it did not read
+        // itself twice.
+        if let Some(data) = &self.relay
+            && let Ok(length) = u8::try_from(data.len())
+            && bytes.pop_if(|last| *last == END).is_some()
+        {
+            bytes.extend([code::RELAY, length]);
+            bytes.extend_from_slice(data);
+            bytes.push(END);
         }
         bytes.resize(bytes.len().max(SHORTEST), 0);
         bytes

@@ -100,7 +100,7 @@ impl Site {
         fs::create_dir_all(dir.path().join("firmware-catalog")).unwrap();
         fs::create_dir_all(dir.path().join("images")).unwrap();
         for name in ["snponly.efi", "undionly.kpxe"] {
-            let bytes = [LOADER, name.as_bytes()].concat().repeat(20_000);
+            let bytes = [LOADER, name.as_bytes()].concat().repeat(10_000);
             fs::create_dir_all(dir.path().join("loaders")).unwrap();
             fs::write(dir.path().join("loaders").join(name), bytes).unwrap();
         }
@@ -148,6 +148,12 @@ impl Site {
             assert!(host.runs(), "the daemon ended:\n{text}");
             text.contains("farrier serves").then_some(())
         });
+        // The inventory is taken in while the API answers already.
+        until("the machines are known", 30, || {
+            let url = "http://127.0.0.1:7120/v1/machines";
+            let out = host.command("curl").args(["-s", url]).output().unwrap();
+            String::from_utf8_lossy(&out.stdout).contains("\"n2\"").then_some(())
+        });
     }
 
     fn log(&self) -> String {
@@ -176,7 +182,7 @@ const PROXY: &str = "mode = \"proxy\"\ninterfaces = \"eth0\"";
 fn dnsmasq(host: &mut Host, dir: &Path, lines: &str) {
     let config = dir.join(format!("{}.conf", host.ns));
     let common = format!(
-        "port=0\ninterface=eth0\nbind-interfaces\nexcept-interface=lo\nuser=root\nkeep-in-foreground\n\
+        "port=0\nno-ping\ninterface=eth0\nbind-interfaces\nexcept-interface=lo\nuser=root\nkeep-in-foreground\n\
          log-facility=-\nlog-dhcp\ndhcp-leasefile={}\npid-file=\n",
         dir.join(format!("{}.leases", host.ns)).display()
     );
@@ -432,7 +438,7 @@ fn a_client_that_knows_a_wrong_address_is_told_so_and_one_that_is_declined_rests
     let heard = ask(&socket, everybody(), &message(octets(N2), DISCOVER, &[]), 500);
     assert_eq!(Answer::of(&heard[0].1).yiaddr, next, "also after kill -9");
     // Rubbish on the port costs nothing.
-    for rubbish in [&[0_u8; 3][..], &[0xff; 1400], &message(octets(N2), DISCOVER, &[])[..244]] {
+    for rubbish in [&[0_u8; 3][..], &[0xff; 1400], &message(octets(N2), DISCOVER, &[])[..242]] {
         socket.send_to(rubbish, everybody()).unwrap();
     }
     assert!(gather(&socket, 300).is_empty());
