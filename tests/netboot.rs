@@ -1,7 +1,16 @@
-//! What machines that boot from the network are answered, packet by packet: no socket, no clock.
-#![allow(clippy::disallowed_methods, reason = "reads the examples that ship")]
+//! What machines that boot from the network are answered, packet by packet, without a socket; how
+//! networks are read and rendered; what a rack may fetch.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "reads the examples that ship, and measures that a limit holds"
+)]
 
+use axum::Router;
+use axum::extract::Path as UrlPath;
+use axum::routing::get;
 use farrier::boot::network_config::{Host, network_config};
+use farrier::boot::pace::{Limits, paced};
 use farrier::config::netboot::DhcpMode;
 use farrier::config::{self, Source};
 use farrier::dhcp::answer::{Answer, Scene, Why, answer};
@@ -10,9 +19,12 @@ use farrier::dhcp::packet::{Kind, Malformed, Reply, Request, Said, code, parse};
 use farrier::dhcp::{Door, Mode};
 use farrier::model::MachineId;
 use farrier::model::network::{Addressing, BondMode, Lan, Mac, Nic, Port};
-use farrier::port::netboot::{Loaders, NetbootPlan, Resident, Residents};
+use farrier::port::netboot::{Loaders, NetbootPlan, Racks, Resident, Residents};
 use proptest::prelude::*;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 const SERVER: Ipv4Addr = Ipv4Addr::new(10, 30, 0, 2);
 const OWN: Ipv4Addr = Ipv4Addr::new(10, 30, 0, 11);
@@ -726,4 +738,81 @@ fn the_examples_that_ship_have_a_network_for_each_machine() {
     assert_eq!(found.iter().filter(|d| d.is_error()).count(), 0, "{}", config::render(&found));
     let provision = inventory.networks.iter().find(|n| n.name == "provision").unwrap();
     assert!(provision.lan.range.is_some() && provision.lan.gateway.is_some());
+}
+
+/// All machines are in one rack.
+struct OneRack;
+
+#[async_trait::async_trait]
+impl Racks for OneRack {
+    async fn rack_of(&self, _: IpAddr) -> Option<Arc<str>> {
+        Some("r1".into())
+    }
+}
+
+/// A boot listener whose files are as large as is asked for, and the most that were on their way at
+/// once.
+async fn paced_files(limits: Limits) -> (String, Arc<AtomicUsize>) {
+    let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let seen = most.clone();
+    let file = async move |UrlPath(bytes): UrlPath<usize>| {
+        let (now, most) = (now.clone(), most.clone());
+        most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+        let pieces = futures_util::stream::unfold((bytes, now), |(left, now)| async move {
+            if left == 0 {
+                now.fetch_sub(1, Ordering::SeqCst);
+                return None;
+            }
+            tokio::task::yield_now().await;
+            let piece = left.min(64 * 1024);
+            Some((Ok::<_, std::io::Error>(vec![7_u8; piece]), (left - piece, now)))
+        });
+        axum::body::Body::from_stream(pieces)
+    };
+    let router = Router::new().route("/boot/m/image/{bytes}", get(file));
+    let router =
+        paced(router.route("/boot/m/ipxe", get(async || "script")), limits, Arc::new(OneRack));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let base = format!("http://{}", listener.local_addr().unwrap());
+    let service = router.into_make_service_with_connect_info::<SocketAddr>();
+    tokio::spawn(async move { axum::serve(listener, service).await.unwrap() });
+    (base, seen)
+}
+
+#[tokio::test]
+async fn a_rack_fetches_no_more_files_at_once_than_it_may() {
+    rustls::crypto::aws_lc_rs::default_provider().install_default().ok();
+    let (base, most) = paced_files(Limits { files: 2, bytes_per_s: None }).await;
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let fetch = |n: usize| {
+        let request = client.get(format!("{base}/boot/m/image/{}", 300_000 + n)).send();
+        async move { request.await.unwrap().bytes().await.unwrap().len() }
+    };
+    let lengths = futures_util::future::join_all((0..12).map(fetch)).await;
+    assert_eq!(lengths, (300_000..300_012).collect::<Vec<_>>(), "each has its whole file");
+    assert!(most.load(Ordering::SeqCst) <= 2, "{} at once", most.load(Ordering::SeqCst));
+    // Scripts do not queue behind images.
+    let held = client.get(format!("{base}/boot/m/image/50000000")).send().await.unwrap();
+    let also = client.get(format!("{base}/boot/m/image/50000000")).send().await.unwrap();
+    let script = client.get(format!("{base}/boot/m/ipxe")).send().await.unwrap();
+    assert_eq!(script.text().await.unwrap(), "script");
+    // Who goes away makes room.
+    drop((held, also));
+    assert_eq!(fetch(0).await, 300_000);
+}
+
+#[tokio::test]
+async fn a_rack_gets_no_more_bytes_a_second_than_it_may() {
+    rustls::crypto::aws_lc_rs::default_provider().install_default().ok();
+    let (base, _) = paced_files(Limits { files: 8, bytes_per_s: Some(4_000_000) }).await;
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let start = Instant::now();
+    let fetch = |_| {
+        let request = client.get(format!("{base}/boot/m/image/1000000")).send();
+        async move { request.await.unwrap().bytes().await.unwrap().len() }
+    };
+    let all = futures_util::future::join_all((0..4).map(fetch)).await;
+    assert_eq!(all, [1_000_000; 4]);
+    // 4 MB at 4 MB/s, less a tenth of a second's share that may go at once. It can't be faster.
+    assert!(start.elapsed() >= Duration::from_millis(850), "{:?}", start.elapsed());
 }
