@@ -88,13 +88,22 @@ pub fn residents<'e>(all: impl Iterator<Item = (MachineId, &'e Expected)>) -> Re
 struct Live {
     current: Current,
     engine: Handle,
-    copy: Mutex<Option<(Instant, Arc<Residents>)>>,
+    copy: Mutex<Option<Copied>>,
     lans: Mutex<Option<(Arc<Loaded>, Arc<[Lan]>)>>,
+}
+
+struct Copied {
+    at: Instant,
+    /// How long the engine took for it.
+    cost: Duration,
+    all: Arc<Residents>,
 }
 
 /// A copy of the machines is read again after this time, and sooner for a MAC that is not in it.
 const OLD: Duration = Duration::from_secs(60);
 const OLD_FOR_NEW: Duration = Duration::from_secs(1);
+/// Strangers that ask all day take no more than one part in so many of the engine's time.
+const SHARE: u32 = 100;
 
 #[async_trait]
 impl Roster for Live {
@@ -114,22 +123,20 @@ impl Roster for Live {
     async fn residents(&self, wanted: Mac) -> Arc<Residents> {
         // Held while they are read: a rack that is switched on reads them once.
         let mut copy = self.copy.lock().await;
-        if let Some((at, all)) = &*copy {
-            let known = all.by_mac.contains_key(&wanted) || !wanted.is_card();
-            if at.elapsed() < if known { OLD } else { OLD_FOR_NEW } {
-                return all.clone();
+        if let Some(c) = &*copy {
+            let known = c.all.by_mac.contains_key(&wanted) || !wanted.is_card();
+            let fresh = if known { OLD } else { OLD_FOR_NEW.max(c.cost.saturating_mul(SHARE)) };
+            if c.at.elapsed() < fresh {
+                return c.all.clone();
             }
         }
-        let fresh = self.engine.ask(|director, _| read(director)).await.map(Arc::new);
-        match (fresh, &*copy) {
-            (Some(all), _) => {
-                *copy = Some((Instant::now(), all.clone()));
-                all
-            }
-            // The engine ends, and the daemon with it.
-            (None, Some((_, all))) => all.clone(),
-            (None, None) => Arc::default(),
+        let start = Instant::now();
+        if let Some(all) = self.engine.ask(|director, _| read(director)).await {
+            let (all, at) = (Arc::new(all), Instant::now());
+            *copy = Some(Copied { at, cost: at - start, all });
         }
+        // Without an answer the engine ends, and the daemon with it.
+        copy.as_ref().map(|c| c.all.clone()).unwrap_or_default()
     }
 }
 

@@ -235,8 +235,14 @@ impl DhcpServer {
             true => shared.netboot.boot_of(request.mac).await,
             false => None,
         };
-        let (lan, server) = place(&request, &lans, &origin.interface)?;
         let now_s = now_s();
+        let Some((lan, server)) = place(&request, &lans, &origin.interface) else {
+            let what = "the interface has no IPv4 address: DHCP is not answered on it";
+            if shared.memory().is_new(Mac([0; 6]), what, now_s) {
+                tracing::warn!(interface = origin.interface.name, "{what}");
+            }
+            return None;
+        };
         let answer = {
             let mut memory = shared.memory();
             let first_uuid = memory.first_uuid(&request, plan.is_some(), now_s);
