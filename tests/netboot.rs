@@ -816,3 +816,42 @@ async fn a_rack_gets_no_more_bytes_a_second_than_it_may() {
     // 4 MB at 4 MB/s, less a tenth of a second's share that may go at once. It can't be faster.
     assert!(start.elapsed() >= Duration::from_millis(850), "{:?}", start.elapsed());
 }
+
+#[test]
+fn what_other_servers_mean_for_the_mode() {
+    use farrier::app::doctor::{Level, servers};
+    use farrier::config::netboot::Dhcp;
+    use farrier::dhcp::packet::Heard;
+    let heard = |server: u8, gives: bool, file: &str| Heard {
+        mac: mac(1),
+        server: Ipv4Addr::new(10, 30, 0, server),
+        address: gives.then_some(OWN),
+        file: file.into(),
+        next: Ipv4Addr::UNSPECIFIED,
+    };
+    let dhcp =
+        |mode| Dhcp { mode, interfaces: vec!["eth1".into()], list_unknown: false, lease_s: 3600 };
+    let (proxy, own) = (dhcp(DhcpMode::Proxy), dhcp(DhcpMode::Reservation));
+    let (ok, warn, fail) = (Level::Ok, Level::Warn, Level::Fail);
+    let other = vec![heard(9, true, "")];
+    let boots = vec![heard(9, true, ""), heard(9, true, "pxelinux.0")];
+    let beside = vec![heard(9, true, ""), heard(8, false, "")];
+    let two = vec![heard(9, true, ""), heard(8, true, "")];
+    for (mode, answers, levels) in [
+        (&own, vec![], vec![ok]),
+        (&own, other.clone(), vec![fail]),
+        (&own, boots.clone(), vec![fail]),
+        (&own, vec![heard(8, false, "x.efi")], vec![fail, ok]),
+        (&proxy, vec![], vec![fail]),
+        (&proxy, other, vec![ok]),
+        (&proxy, boots, vec![fail]),
+        (&proxy, beside, vec![warn, ok]),
+        (&proxy, two, vec![ok, ok, warn]),
+    ] {
+        let found = servers("eth1", Ok(answers.clone()), Some(mode), &[]);
+        let got: Vec<Level> = found.iter().map(|f| f.level).collect();
+        assert_eq!(got, levels, "{:?} {answers:?}: {found:?}", mode.mode);
+    }
+    let found = servers("eth1", Err("no such interface".into()), Some(&own), &[]);
+    assert_eq!(found[0].level, fail);
+}
