@@ -11,7 +11,7 @@ use crate::dhcp::{self, DhcpServer, Mode, Ports, Unknown};
 use crate::engine::Director;
 use crate::engine::driver::Handle;
 use crate::model::network::{Lan, Mac};
-use crate::model::{Expected, MachineId};
+use crate::model::{Expected, Identity, MachineId};
 use crate::port::Secret;
 use crate::port::netboot::{
     Firmware, LoaderGate, Loaders, Netboot, Racks, Resident, Residents, Roster,
@@ -57,22 +57,26 @@ pub fn lans(loaded: &Loaded) -> Arc<[Lan]> {
     served.map(|n| (*n.lan).clone()).collect()
 }
 
-/// What the engine expects of machines, as DHCP reads it.
-pub fn residents<'e>(all: impl Iterator<Item = (MachineId, &'e Expected)>) -> Residents {
+/// What the engine knows of machines, as DHCP reads it: the inventory's word, else what was proven.
+pub fn residents<'e>(
+    all: impl Iterator<Item = (MachineId, &'e Expected, &'e Identity)>,
+) -> Residents {
     let mut out = Residents::default();
-    for (machine, expected) in all {
+    for (machine, expected, proven) in all {
+        let stated = &expected.identity;
         let address = match Loaded::address_of(&expected.host.address) {
             Some(IpAddr::V4(address)) => Some(address),
             _ => None,
         };
         out.addresses.extend(address);
-        let mac = expected.identity.mac.as_ref().and_then(|m| m.parse::<Mac>().ok());
+        let mac = stated.mac.as_ref().or(proven.mac.as_ref());
+        let mac = mac.and_then(|m| m.parse::<Mac>().ok());
         let Some(mac) = mac else { continue };
         let resident = Resident {
             machine,
             name: expected.name.clone(),
             address,
-            uuid: expected.identity.uuid.as_ref().map(|u| u.to_string()),
+            uuid: stated.uuid.as_ref().or(proven.uuid.as_ref()).map(|u| u.to_string()),
             rack: expected.rack.clone(),
         };
         // A line that left the inventory stays known; the younger one of its MAC counts.
@@ -141,7 +145,9 @@ impl Roster for Live {
 }
 
 fn read(director: &Director) -> Residents {
-    residents(director.machines().filter_map(|m| Some((m.id, &**director.expected(m.id)?))))
+    residents(
+        director.machines().filter_map(|m| Some((m.id, &**director.expected(m.id)?, &*m.identity))),
+    )
 }
 
 /// Whose an address is, and what follows from it.

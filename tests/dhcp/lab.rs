@@ -1,6 +1,5 @@
 //! A private wire: network namespaces joined by a bridge, made for one test and gone with it.
 
-use std::fmt::Write as _;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -8,13 +7,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 /// A namespace, and what was started in it.
-pub struct Host {
-    pub ns: String,
+pub(super) struct Host {
+    pub(super) ns: String,
     children: Vec<Child>,
 }
 
 /// One wire. Everything on it is removed when it is dropped.
-pub struct Lab {
+pub(super) struct Lab {
     wire: Host,
     hosts: u32,
     tag: String,
@@ -22,7 +21,7 @@ pub struct Lab {
 
 static LABS: AtomicU32 = AtomicU32::new(0);
 
-pub fn run(program: &str, arguments: &[&str]) -> String {
+pub(super) fn run(program: &str, arguments: &[&str]) -> String {
     let out = Command::new(program).args(arguments).output();
     let out = out.unwrap_or_else(|e| panic!("`{program}`: {e}"));
     let (text, trouble) =
@@ -37,7 +36,7 @@ fn ip(words: &str) {
 
 impl Lab {
     /// Panics with what is missing where it can't be made.
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         let root = rustix::process::geteuid().is_root();
         assert!(root, "this test makes network namespaces: run it as root");
         let n = LABS.fetch_add(1, Ordering::Relaxed);
@@ -49,7 +48,7 @@ impl Lab {
     }
 
     /// A host on the wire: interface `eth0`, with this address unless it is empty.
-    pub fn host(&mut self, mac: &str, address: &str) -> Host {
+    pub(super) fn host(&mut self, mac: &str, address: &str) -> Host {
         self.hosts += 1;
         let host = Host::make(&format!("{}-{}", self.tag, self.hosts));
         self.join(&host, "eth0", mac, address);
@@ -57,7 +56,7 @@ impl Lab {
     }
 
     /// A (further) interface of a host, on this wire.
-    pub fn join(&mut self, host: &Host, interface: &str, mac: &str, address: &str) {
+    pub(super) fn join(&mut self, host: &Host, interface: &str, mac: &str, address: &str) {
         self.hosts += 1;
         let (end, ns, wire) = (format!("v{}", self.hosts), &host.ns, &self.wire.ns);
         ip(&format!("-n {wire} link add {end} type veth peer name {interface} netns {ns}"));
@@ -77,14 +76,14 @@ impl Host {
         Self { ns: ns.into(), children: Vec::new() }
     }
 
-    pub fn command(&self, program: &str) -> Command {
+    pub(super) fn command(&self, program: &str) -> Command {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.ns, program]);
         command
     }
 
     /// Starts a program that ends with this value. Its output goes to a file.
-    pub fn start(&mut self, command: &mut Command, log: &Path) {
+    pub(super) fn start(&mut self, command: &mut Command, log: &Path) {
         let out = std::fs::File::create(log).unwrap();
         let err = out.try_clone().unwrap();
         let child = command.stdin(Stdio::null()).stdout(out).stderr(err).spawn().unwrap();
@@ -92,7 +91,7 @@ impl Host {
     }
 
     /// Ends what was started, `kill -9`.
-    pub fn kill(&mut self) {
+    pub(super) fn kill(&mut self) {
         for mut child in self.children.drain(..) {
             child.kill().ok();
             child.wait().ok();
@@ -100,12 +99,15 @@ impl Host {
     }
 
     /// Whether what was started still runs.
-    pub fn runs(&mut self) -> bool {
+    pub(super) fn runs(&mut self) -> bool {
         self.children.iter_mut().all(|c| matches!(c.try_wait(), Ok(None)))
     }
 
     /// Runs `work` in this namespace, on a thread and a runtime of its own.
-    pub fn within<T: Send + 'static>(&self, work: impl AsyncFnOnce() -> T + Send + 'static) -> T {
+    pub(super) fn within<T: Send + 'static>(
+        &self,
+        work: impl AsyncFnOnce() -> T + Send + 'static,
+    ) -> T {
         let path = format!("/run/netns/{}", self.ns);
         std::thread::spawn(move || {
             enter(&path);
@@ -117,7 +119,7 @@ impl Host {
     }
 
     /// A socket here, bound to this port on `eth0`, that hears and says broadcasts.
-    pub fn socket(&self, port: u16) -> UdpSocket {
+    pub(super) fn socket(&self, port: u16) -> UdpSocket {
         self.within(async move || {
             let socket = farrier::dhcp::open_socket("eth0", port).unwrap().into_std().unwrap();
             socket.set_nonblocking(false).unwrap();
@@ -127,7 +129,7 @@ impl Host {
     }
 
     /// One try of a real DHCP client: its lease as the words of its script, or `None`.
-    pub fn udhcpc(&self, extra: &[&str]) -> Option<Lease> {
+    pub(super) fn udhcpc(&self, extra: &[&str]) -> Option<Lease> {
         let dir = tempfile::tempdir().unwrap();
         let script = dir.path().join("script");
         let words = "#!/bin/sh\n[ \"$1\" = bound ] || exit 0\n\
@@ -156,17 +158,17 @@ impl Drop for Host {
 
 /// What `udhcpc` told its script.
 #[derive(Debug)]
-pub struct Lease(String);
+pub(super) struct Lease(String);
 
 impl Lease {
-    pub fn word(&self, name: &str) -> &str {
+    pub(super) fn word(&self, name: &str) -> &str {
         let of = |line: &'_ str| -> Option<usize> {
             line.starts_with(&format!("{name}=")).then_some(name.len() + 1)
         };
         self.0.lines().find_map(|line| line.get(of(line)?..)).unwrap_or("")
     }
 
-    pub fn ip(&self) -> Ipv4Addr {
+    pub(super) fn ip(&self) -> Ipv4Addr {
         self.word("ip").parse().unwrap_or_else(|_| panic!("no address in {:?}", self.0))
     }
 }
@@ -178,7 +180,7 @@ fn enter(path: &str) {
 }
 
 /// Waits until `look` sees it; the words are for who reads the failure.
-pub fn until<T>(what: &str, limit_s: u64, mut look: impl FnMut() -> Option<T>) -> T {
+pub(super) fn until<T>(what: &str, limit_s: u64, mut look: impl FnMut() -> Option<T>) -> T {
     let end = Instant::now() + Duration::from_secs(limit_s);
     loop {
         if let Some(found) = look() {
@@ -190,7 +192,7 @@ pub fn until<T>(what: &str, limit_s: u64, mut look: impl FnMut() -> Option<T>) -
 }
 
 /// Sends a packet to all and gathers what comes back for so long.
-pub fn ask(
+pub(super) fn ask(
     socket: &UdpSocket,
     to: SocketAddr,
     bytes: &[u8],
@@ -200,7 +202,7 @@ pub fn ask(
     gather(socket, listen_ms)
 }
 
-pub fn gather(socket: &UdpSocket, listen_ms: u64) -> Vec<(SocketAddr, Vec<u8>)> {
+pub(super) fn gather(socket: &UdpSocket, listen_ms: u64) -> Vec<(SocketAddr, Vec<u8>)> {
     let end = Instant::now() + Duration::from_millis(listen_ms);
     let mut found = Vec::new();
     let mut buffer = [0; 2048];
@@ -213,7 +215,7 @@ pub fn gather(socket: &UdpSocket, listen_ms: u64) -> Vec<(SocketAddr, Vec<u8>)> 
 }
 
 /// A DHCP message: these options behind header and cookie.
-pub fn message(mac: [u8; 6], kind: u8, options: &[(u8, &[u8])]) -> Vec<u8> {
+pub(super) fn message(mac: [u8; 6], kind: u8, options: &[(u8, &[u8])]) -> Vec<u8> {
     let mut out = vec![0_u8; 240];
     out[..3].copy_from_slice(&[1, 1, 6]);
     out[4..8].copy_from_slice(&[7, 7, 7, kind]);
@@ -231,15 +233,15 @@ pub fn message(mac: [u8; 6], kind: u8, options: &[(u8, &[u8])]) -> Vec<u8> {
 
 /// A reply, taken apart by hand: no code of the server's.
 #[derive(Debug)]
-pub struct Answer {
-    pub yiaddr: Ipv4Addr,
-    pub siaddr: Ipv4Addr,
-    pub file: String,
-    pub options: Vec<(u8, Vec<u8>)>,
+pub(super) struct Answer {
+    pub(super) yiaddr: Ipv4Addr,
+    pub(super) siaddr: Ipv4Addr,
+    pub(super) file: String,
+    pub(super) options: Vec<(u8, Vec<u8>)>,
 }
 
 impl Answer {
-    pub fn of(bytes: &[u8]) -> Self {
+    pub(super) fn of(bytes: &[u8]) -> Self {
         let four = |at: usize| Ipv4Addr::from(<[u8; 4]>::try_from(&bytes[at..at + 4]).unwrap());
         let file: Vec<u8> = bytes[108..236].iter().copied().take_while(|b| *b != 0).collect();
         let (mut options, mut rest) = (Vec::new(), &bytes[240..]);
@@ -259,20 +261,12 @@ impl Answer {
         }
     }
 
-    pub fn option(&self, code: u8) -> Option<&[u8]> {
+    pub(super) fn option(&self, code: u8) -> Option<&[u8]> {
         self.options.iter().find(|(c, _)| *c == code).map(|(_, d)| d.as_slice())
     }
 
-    pub fn server(&self) -> String {
+    pub(super) fn server(&self) -> String {
         let data = self.option(54).and_then(|d| <[u8; 4]>::try_from(d).ok());
         data.map(|d| Ipv4Addr::from(d).to_string()).unwrap_or_default()
     }
-}
-
-/// `key = "value"` lines, for small files.
-pub fn lines(all: &[(&str, &str)]) -> String {
-    all.iter().fold(String::new(), |mut out, (k, v)| {
-        writeln!(out, "{k}={v}").unwrap();
-        out
-    })
 }

@@ -253,7 +253,7 @@ fn firmware_is_told_what_to_boot_while_a_run_waits() {
     site.serve(&mut server);
 
     let socket = n1.socket(68);
-    let mut boots = |class: &str, arch: u8, more: &[(u8, &[u8])]| {
+    let boots = |class: &str, arch: u8, more: &[(u8, &[u8])]| {
         let heard = ask(&socket, everybody(), &pxe(N1, DISCOVER, class, arch, more), 600);
         assert_eq!(heard.len(), 1, "{class}: one server, one offer");
         Answer::of(&heard[0].1)
