@@ -415,6 +415,18 @@ fn an_address_is_never_offered_before_it_can_be_kept() {
 }
 
 #[test]
+fn after_the_leases_are_lost_each_machine_keeps_what_it_had() {
+    let mut site = Site::new(Mode::Reservation);
+    let had = Ipv4Addr::new(10, 30, 0, 101);
+    let rebooted = plain(mac(3), REQUEST, &[(code::REQUESTED, &had.octets())]);
+    let answer = site.ask(&rebooted);
+    assert_eq!(answer.reply.map(|r| (r.said, r.yiaddr)), Some((Said::Ack, had)));
+    assert!(answer.keep.is_some());
+    let renewing = Request { ciaddr: had, ..plain(mac(2), REQUEST, &[]) };
+    assert_eq!(site.reply(&renewing).said, Said::Nak, "it is another's by now");
+}
+
+#[test]
 fn a_range_that_is_used_up_gives_nothing_and_takes_nothing() {
     let mut site = Site::new(Mode::Reservation);
     let got: Vec<_> = [2, 3].map(|n| site.reply(&plain(mac(n), DISCOVER, &[])).yiaddr).into();

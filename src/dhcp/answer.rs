@@ -245,7 +245,8 @@ fn own_address(
         let theirs = [lan.gateway.as_slice(), &lan.dns, &lan.ntp].concat();
         ours || lan.relay.contains(&a) || theirs.contains(&IpAddr::V4(a))
     };
-    let found = leases.allocate(lan, request.mac, barred, scene.now_s);
+    let wish = Some(request.ciaddr).filter(|a| !a.is_unspecified()).or(request.requested);
+    let found = leases.allocate(lan, request.mac, wish, barred, scene.now_s);
     found.map(|a| (a.address, a.keep)).map_err(|_| Why::Exhausted)
 }
 

@@ -97,7 +97,9 @@ impl Leases {
         })
     }
 
-    /// The MAC's own address, or the next free one that `is_barred` does not keep from it.
+    /// The MAC's own address; or the one it wishes for, where that is free: after the loss of our
+    /// memory each machine asks for what it had. Else the next free one that `is_barred` does not
+    /// keep from it.
     ///
     /// # Errors
     /// There is none left.
@@ -105,6 +107,7 @@ impl Leases {
         &mut self,
         lan: &Lan,
         mac: Mac,
+        wish: Option<Ipv4Addr>,
         is_barred: impl Fn(Ipv4Addr) -> bool,
         now_s: u64,
     ) -> Result<Allocated, Exhausted> {
@@ -126,10 +129,15 @@ impl Leases {
             };
             !taken && lan.subnet.is_host((*address).into()) && !is_barred(*address)
         };
-        let places = (0..range.len()).map(|i| book.next.wrapping_add(i));
-        let place = places.into_iter().find(|n| free(&range.nth(*n))).ok_or(Exhausted)?;
-        let address = range.nth(place);
-        book.next = place.wrapping_add(1) % range.len().max(1);
+        let address = match wish.filter(|w| range.contains(*w) && free(w)) {
+            Some(wish) => wish,
+            None => {
+                let mut places = (0..range.len()).map(|i| book.next.wrapping_add(i));
+                let place = places.find(|n| free(&range.nth(*n))).ok_or(Exhausted)?;
+                book.next = place.wrapping_add(1) % range.len().max(1);
+                range.nth(place)
+            }
+        };
         book.taken.insert(address, Taken::By(mac));
         book.by_mac.insert(mac, Lease { address, durable: false });
         Ok(Allocated { address, keep: Some(record(address)) })
@@ -211,7 +219,7 @@ mod tests {
     }
 
     fn take(leases: &mut Leases, lan: &Lan, n: u8) -> Result<Ipv4Addr, Exhausted> {
-        leases.allocate(lan, mac(n), |_| false, 0).map(|a| a.address)
+        leases.allocate(lan, mac(n), None, |_| false, 0).map(|a| a.address)
     }
 
     #[test]
@@ -229,11 +237,24 @@ mod tests {
     #[test]
     fn an_address_is_to_be_kept_until_it_is() {
         let (lan, mut leases) = (lan("10.30.0.100-10.30.0.102"), Leases::default());
-        let first = leases.allocate(&lan, mac(1), |_| false, 0).unwrap();
-        let again = leases.allocate(&lan, mac(1), |_| false, 0).unwrap();
+        let first = leases.allocate(&lan, mac(1), None, |_| false, 0).unwrap();
+        let again = leases.allocate(&lan, mac(1), None, |_| false, 0).unwrap();
         assert!(again.keep.is_some(), "the first write may have failed");
         leases.kept(&first.keep.unwrap());
-        assert_eq!(leases.allocate(&lan, mac(1), |_| false, 0).unwrap().keep, None);
+        assert_eq!(leases.allocate(&lan, mac(1), None, |_| false, 0).unwrap().keep, None);
+    }
+
+    #[test]
+    fn a_free_address_that_is_wished_for_is_given() {
+        let (lan, mut leases) = (lan("10.30.0.100-10.30.0.110"), Leases::default());
+        let mut wish = |n: u8, last: u8| {
+            let wanted = Some(Ipv4Addr::new(10, 30, 0, last));
+            leases.allocate(&lan, mac(n), wanted, |_| false, 0).unwrap().address.octets()[3]
+        };
+        assert_eq!(wish(1, 105), 105);
+        assert_eq!(wish(1, 106), 105, "who has one keeps it");
+        assert_eq!(wish(2, 105), 100, "it is another's");
+        assert_eq!(wish(3, 99), 101, "outside of the range");
     }
 
     #[test]
@@ -244,7 +265,7 @@ mod tests {
         assert!(leases.decline(&lan.name, mac(1), address, 5).is_some());
         assert_ne!(take(&mut leases, &lan, 1), Ok(address));
         assert_eq!(take(&mut leases, &lan, 2), Err(Exhausted));
-        let later = leases.allocate(&lan, mac(2), |_| false, 5 + DECLINED_S).unwrap();
+        let later = leases.allocate(&lan, mac(2), None, |_| false, 5 + DECLINED_S).unwrap();
         assert_eq!(later.address, address);
     }
 
@@ -253,10 +274,10 @@ mod tests {
         let (lan, mut leases) = (lan("10.30.0.0-10.30.0.255"), Leases::default());
         let barred = Ipv4Addr::new(10, 30, 0, 1);
         for n in 0..253 {
-            let got = leases.allocate(&lan, mac(n), |a| a == barred, 0).unwrap().address;
+            let got = leases.allocate(&lan, mac(n), None, |a| a == barred, 0).unwrap().address;
             assert!(got != barred && lan.subnet.is_host(got.into()), "{got}");
         }
-        assert_eq!(leases.allocate(&lan, mac(254), |a| a == barred, 0), Err(Exhausted));
+        assert_eq!(leases.allocate(&lan, mac(254), None, |a| a == barred, 0), Err(Exhausted));
     }
 
     #[test]
@@ -275,7 +296,7 @@ mod tests {
         assert_eq!(all(&leases), all(&again));
         // Still resting: nobody gets it on the same day.
         for n in 10..15 {
-            let got = again.allocate(&lan, mac(n), |_| false, 100).unwrap().address;
+            let got = again.allocate(&lan, mac(n), None, |_| false, 100).unwrap().address;
             assert_ne!(got, Ipv4Addr::new(10, 30, 0, 101));
         }
     }
