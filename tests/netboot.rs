@@ -19,7 +19,8 @@ use farrier::dhcp::packet::{Kind, Malformed, Reply, Request, Said, code, parse};
 use farrier::dhcp::{Door, Mode};
 use farrier::model::MachineId;
 use farrier::model::network::{Addressing, BondMode, Lan, Mac, Nic, Port};
-use farrier::port::netboot::{Loaders, NetbootPlan, Racks, Resident, Residents};
+use farrier::port::netboot::{LoaderGate, Loaders, NetbootPlan, Racks, Resident, Residents};
+use farrier::tftp::{self, TftpServer};
 use proptest::prelude::*;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -866,4 +867,75 @@ fn what_other_servers_mean_for_the_mode() {
     }
     let found = servers("eth1", Err("no such interface".into()), Some(&own), &[]);
     assert_eq!(found[0].level, fail);
+}
+
+/// Nobody at this address may load.
+struct Closed(Ipv4Addr);
+
+#[async_trait::async_trait]
+impl LoaderGate for Closed {
+    async fn may_load(&self, from: Ipv4Addr) -> bool {
+        from != self.0
+    }
+}
+
+/// Fetches a file from a TFTP server the slow way: one block after the other, each acknowledged.
+async fn fetch_by_tftp(server: SocketAddr, from: &str, request: &[u8]) -> Result<Vec<u8>, u8> {
+    let socket = tokio::net::UdpSocket::bind((from, 0)).await.unwrap();
+    socket.send_to(request, server).await.unwrap();
+    let (mut got, mut next, mut buffer) = (Vec::new(), 1_u16, [0; 2048]);
+    loop {
+        let received = tokio::time::timeout(Duration::from_secs(30), socket.recv_from(&mut buffer));
+        let (length, peer) = received.await.expect("an answer").unwrap();
+        assert_ne!(peer, server, "a transfer has a port of its own, refusals of requests aside");
+        match buffer[..length] {
+            [0, 3, a, b, ..] => {
+                let number = u16::from_be_bytes([a, b]);
+                if number == next {
+                    got.extend_from_slice(&buffer[4..length]);
+                    next = next.wrapping_add(1);
+                }
+                socket.send_to(&[0, 4, a, b], peer).await.unwrap();
+                if length < 516 {
+                    return Ok(got);
+                }
+            }
+            [0, 5, _, code, ..] => return Err(code),
+            ref other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_machines_load_at_once_and_nobody_loads_anything_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let loader: Vec<u8> = (0..200_000_u32).map(|n| n.to_le_bytes()[0]).collect();
+    std::fs::write(dir.path().join("snponly.efi"), &loader).unwrap();
+    std::fs::write(dir.path().join("passwd"), "x").unwrap();
+    let loaders = Loaders { dirs: vec![dir.path().into()], ..Loaders::default() };
+    let bind = vec!["127.0.0.1:0".parse().unwrap()];
+    let gate: Arc<dyn LoaderGate> = Arc::new(Closed(Ipv4Addr::new(127, 9, 9, 9)));
+    let server = TftpServer::new(tftp::Settings { bind, loaders, gate: Some(gate) });
+    let sockets = server.bind().await.unwrap();
+    let address = sockets[0].local_addr().unwrap();
+    let (_ending, ended) = tokio::sync::watch::channel(false);
+    tokio::spawn(async move { server.serve(sockets, ended).await });
+
+    let want = b"\0\x01snponly.efi\0octet\0";
+    let all = (0..200_u8)
+        .map(|n| async move { fetch_by_tftp(address, &format!("127.1.0.{}", n + 1), want).await });
+    let got = futures_util::future::join_all(all).await;
+    assert!(got.iter().all(|g| g.as_ref() == Ok(&loader)), "each has the whole loader");
+    for name in [
+        "passwd",
+        "../passwd",
+        "/etc/passwd",
+        "./snponly.efi",
+        "snponly.efi/../passwd",
+        "arm64.efi",
+    ] {
+        let request = [b"\0\x01", name.as_bytes(), b"\0octet\0"].concat();
+        assert_eq!(fetch_by_tftp(address, "127.1.0.1", &request).await, Err(1), "{name}");
+    }
+    assert_eq!(fetch_by_tftp(address, "127.9.9.9", want).await, Err(2), "no run waits for it");
 }
