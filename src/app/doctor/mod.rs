@@ -201,10 +201,10 @@ pub fn servers(
             Finding::new(Level::Warn, what, format!("{givers} servers give addresses"))
                 .hint("one may be a stranger's: compare them with what the network's people know"),
         ),
-        (Some(DhcpMode::Reservation), 0) => {
+        (Some(DhcpMode::Reservation), 0) if heard.is_empty() => {
             found.push(Finding::new(Level::Ok, what, "no other DHCP server answers"));
         }
-        (None, 0) => found.push(Finding::new(Level::Ok, what, "nobody answers")),
+        (None, 0) if heard.is_empty() => found.push(Finding::new(Level::Ok, what, "nobody answers")),
         _ => {}
     }
     found
