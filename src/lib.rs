@@ -12,6 +12,7 @@ pub mod cli;
 pub mod cluster;
 pub mod config;
 pub mod decide;
+pub mod dhcp;
 pub mod engine;
 #[doc(hidden)]
 pub mod fuzz;
@@ -24,4 +25,5 @@ pub mod shell;
 pub mod sim;
 pub mod steps;
 pub mod store;
+pub mod tftp;
 pub mod web;

@@ -4,7 +4,7 @@ use clap::Parser;
 use farrier::app;
 use farrier::app::database::SecretAsk;
 use farrier::app::demo::Profile;
-use farrier::cli::args::{DiscoverCommand, InventoryCommand, SecretCommand};
+use farrier::cli::args::{InventoryCommand, SecretCommand};
 use farrier::cli::{Cli, Dispatch, Local};
 use farrier::sim::serve::replay::Expand;
 use std::process::ExitCode;
@@ -76,7 +76,8 @@ fn local(command: Local, json: bool) -> ExitCode {
             app::backup::restore(args.db, &args.config, &args.file, args.dry_run, json)
         }
         Local::Bmc(args, ca_file) => app::bmc::run(&args, ca_file.as_deref(), json),
-        Local::Discover(DiscoverCommand::Scan(args)) => app::discover::scan(&args.into(), json),
+        Local::Discover(args) => app::discover::scan(&args.into(), json),
+        Local::Doctor(args) => app::doctor::doctor(&args, json),
         Local::Ipmi(args) => app::ipmi::ipmi(&args, json),
         Local::Inventory(InventoryCommand::Import(args)) => {
             app::inventory_import::import(&app::inventory_import::Ask {

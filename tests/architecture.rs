@@ -21,6 +21,8 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         ("shell", &["model", "port"][..]),
         ("cluster", &["model", "port"][..]),
         ("boot", &["model", "port"][..]),
+        ("dhcp", &["model", "port"][..]),
+        ("tftp", &["model", "port"][..]),
         ("store", &["model", "port"][..]),
         ("notify", &["model", "port"][..]),
         // The simulator drives the real engine; it must not see an edge.

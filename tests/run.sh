@@ -12,7 +12,7 @@ set -euo pipefail
 cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.."
 
 # One line a part: NAME | NEEDS | WHAT
-#   NEEDS  comma-separated: ssh, curl, sqlite, sushy, redfish_tools, ipmi, or - (see the need_* functions)
+#   NEEDS  comma-separated: ssh, curl, sqlite, sushy, redfish_tools, ipmi, wire, or - (see the need_* functions)
 #   WHAT   integration tests in tests/ by name (tests/NAME.rs or tests/NAME/main.rs),
 #          or one bash function below, as fn:NAME, that runs cargo test itself
 parts='
@@ -29,7 +29,8 @@ fuzz   | -          | fn:run_fuzz
 scan   | -          | scan
 shell  | ssh,busybox | shell cluster
 credentials | -     | credentials
-boot   | curl       | boot
+boot   | curl       | boot netboot
+dhcp   | wire       | dhcp
 config | -          | config
 api    | curl,sushy | api cli bmc_cli
 serve  | ssh        | serve service restore
@@ -147,6 +148,15 @@ need_ssh() {
 }
 need_busybox() { apt_need busybox-static busybox; }
 need_curl() { apt_need curl curl; }
+# A private wire of network namespaces, with other people's DHCP server and clients on it.
+need_wire() {
+    [ "$(id -u)" = 0 ] || { echo "tests/run.sh: this part makes network namespaces: run it as root" >&2; return 1; }
+    apt_need iproute2 ip
+    apt_need dnsmasq-base dnsmasq
+    apt_need util-linux setpriv
+    need_busybox
+    need_curl
+}
 need_sqlite() { apt_need sqlite3 sqlite3; }
 
 # new_venv DIR PACKAGE...: a Python environment outside the checkout, built again when its mark is

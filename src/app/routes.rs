@@ -1,7 +1,7 @@
 //! What the daemon's API has besides that of [`crate::api`]: orders that the engine does not carry
 //! out. Everything here stands behind the API's guard and in its description.
 
-use super::{pins, reload, rotate, webhooks};
+use super::{netboot, pins, reload, rotate, webhooks};
 use crate::api::problem::Body;
 use crate::notify::Notifier;
 use axum::http::{StatusCode, header};
@@ -15,6 +15,7 @@ pub struct Desks {
     pub rotations: rotate::Gate,
     pub pins: pins::Desk,
     pub notifier: Notifier,
+    pub dhcp: netboot::Desk,
 }
 
 /// For [`crate::api::router`].
@@ -24,6 +25,7 @@ pub fn router(desks: Desks) -> OpenApiRouter {
         .merge(rotate::router().with_state(desks.rotations))
         .merge(pins::router().with_state(desks.pins))
         .merge(webhooks::router().with_state(desks.notifier))
+        .merge(netboot::router().with_state(desks.dhcp))
 }
 
 /// The whole API's description, checked in as `openapi.json`.
@@ -32,6 +34,7 @@ pub fn openapi() -> String {
     more.merge(rotate::router().into_openapi());
     more.merge(pins::router().into_openapi());
     more.merge(webhooks::router().into_openapi());
+    more.merge(netboot::router().into_openapi());
     crate::api::openapi(more)
 }
 

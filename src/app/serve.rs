@@ -10,7 +10,7 @@ use super::current::Current;
 use super::orders::Orders;
 use super::rotate::{self, Rotator};
 use super::systemd::{self, Manager};
-use super::{files, listen, parts, pins, reload, routes, webhooks};
+use super::{files, listen, netboot, parts, pins, reload, routes, webhooks};
 use crate::api;
 use crate::decide::Rules;
 use crate::decide::rotation::Pace;
@@ -227,11 +227,13 @@ async fn run(
         engine: handle.clone(),
         orders: Orders::new(handle.clone(), current.clone(), "certificates"),
     };
+    let netboot = netboot::open(&daemon, &current, &handle, &parts.boot).await?;
     let desks = routes::Desks {
         control: control.clone(),
         rotations: rotate::gate(rotator.clone()),
         pins: desk,
         notifier,
+        dhcp: netboot.desk(),
     };
     let api = api::router(state, routes::router(desks));
     let mut listeners = vec![tokio::spawn(listen::serve(api_socket, tls, api, ended.clone()))];
@@ -240,10 +242,11 @@ async fn run(
         listeners.push(tokio::spawn(listen::serve(
             socket,
             None,
-            parts.boot.router(),
+            netboot.boot_router(parts.boot.router()),
             ended.clone(),
         )));
     }
+    listeners.extend(netboot.start(&ended));
     if let Some(images) = &daemon.image_server {
         let socket = listen::bind("images", images.bind).await?;
         let router = parts.images.router().merge(parts.boot.media_router());

@@ -101,12 +101,32 @@ pub fn reloading() -> String {
 pub fn print_unit(config: &Path, key: Option<&Path>) -> ExitCode {
     let binary = std::env::current_exe().unwrap_or_else(|_| "/usr/local/bin/farrier".into());
     let config = std::path::absolute(config).unwrap_or_else(|_| config.to_path_buf());
-    print!("{}", unit(&binary, &config, key));
+    // Rights are given for what is configured; a file that can't be read yet asks for none.
+    let daemon = super::files::load(&config).map(|loaded| loaded.daemon);
+    let netboot = daemon.is_ok_and(|d| d.dhcp.is_some() || d.tftp.is_some());
+    print!("{}", unit_with(&binary, &config, key, netboot));
     ExitCode::SUCCESS
 }
 
-/// The unit's text. The daemon must name `/var/lib/farrier` as its `[paths] state`.
+/// The unit's text for a daemon without DHCP and TFTP. It must name `/var/lib/farrier` as its
+/// `[paths] state`.
 pub fn unit(binary: &Path, config: &Path, key: Option<&Path>) -> String {
+    unit_with(binary, config, key, false)
+}
+
+/// The same; with `netboot` it may answer DHCP and TFTP: ports below 1024, and sockets that belong to
+/// one interface.
+pub fn unit_with(binary: &Path, config: &Path, key: Option<&Path>, netboot: bool) -> String {
+    let rights = match netboot {
+        true => {
+            "AmbientCapabilities=CAP_NET_BIND_SERVICE CAP_NET_RAW\n\
+             CapabilityBoundingSet=CAP_NET_BIND_SERVICE CAP_NET_RAW"
+        }
+        false => {
+            "# `[listen.dhcp]` and `[listen.tftp]` need more: print the unit again once they are configured.\n\
+             CapabilityBoundingSet="
+        }
+    };
     let (binary, config) = (binary.display(), config.display());
     let credential = match key {
         Some(key) => {
@@ -144,8 +164,7 @@ WorkingDirectory=/var/lib/farrier
 UMask=0077
 {credential}LimitNOFILE=65536
 LimitCORE=0
-# A listener below port 1024 needs CAP_NET_BIND_SERVICE here and in AmbientCapabilities=.
-CapabilityBoundingSet=
+{rights}
 NoNewPrivileges=yes
 ProtectSystem=strict
 ProtectHome=yes
@@ -159,7 +178,8 @@ ProtectKernelTunables=yes
 ProtectControlGroups=yes
 ProtectProc=invisible
 ProcSubset=pid
-RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX
+# Netlink: the addresses of the interfaces on which DHCP is answered.
+RestrictAddressFamilies=AF_INET AF_INET6 AF_NETLINK AF_UNIX
 RestrictNamespaces=yes
 RestrictRealtime=yes
 RestrictSUIDSGID=yes

@@ -13,6 +13,7 @@
 //! | `GET /boot/{mac}/seed.json` | `run`, `image`, `allow_existing_data`, `token`, `callback` |
 //! | `GET /boot/{mac}/image/{file}` | a file of the image's directory |
 //! | `GET /boot/{mac}/disk/{file}` | the disk image that the deploy job was told to write, to the same address |
+//! | `GET /loader/{name}` | a boot loader of the distribution, for UEFI HTTP boot |
 //! | `POST /boot/{mac}/callback` | `{"token","ok","host_key","message"}`: 200, 400, 403, 409, 410, 429 |
 //!
 //! Everything else, and everything without an open window, is 404.
@@ -28,6 +29,9 @@ mod files;
 mod http;
 mod images;
 mod media;
+mod netboot;
+pub mod network_config;
+pub mod pace;
 mod problem;
 mod render;
 mod server;
@@ -35,4 +39,5 @@ mod throttle;
 mod window;
 
 pub use images::{ImageServer, KnownImage};
+pub use netboot::loader_router;
 pub use server::{BootServer, Settings};

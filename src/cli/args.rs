@@ -70,7 +70,9 @@ pub enum Command {
     Restore(Restore),
     /// Print the unit under which systemd runs the daemon
     SystemdUnit(SystemdUnit),
-    /// Find BMCs
+    /// What keeps machines from booting over the network: other DHCP servers, taken ports, loaders
+    Doctor(Doctor),
+    /// Find BMCs, and machines that ask for an address
     Discover {
         #[command(subcommand)]
         command: DiscoverCommand,
@@ -148,6 +150,18 @@ pub struct Serve {
 pub struct Check {
     #[arg(long, default_value = "farrier.toml", value_name = "FILE")]
     pub config: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct Doctor {
+    #[arg(long, default_value = "farrier.toml", value_name = "FILE")]
+    pub config: PathBuf,
+    /// Where to ask who answers DHCP [default: the interfaces of `[listen.dhcp]`]
+    #[arg(long, value_name = "NAME", num_args = 1..)]
+    pub interface: Vec<String>,
+    /// Seconds to listen for answers; some servers ping an address for three before they offer it
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=60))]
+    pub wait: u64,
 }
 
 #[derive(Debug, Args)]
@@ -459,6 +473,8 @@ pub enum DiscoverCommand {
     /// No credential is shown, nothing is changed, and only ranges that are allowed are touched:
     /// `[discovery] ranges` of the configuration, or --allow where there is none.
     Scan(Scan),
+    /// Machines that asked for an address by DHCP and are not in the inventory
+    Seen,
 }
 
 #[derive(Clone, Debug, Args)]

@@ -16,6 +16,7 @@ mod events;
 mod machine;
 pub(crate) mod out;
 mod runs;
+mod seen;
 mod site;
 mod webhook;
 
@@ -53,7 +54,8 @@ pub enum Local {
     Secret(args::Secret),
     /// With the certificates to trust.
     Bmc(bmc::Bmc, Option<PathBuf>),
-    Discover(args::DiscoverCommand),
+    Discover(args::Scan),
+    Doctor(args::Doctor),
     Ipmi(args::Ipmi),
     Inventory(args::InventoryCommand),
 }
@@ -99,7 +101,8 @@ fn split(command: Command, global: &Global) -> Result<Local, Box<Command>> {
         Command::Bmc { command: bmc::Words::Alone(command) } => {
             Local::Bmc(bmc::Bmc { command }, global.ca_file.clone())
         }
-        Command::Discover { command } => Local::Discover(command),
+        Command::Discover { command: args::DiscoverCommand::Scan(a) } => Local::Discover(a),
+        Command::Doctor(a) => Local::Doctor(a),
         Command::Ipmi(a) => Local::Ipmi(a),
         Command::Inventory { command } => Local::Inventory(command),
         client => return Err(Box::new(client)),
@@ -120,6 +123,7 @@ pub async fn execute(command: Command, global: &Global, io: &mut Io<'_>) -> u8 {
             Command::Bmc { command: bmc::Words::Site(command) } => {
                 bmc_credentials::run(&api, command, io).await
             }
+            Command::Discover { command: args::DiscoverCommand::Seen } => seen::run(&api, io).await,
             Command::Webhook { command } => webhook::run(&api, command, io).await,
             Command::Status => site::status(&api, io).await,
             Command::Limits => site::limits(&api, io).await,

@@ -6,7 +6,8 @@ use super::daemon::{self, Daemon, Listener};
 use super::diagnostic::Diagnostic;
 use super::inventory::{self, Inventory, Network, Purpose};
 use super::names::dangling;
-use super::{Source, catalog, quirks, remediation, shipped, url, workflow};
+use super::{Source, catalog, netboot, quirks, remediation, shipped, url, workflow};
+use crate::model::network::Nic;
 use crate::model::quirks::QuirkTable;
 use crate::model::{Expected, Stage};
 use crate::steps::catalog::{Catalog, SetStatus};
@@ -42,6 +43,8 @@ pub struct Loaded {
     /// In file order.
     pub expected: Vec<Arc<Expected>>,
     pub networks: Vec<Network>,
+    /// Interfaces of the installed system, by profile; those without have none.
+    pub nics: BTreeMap<Arc<str>, Arc<[Nic]>>,
     /// The site's quirks of BMCs, then the shipped ones.
     pub quirks: Arc<QuirkTable>,
     /// Findings that do not stop anything.
@@ -110,9 +113,13 @@ pub fn load(
     known.check_profiles(&inventory);
     known.check_credentials(&inventory);
     known.check_networks(&inventory);
+    known.check_dhcp(&inventory);
     known.check_pools(&inventory);
 
     fill_users(&mut inventory, &daemon.ssh.user);
+    let nics = inventory.profiles.iter().filter(|(_, p)| !p.nics.is_empty());
+    let nics = nics.map(|(name, p)| (name.clone(), p.nics.iter().map(|n| n.nic.clone()).collect()));
+    let nics = nics.collect();
     let site = Site { remediation, ..site(&daemon, &inventory, &workflows, catalog) };
     let found = book.finish();
     if found.iter().any(Diagnostic::is_error) {
@@ -123,6 +130,7 @@ pub fn load(
         site,
         expected: inventory.machines,
         networks: inventory.networks,
+        nics,
         quirks: Arc::new(quirks::over(site_quirks.unwrap_or_default(), quirks::shipped())),
         warnings: found,
     })
@@ -139,6 +147,46 @@ struct Known<'k, 'a> {
 }
 
 impl Known<'_, '_> {
+    /// DHCP answers on the ground of boot windows and of networks.
+    fn check_dhcp(&self, inventory: &Inventory) {
+        let Some((daemon, at)) = self.daemon.and_then(|d| Some((d, d.places.dhcp?))) else {
+            return;
+        };
+        let Some(dhcp) = &daemon.dhcp else { return };
+        if !daemon.places.has_boot {
+            self.book
+                .error(at, "DHCP would send machines to a boot server that is not there")
+                .hint("add `[listen.boot]` to farrier.toml, or `mode = \"off\"`");
+        }
+        let is_served = |n: &&Network| n.purpose != Purpose::Bmc && netboot::is_v4(&n.subnet);
+        let none = !inventory.networks.iter().any(|n| is_served(&n));
+        if none && !inventory.broken {
+            self.book
+                .error(at, "no network of the inventory is one in which DHCP could answer")
+                .hint("add a `[[network]]` with `purpose = \"provision\"` and an IPv4 subnet");
+        }
+        let own = |n: &Network| {
+            let inside = |m: &Arc<Expected>| {
+                url::address_of(&m.host.address).is_some_and(|a| n.subnet.contains(a))
+            };
+            n.lan.range.is_some() || inventory.machines.iter().any(inside)
+        };
+        if dhcp.mode == netboot::DhcpMode::Reservation
+            && let Some(first) = inventory.networks.iter().find(is_served)
+            && !inventory.networks.iter().filter(is_served).any(own)
+        {
+            self.book
+                .warning(
+                    at,
+                    format!(
+                        "no machine has an address in network `{}`, and it has no `range`",
+                        first.name
+                    ),
+                )
+                .hint("add `range = \"first-last\"` to the network, or `host.address` to machines");
+        }
+    }
+
     fn check_profiles(&self, inventory: &Inventory) {
         let mut clusters_seen: BTreeSet<Place> = BTreeSet::new();
         for (name, profile) in &inventory.profiles {

@@ -5,6 +5,7 @@ use super::Source;
 use super::book::{Book, Place};
 use super::diagnostic::Diagnostic;
 use super::names::unique;
+use super::netboot;
 pub use super::rotation::{Escrow, Rotation, VaultRef};
 use super::table::{Table, Text};
 use super::url::{Subnet, check_url};
@@ -40,6 +41,12 @@ pub struct Daemon {
     pub boot: Option<Listener>,
     /// Serves firmware images to BMCs; without it nothing can be flashed.
     pub image_server: Option<Listener>,
+    /// What one rack may fetch from `boot` at once.
+    pub rack_limits: netboot::RackLimits,
+    /// Gives addresses, or the way to a boot loader; `None`: another server does.
+    pub dhcp: Option<netboot::Dhcp>,
+    pub tftp: Option<netboot::Tftp>,
+    pub loaders: netboot::Loaders,
     pub secrets: Option<SecretsKey>,
     /// By name.
     pub credentials: BTreeMap<String, CredentialRef>,
@@ -71,6 +78,8 @@ pub(super) struct Places {
     /// The file has `[listen.boot]` and `[listen.images]`, right or wrong.
     pub(super) has_boot: bool,
     pub(super) has_images: bool,
+    /// `[listen.dhcp]`.
+    pub(super) dhcp: Option<Place>,
 }
 
 /// One listening socket and the URLs under which it is reached.
@@ -216,10 +225,17 @@ fn settings(mut top: Table<'_, '_>, base: &Path) -> Daemon {
     let api = api(listen.as_mut().and_then(|t| t.table("api")), base, &mut places);
     let boot = listen.as_mut().and_then(|t| t.table("boot"));
     places.has_boot = boot.is_some();
-    let boot = boot.and_then(|t| listener(t, &mut places));
+    let mut rack_limits = netboot::RackLimits::default();
+    let boot = boot.and_then(|mut t| {
+        rack_limits = netboot::rack_limits(&mut t);
+        listener(t, &mut places)
+    });
     let images_table = listen.as_mut().and_then(|t| t.table("images"));
     places.has_images = images_table.is_some();
     let image_server = images_table.and_then(|t| listener(t, &mut places));
+    let (dhcp, dhcp_at) = netboot::dhcp(listen.as_mut().and_then(|t| t.table("dhcp")));
+    places.dhcp = dhcp_at;
+    let tftp = netboot::tftp(listen.as_mut().and_then(|t| t.table("tftp")));
     finish(listen);
 
     let mut bmc = top.table("bmc");
@@ -239,6 +255,10 @@ fn settings(mut top: Table<'_, '_>, base: &Path) -> Daemon {
         api,
         boot,
         image_server,
+        rack_limits,
+        dhcp,
+        tftp,
+        loaders: netboot::loaders(top.table("loaders"), base),
         secrets: secrets(top.table("secrets"), base),
         credentials: credentials(top.tables("credential"), base),
         ssh: ssh(top.table("ssh"), base),

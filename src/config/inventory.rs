@@ -3,8 +3,10 @@
 
 mod deployment;
 mod machine;
+mod network;
 
 pub(super) use machine::FACTORY;
+pub(super) use network::PlacedNic;
 
 use super::Source;
 use super::book::{Book, Place};
@@ -13,6 +15,7 @@ use super::names::{dangling, unique};
 use super::table::{Table, Text};
 use super::url::Subnet;
 use crate::model::deploy::{BootMethod, RootDisk};
+use crate::model::network::Lan;
 use crate::model::{Domain, DomainKind, Expected, Limit, LimitClass};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -88,6 +91,10 @@ pub struct Network {
     pub name: String,
     pub purpose: Purpose,
     pub subnet: Subnet,
+    /// The same for its machines: gateway, range, names.
+    pub lan: Arc<Lan>,
+    /// Its range, else its subnet.
+    pub(super) range_at: Place,
 }
 
 /// Machines that are handled alike.
@@ -110,6 +117,8 @@ pub struct ProfileRef {
     pub root_disk: Option<RootDisk>,
     pub boot: Vec<BootMethod>,
     pub authorized_keys: Vec<String>,
+    /// Interfaces of the installed system.
+    pub(super) nics: Vec<PlacedNic>,
     pub(super) at: ProfilePlaces,
 }
 
@@ -171,6 +180,9 @@ pub(super) fn read(book: &Book<'_>, files: Range<usize>) -> Inventory {
     }
     resolve_pools(book, &mut inv, pools);
     machines.resolve(book, &mut inv);
+    network::check_relays(book, &inv);
+    network::check_hosts(book, &inv);
+    network::check_nics(book, &inv);
     inv.limits = match limits.is_empty() {
         true => default_limits(largest_site(&inv)),
         false => unique_limits(book, limits),
@@ -233,29 +245,16 @@ impl Draft {
 
     fn network(&mut self, t: &mut Table<'_, '_>) {
         let name = self.named(t, "network");
-        let purposes =
-            [("bmc", Purpose::Bmc), ("provision", Purpose::Provision), ("data", Purpose::Data)];
-        let purpose = t.need_choice("purpose", &purposes);
-        let text = t.need_text("subnet");
-        let subnet: Option<Subnet> = text.and_then(|text| match text.value.parse() {
-            Ok(subnet) => Some(subnet),
-            Err(why) => {
-                let why: String = why;
-                t.error(text.at, why);
-                None
-            }
-        });
-        let (Some(name), Some(purpose), Some(subnet), Some(text)) = (name, purpose, subnet, text)
-        else {
-            return;
-        };
+        let Some((network, at)) = network::network(t, name) else { return };
         let known = self.inv.networks.iter().zip(&self.subnets);
-        if let Some((other, at)) = known.into_iter().find(|(n, _)| n.subnet.overlaps(&subnet)) {
-            t.error(text.at, format!("the subnet overlaps network `{}`", other.name))
-                .hint(format!("that one is at {}", t.book.where_is(*at)));
+        if let Some((other, other_at)) =
+            known.into_iter().find(|(n, _)| n.subnet.overlaps(&network.subnet))
+        {
+            t.error(at, format!("the subnet overlaps network `{}`", other.name))
+                .hint(format!("that one is at {}", t.book.where_is(*other_at)));
         }
-        self.inv.networks.push(Network { name, purpose, subnet });
-        self.subnets.push(text.at);
+        self.inv.networks.push(network);
+        self.subnets.push(at);
     }
 }
 
@@ -310,6 +309,7 @@ fn profile(t: &mut Table<'_, '_>) -> ProfileRef {
     let root_disk = t.table("root_disk").map(deployment::root_disk);
     let boot = deployment::boot_methods(t);
     let authorized_keys = deployment::authorized_keys(t);
+    let nics = network::nics(t);
     ProfileRef {
         workflow,
         firmware_set,
@@ -319,6 +319,7 @@ fn profile(t: &mut Table<'_, '_>) -> ProfileRef {
         root_disk,
         boot,
         authorized_keys,
+        nics,
         at,
     }
 }

@@ -9,6 +9,7 @@ mod diagnostic;
 pub mod fault_profile;
 pub mod inventory;
 mod names;
+pub mod netboot;
 pub mod quirks;
 pub mod remediation;
 pub mod rotation;

@@ -1,7 +1,7 @@
 //! URLs, addresses and subnets, as strictly as BMCs need them.
 
+pub use crate::model::network::Subnet;
 use std::net::{IpAddr, SocketAddr};
-use std::str::FromStr;
 
 /// Is it `http://` or `https://` with a host, and no more than that and a path?
 pub(super) fn check_url(url: &str) -> Result<(), String> {
@@ -47,55 +47,6 @@ pub(super) fn address_of(endpoint: &str) -> Option<IpAddr> {
         return Some(address.ip());
     }
     authority.trim_matches(['[', ']']).parse().ok()
-}
-
-/// `10.0.0.0/16` or `fd00::/64`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Subnet {
-    address: IpAddr,
-    prefix: u8,
-}
-
-impl Subnet {
-    pub fn contains(&self, other: IpAddr) -> bool {
-        let cut = |bits: u128, width: u8| match width - self.prefix {
-            128 => 0,
-            rest => bits >> rest,
-        };
-        match (self.address, other.to_canonical()) {
-            (IpAddr::V4(a), IpAddr::V4(b)) => {
-                cut(u32::from(a).into(), 32) == cut(u32::from(b).into(), 32)
-            }
-            (IpAddr::V6(a), IpAddr::V6(b)) => cut(a.into(), 128) == cut(b.into(), 128),
-            _ => false,
-        }
-    }
-
-    /// Do the two share an address?
-    pub fn overlaps(&self, other: &Subnet) -> bool {
-        let (wide, narrow) =
-            if self.prefix <= other.prefix { (self, other) } else { (other, self) };
-        wide.contains(narrow.address)
-    }
-}
-
-impl std::fmt::Display for Subnet {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}/{}", self.address, self.prefix)
-    }
-}
-
-impl FromStr for Subnet {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let bad = || format!("`{text}` is not a subnet; write one like `10.0.0.0/16`");
-        let (address, prefix) = text.trim().split_once('/').ok_or_else(bad)?;
-        let address: IpAddr = address.parse().map_err(|_| bad())?;
-        let prefix: u8 = prefix.parse().map_err(|_| bad())?;
-        let width = if address.is_ipv4() { 32 } else { 128 };
-        (prefix <= width).then_some(Subnet { address, prefix }).ok_or_else(bad)
-    }
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ pub mod identity;
 pub mod journal;
 pub mod limit;
 pub mod machine;
+pub mod network;
 pub mod observed;
 pub mod quirks;
 pub mod remedy;

@@ -5,6 +5,7 @@ pub mod capability;
 pub mod command;
 pub mod deploy;
 pub mod heard;
+pub mod netboot;
 pub mod outbox;
 pub mod session;
 pub mod stop;

@@ -1,0 +1,54 @@
+//! What DHCP and TFTP may ask of the boot windows, and the loaders by HTTP (UEFI HTTP boot).
+
+use super::images::{FileRequest, serve_file};
+use super::problem::Problem;
+use super::server::BootServer;
+use super::window;
+use crate::model::network::Mac;
+use crate::port::netboot::{Loaders, Netboot, NetbootPlan};
+use async_trait::async_trait;
+use axum::Router;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, Method};
+use axum::response::Response;
+use axum::routing::get;
+use std::sync::Arc;
+
+#[async_trait]
+impl Netboot for BootServer {
+    async fn boot_of(&self, mac: Mac) -> Option<NetbootPlan> {
+        let slot = self.0.by_mac(&window::Mac::parse(&mac.to_string())?)?;
+        let window = slot.lock().await;
+        // After the callback the machine is to find nothing and boot its disk.
+        (window.open && window.callback.is_none()).then(|| NetbootPlan {
+            machine: window.machine,
+            name: window.name.as_str().into(),
+            base_url: window.base_url.clone(),
+        })
+    }
+}
+
+/// `GET /loader/{name}`: a boot loader of the operator's distribution, to anybody: it holds no secret.
+/// To be merged into the boot listener's routes.
+pub fn loader_router(loaders: Loaders) -> Router {
+    Router::new().route("/loader/{name}", get(loader)).with_state(Arc::new(loaders))
+}
+
+async fn loader(
+    State(loaders): State<Arc<Loaders>>,
+    method: Method,
+    headers: HeaderMap,
+    Path(name): Path<String>,
+) -> Result<Response, Problem> {
+    let request = FileRequest { method, headers };
+    for dir in loaders.dirs.iter().filter(|_| loaders.knows(&name)) {
+        if let Ok(response) = serve_file(dir, &name, &request).await {
+            return Ok(response);
+        }
+    }
+    if loaders.knows(&name) {
+        tracing::warn!(loader = name, dirs = ?loaders.dirs,
+            "a machine asks for a boot loader that is in none of `[loaders] paths`");
+    }
+    Err(Problem::not_found())
+}

@@ -1,0 +1,266 @@
+//! `[[network]]`, and `[[profile.nic]]`: the networks of a site, and how an installed system is in
+//! them.
+
+use super::{Inventory, Network, Purpose};
+use crate::config::book::{Book, Place};
+use crate::config::names::dangling;
+use crate::config::table::{Table, Text};
+use crate::model::network::{AddressRange, Addressing, BondMode, Lan, Nic, Port, Subnet};
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+/// A network as read, with the place of its subnet.
+pub(super) fn network(t: &mut Table<'_, '_>, name: Option<String>) -> Option<(Network, Place)> {
+    let purposes =
+        [("bmc", Purpose::Bmc), ("provision", Purpose::Provision), ("data", Purpose::Data)];
+    let purpose = t.need_choice("purpose", &purposes);
+    let text = t.need_text("subnet");
+    let subnet: Option<Subnet> = text.and_then(|text| read(t, text));
+    let gateway = t.text("gateway").and_then(|g| Some((read::<IpAddr>(t, g)?, g.at)));
+    let relay: Vec<Ipv4Addr> = t.texts("relay").iter().filter_map(|a| read(t, *a)).collect();
+    let range = t.text("range").and_then(|r| Some((read::<AddressRange>(t, r)?, r.at)));
+    let dns = t.texts("dns").iter().filter_map(|a| read(t, *a)).collect();
+    let ntp = t.texts("ntp").iter().filter_map(|a| read(t, *a)).collect();
+    // IPv4 needs 68 (RFC 791); 65535 is the loopback's.
+    let mtu = t.integer("mtu", 68..65_536).and_then(|n| u16::try_from(n).ok());
+    let vlan = t.integer("vlan", 1..4095).and_then(|n| u16::try_from(n).ok());
+    let domain = t.text("domain").and_then(|d| domain(t, d));
+    let (name, purpose, subnet, at) = (name?, purpose?, subnet?, text?.at);
+    let gateway = gateway.filter(|(address, at)| {
+        let inside = subnet.is_host(*address);
+        if !inside {
+            t.error(*at, format!("`{address}` is no host's address in `{subnet}`"))
+                .hint("the gateway is the router's address in this network");
+        }
+        inside
+    });
+    let range = range.filter(|(range, at)| check_range(t, *range, *at, &subnet));
+    if let (Some((range, at)), Some((IpAddr::V4(gateway), _))) = (range, gateway)
+        && range.contains(gateway)
+    {
+        t.error(at, format!("the gateway `{gateway}` lies in the range"))
+            .hint("the range is given to machines");
+    }
+    let lan = Lan {
+        gateway: gateway.map(|g| g.0),
+        relay,
+        range: range.map(|r| r.0),
+        dns,
+        ntp,
+        mtu,
+        vlan,
+        domain,
+        ..Lan::new(&name, subnet)
+    };
+    let range_at = range.map_or(at, |r| r.1);
+    Some((Network { name, purpose, subnet, lan: Arc::new(lan), range_at }, at))
+}
+
+fn check_range(t: &Table<'_, '_>, range: AddressRange, at: Place, subnet: &Subnet) -> bool {
+    for end in [range.first, range.last] {
+        if !subnet.is_host(end.into()) {
+            t.error(at, format!("`{end}` is no host's address in `{subnet}`"))
+                .hint("a range lies inside its subnet, without its first and last address");
+            return false;
+        }
+    }
+    true
+}
+
+fn read<T: std::str::FromStr>(t: &Table<'_, '_>, text: Text<'_>) -> Option<T>
+where
+    T::Err: ToString,
+{
+    match text.value.parse() {
+        Ok(found) => Some(found),
+        Err(why) => {
+            let why = match why.to_string() {
+                // The standard library does not say which text it was.
+                plain if !plain.contains('`') => format!("`{}` is not an address", text.value),
+                why => why,
+            };
+            t.error(text.at, why);
+            None
+        }
+    }
+}
+
+/// A DNS name: it ends up in options and files.
+fn domain(t: &Table<'_, '_>, text: Text<'_>) -> Option<String> {
+    let label = |l: &str| {
+        let fits = |c: char| c.is_ascii_alphanumeric() || c == '-';
+        (1..=63).contains(&l.len()) && l.chars().all(fits)
+    };
+    if text.value.len() <= 253 && text.value.split('.').all(label) {
+        return Some(text.value.to_string());
+    }
+    t.error(text.at, format!("`{}` is not a domain", text.value))
+        .hint("write one like `cluster.example.net`");
+    None
+}
+
+/// The relay addresses of all networks: one address means one network.
+pub(super) fn check_relays(book: &Book<'_>, inv: &Inventory) {
+    let mut first: BTreeMap<Ipv4Addr, &str> = BTreeMap::new();
+    for network in &inv.networks {
+        for relay in &network.lan.relay {
+            let inside = inv.networks.iter().find(|n| n.subnet.contains((*relay).into()));
+            let other = match inside {
+                Some(n) if n.name != network.name => Some(n.name.as_str()),
+                _ => first.insert(*relay, &network.name).filter(|n| *n != network.name),
+            };
+            if let Some(other) = other {
+                book.error(
+                    network.range_at,
+                    format!(
+                        "the relay `{relay}` of network `{}` means network `{other}` too",
+                        network.name
+                    ),
+                )
+                .hint("a relay's address tells from which network a request comes");
+            }
+        }
+    }
+}
+
+/// Addresses of machines lie outside of the ranges that others are served from.
+pub(super) fn check_hosts(book: &Book<'_>, inv: &Inventory) {
+    for network in &inv.networks {
+        let Some(range) = network.lan.range else { continue };
+        let inside = |text: &str| match crate::config::url::address_of(text) {
+            Some(IpAddr::V4(a)) if range.contains(a) => Some(a),
+            _ => None,
+        };
+        let mut found = inv.machines.iter().filter_map(|m| {
+            let at = inside(&m.host.address).or_else(|| inside(&m.bmc.url));
+            at.map(|address| (m.name.clone(), address))
+        });
+        if let Some((name, address)) = found.next() {
+            let more = match found.count() {
+                0 => String::new(),
+                n => format!(" (and those of {n} more machines)"),
+            };
+            book.error(
+                network.range_at,
+                format!(
+                    "the address `{address}` of `{name}`{more} lies in the range of network `{}`",
+                    network.name
+                ),
+            )
+            .hint("the range is for machines without an address of their own: make it smaller");
+        }
+    }
+}
+
+/// A profile's interface, with the place of the network's name.
+#[derive(Clone, Debug)]
+pub(in crate::config) struct PlacedNic {
+    pub(in crate::config) nic: Nic,
+    pub(in crate::config) at: Place,
+}
+
+/// The interfaces of `[[profile.nic]]`.
+pub(super) fn nics(t: &mut Table<'_, '_>) -> Vec<PlacedNic> {
+    let mut out: Vec<PlacedNic> = Vec::new();
+    for mut n in t.tables("nic") {
+        if let Some(found) = nic(&mut n) {
+            if out.iter().any(|other| other.nic.name == found.nic.name) {
+                n.error(found.at, format!("interface `{}` is there twice", found.nic.name));
+            }
+            out.push(found);
+        }
+        n.done();
+    }
+    out
+}
+
+fn nic(t: &mut Table<'_, '_>) -> Option<PlacedNic> {
+    let name = t.need_text("name");
+    if let Some(name) = name {
+        let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+        // `bond0p1` and `bond0.4094` must be names too (IFNAMSIZ is 16).
+        if name.value.len() > 10 || !name.value.chars().all(fits) {
+            t.error(name.at, format!("`{}` is not a usable interface name", name.value))
+                .hint("at most 10 letters, digits, `-` and `_`");
+        }
+    }
+    let ports: Vec<Port> = t
+        .texts("port")
+        .into_iter()
+        .filter_map(|text| match text.value {
+            "boot" => Some(Port::Boot),
+            other if other.chars().all(|c| c.is_ascii_alphanumeric() || "-_.*".contains(c)) => {
+                Some(Port::Named(other.into()))
+            }
+            other => {
+                t.error(text.at, format!("`{other}` names no port"))
+                    .hint("`boot`, or the kernel's name of the port like `enp129s0f1np1`");
+                None
+            }
+        })
+        .collect();
+    if t.lacks("port") {
+        t.missing("port");
+    }
+    let bond = t.choice("bond", &BondMode::ALL.map(|m| (m.name(), m)));
+    if bond.is_none() && t.lacks("bond") && ports.len() > 1 {
+        t.error(t.at, "several ports are one interface only in a bond")
+            .hint("add `bond = \"active-backup\"` or `\"802.3ad\"`, or an interface for each port");
+    }
+    let network = t.text("network");
+    let tagged = t.boolean("tagged").unwrap_or(false);
+    let ways =
+        [("dhcp", Addressing::Dhcp), ("static", Addressing::Static), ("none", Addressing::None)];
+    let addressing = t.choice("address", &ways);
+    let nic = Nic {
+        name: name?.value.to_string(),
+        ports,
+        bond,
+        network: network.map(|n| n.value.into()),
+        tagged,
+        addressing: addressing.unwrap_or_default(),
+    };
+    Some(PlacedNic { nic, at: network.map_or(t.at, |n| n.at) })
+}
+
+/// Interfaces against networks and against the machines of their profile.
+pub(super) fn check_nics(book: &Book<'_>, inv: &Inventory) {
+    for (name, profile) in &inv.profiles {
+        // Made from a pool's own cluster: its base was looked at.
+        if name.contains('@') {
+            continue;
+        }
+        for PlacedNic { nic, at } in &profile.nics {
+            let Some(wanted) = &nic.network else { continue };
+            let Some(network) = inv.networks.iter().find(|n| *n.name == **wanted) else {
+                if !inv.broken {
+                    dangling(book, *at, "network", wanted, inv.networks.iter().map(|n| &*n.name));
+                }
+                continue;
+            };
+            if nic.tagged && network.lan.vlan.is_none() {
+                book.error(*at, format!("network `{wanted}` has no `vlan` to tag with"))
+                    .hint("add `vlan` to the network, or drop `tagged`");
+            }
+            if nic.addressing != Addressing::Static {
+                continue;
+            }
+            let outside = |m: &&Arc<crate::model::Expected>| {
+                let of = m.profile.split('@').next() == Some(name);
+                let address = crate::config::url::address_of(&m.host.address);
+                of && !address.is_some_and(|a| network.subnet.contains(a))
+            };
+            if let Some(machine) = inv.machines.iter().find(outside) {
+                book.error(
+                    *at,
+                    format!(
+                        "interface `{}` is static, and `{}` has no `host.address` in network `{wanted}`",
+                        nic.name, machine.name
+                    ),
+                )
+                .hint("give the machine its address, or the interface `address = \"dhcp\"`");
+            }
+        }
+    }
+}
