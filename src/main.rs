@@ -78,6 +78,7 @@ fn local(command: Local, json: bool) -> ExitCode {
         Local::Bmc(args, ca_file) => app::bmc::run(&args, ca_file.as_deref(), json),
         Local::Discover(DiscoverCommand::Scan(args)) => app::discover::scan(&args.into(), json),
         Local::Ipmi(args) => app::ipmi::ipmi(&args, json),
+        Local::Image(args) => app::image::image(&args.config, &args.command.into(), json),
         Local::Inventory(InventoryCommand::Import(args)) => {
             app::inventory_import::import(&app::inventory_import::Ask {
                 csv: args.csv,

@@ -11,6 +11,7 @@ pub mod descriptors;
 pub mod discover;
 pub mod fallback;
 pub mod files;
+pub mod image;
 pub mod inventory_import;
 pub mod ipmi;
 pub mod listen;

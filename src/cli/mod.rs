@@ -55,6 +55,7 @@ pub enum Local {
     Bmc(bmc::Bmc, Option<PathBuf>),
     Discover(args::DiscoverCommand),
     Ipmi(args::Ipmi),
+    Image(args::Image),
     Inventory(args::InventoryCommand),
 }
 
@@ -101,6 +102,7 @@ fn split(command: Command, global: &Global) -> Result<Local, Box<Command>> {
         }
         Command::Discover { command } => Local::Discover(command),
         Command::Ipmi(a) => Local::Ipmi(a),
+        Command::Image(a) => Local::Image(a),
         Command::Inventory { command } => Local::Inventory(command),
         client => return Err(Box::new(client)),
     })

@@ -11,7 +11,8 @@ pub mod store;
 
 use crate::model::action::{BootTarget, HookVerb, JobScript, PowerOp};
 use crate::model::facts::{
-    Component, HostFacts, InventoryFacts, JobFacts, Membership, SystemFacts, Task, WindowFacts,
+    Component, HostFacts, HostHardware, InventoryFacts, JobFacts, Membership, SystemFacts, Task,
+    WindowFacts,
 };
 use crate::model::quirks::PushForm;
 use crate::model::{
@@ -128,6 +129,12 @@ impl<T: BmcRead + BmcPower + BmcUpdate + BmcCare> Bmc for T {}
 #[async_trait]
 pub trait Shell: Send + Sync {
     async fn facts(&self, host: &HostTarget) -> Result<HostFacts, Fault>;
+    /// What is in the machine; in the deploy ramdisk, where all of it can be seen.
+    async fn hardware(&self, _host: &HostTarget) -> Result<HostHardware, Fault> {
+        let why = "this way to the host can't list its hardware";
+        let class = crate::model::FaultClass::Unsupported;
+        Err(Fault::new(class, crate::model::Channel::Host, "no-hardware-list", why))
+    }
     async fn job(&self, host: &HostTarget, name: &str) -> Result<JobFacts, Fault>;
     /// Starts the shipped script as job `name`; the same name is never started twice. Scripts
     /// that destroy data compare `expect.identity` with DMI in the command that writes.

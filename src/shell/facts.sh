@@ -14,6 +14,7 @@ facts() {
     printf 'kernel=%s\n' "$(uname -r)"
     mark=$root/etc/farrier/image
     sed -n 's/^image=/image=/p; s/^run=/image_run=/p' "$mark" 2>/dev/null
+    sed -n 's/^run=/ramdisk_run=/p' "$root/etc/farrier/ramdisk" 2>/dev/null
     if [ -s "$mark" ]; then
         printf 'holds_data=false\n'
     elif [ -n "$root" ]; then

@@ -215,6 +215,7 @@ impl VirtualMachine {
             image_run: self.installed.as_ref().and_then(|i| i.run.as_deref()).map(String::from),
             holds_data: Some(self.foreign_data),
             gpus: self.gpu_parts(),
+            ramdisk_run: None,
             jobs: self.job_notes(),
         }
     }
