@@ -61,7 +61,7 @@ pub fn payload(script: JobScript) -> String {
     match script {
         JobScript::Smoke => SMOKE.to_string(),
         // One process compares DMI and writes.
-        JobScript::Wipe => format!("{IDENTITY}{WIPE}"),
+        JobScript::Wipe => format!("{IDENTITY}{DISKS}{WIPE}"),
     }
 }
 
@@ -69,13 +69,21 @@ pub fn payload(script: JobScript) -> String {
 /// [`super::parse::started`].
 pub fn start(expect: &Identity, script: JobScript, name: &str, timeout_ms: u64) -> String {
     let destroys = script == JobScript::Wipe;
-    launch(expect, &payload(script), destroys, name, timeout_ms)
+    launch(expect, &payload(script), destroys, None, name, timeout_ms)
 }
 
 /// Like [`start`], for the deploy job. The order is part of the payload, which the host keeps in a
 /// file of its own in memory and deletes when it has read it.
 pub fn start_deploy(expect: &Identity, order: &DeployOrder, name: &str, timeout_ms: u64) -> String {
-    launch(expect, &deploy(order), true, name, timeout_ms)
+    launch(expect, &deploy(order), true, None, name, timeout_ms)
+}
+
+/// The wipe job, which also tells which of the drives with these serials it did not see.
+pub fn start_wipe(expect: &Identity, drives: &[String], name: &str, timeout_ms: u64) -> String {
+    // The script splits at commas; a serial number with one is not looked for, which is told as such.
+    let serials: Vec<String> = drives.iter().map(|d| d.trim().replace(',', " ")).collect();
+    let serials = serials.join(",");
+    launch(expect, &payload(JobScript::Wipe), true, Some(&serials), name, timeout_ms)
 }
 
 /// The deploy job's text, as it lies on the host. It holds secrets.

@@ -6,6 +6,7 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "tests touch the world")]
 
 mod dcgm;
+mod deploy;
 mod jobs;
 mod ssh;
 mod wipe;

@@ -195,14 +195,15 @@ fn programs(tree: &Tree, archive: &mut Archive) -> Result<(), Trouble> {
             archive.put(&below, file(0o644, read(&path)?));
         }
     }
-    // The applets come last on the PATH, each as a link.
+    // The applets under the names that nothing better has.
     let busybox = tree.program("busybox")?;
     archive.put("usr/bin/busybox", file(0o755, read(&busybox)?));
     let list =
         run(std::process::Command::new(&busybox).arg("--list"), "listing busybox's applets")?;
     for applet in String::from_utf8_lossy(&list.stdout).lines() {
-        if !applet.is_empty() && applet != "busybox" {
-            archive.put(&format!("usr/lib/busybox/{applet}"), link("../../bin/busybox"));
+        let place = format!("usr/bin/{applet}");
+        if !applet.is_empty() && !archive.has(&place) {
+            archive.put(&place, link("busybox"));
         }
     }
     Ok(())
@@ -284,7 +285,7 @@ fn texts(tree: &Tree, archive: &mut Archive) {
         ("etc/hosts", 0o644, "127.0.0.1 localhost\n"),
         ("etc/hostname", 0o644, "farrier-ramdisk\n"),
         ("etc/os-release", 0o644, "ID=farrier-ramdisk\nPRETTY_NAME=\"Farrier deploy ramdisk\"\n"),
-        ("etc/profile", 0o644, "PATH=/usr/bin:/usr/lib/busybox\nexport PATH\n"),
+        ("etc/profile", 0o644, "PATH=/usr/bin\nexport PATH\n"),
         ("etc/group", 0o644, &*groups),
         ("etc/farrier/packages", 0o644, &*packages),
     ] {

@@ -7,7 +7,7 @@ use super::Trouble;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 const LIBRARIES: &str = "usr/lib/x86_64-linux-gnu";
 /// Where Debian's packages have programs and libraries; its bookworm is not merged inside of packages.
@@ -114,13 +114,44 @@ pub(super) fn fetch(wanted: &[&str], cache: &Path, root: &Path) -> Result<Tree, 
     let mut packages = Vec::new();
     for name in &files {
         let file = cache.join(name);
-        run(Command::new("dpkg-deb").arg("-x").arg(&file).arg(root), &format!("unpacking {name}"))
-            .map_err(|t| t.hint(format!("delete {} and try again", file.display())))?;
+        unpack(&file, root).map_err(|t| {
+            t.hint(format!("if the file is broken, delete {} and try again", file.display()))
+        })?;
         let mut parts = name.trim_end_matches(".deb").split('_');
         let (package, version) = (parts.next().unwrap_or(name), parts.next().unwrap_or("?"));
         packages.push(format!("{package} {}", version.replace("%3a", ":")));
     }
     Ok(Tree { root: root.to_path_buf(), packages })
+}
+
+/// What a package has below these is read by people only: half of the files, none of it needed.
+const UNREAD: &[&str] =
+    &["./usr/share", "./usr/include", "./usr/lib/x86_64-linux-gnu/perl*", "./boot/System.map*"];
+
+fn unpack(file: &Path, root: &Path) -> Result<(), Trouble> {
+    let what = format!("unpacking {}", file.display());
+    let broken = |e: std::io::Error, program: &str| {
+        Trouble::new(format!("{what}: can't run {program}: {e}")).hint(missing(program))
+    };
+    let mut source = Command::new("dpkg-deb")
+        .arg("--fsys-tarfile")
+        .arg(file)
+        .stdout(Stdio::piped())
+        .spawn()
+        .map_err(|e| broken(e, "dpkg-deb"))?;
+    let mut tar = Command::new("tar");
+    tar.args(["-x", "--no-same-owner"]).arg("-C").arg(root);
+    tar.args(UNREAD.iter().map(|u| format!("--exclude={u}")));
+    if let Some(out) = source.stdout.take() {
+        tar.stdin(out);
+    }
+    let taken = run(&mut tar, &what).map(|_| ());
+    let ended = source.wait().map_err(|e| broken(e, "dpkg-deb"))?;
+    taken?;
+    if !ended.success() {
+        return Err(Trouble::new(format!("{what}: dpkg-deb ended with {ended}")));
+    }
+    Ok(())
 }
 
 impl Tree {

@@ -7,7 +7,7 @@
 #   kernel command line   farrier.seed=URL BOOTIF=01-<mac>
 #   the CD it came from   /farrier/ramdisk.cfg: seed= mac= address=A/N gateway= dns=
 
-PATH=/usr/bin:/usr/lib/busybox
+PATH=/usr/bin
 HOME=/root
 LC_ALL=C
 export PATH HOME LC_ALL
