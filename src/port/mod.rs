@@ -146,6 +146,18 @@ pub trait Shell: Send + Sync {
         name: &str,
         timeout_ms: u64,
     ) -> Outcome;
+    /// Starts the wipe job, told the serials of the drives that must be there: one that it does not
+    /// see it reports as not sanitized.
+    async fn start_wipe(
+        &self,
+        host: &HostTarget,
+        expect: &Expect,
+        _drives: &[String],
+        name: &str,
+        timeout_ms: u64,
+    ) -> Outcome {
+        self.start_job(host, expect, JobScript::Wipe, name, timeout_ms).await
+    }
     /// Starts the shipped deploy job as `name` in the deploy ramdisk; the same name is never started
     /// twice. It compares `expect.identity` with DMI in the process that writes.
     async fn start_deploy(

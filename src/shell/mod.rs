@@ -224,6 +224,20 @@ impl Shell for SshShell {
         self.launch(host, &script::start(&expect.identity, script, name, timeout_ms)).await
     }
 
+    async fn start_wipe(
+        &self,
+        host: &HostTarget,
+        expect: &Expect,
+        drives: &[String],
+        name: &str,
+        timeout_ms: u64,
+    ) -> Outcome {
+        if let Err(fault) = job_name(name) {
+            return Outcome::Failed { fault };
+        }
+        self.launch(host, &script::start_wipe(&expect.identity, drives, name, timeout_ms)).await
+    }
+
     async fn start_deploy(
         &self,
         host: &HostTarget,

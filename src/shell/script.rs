@@ -123,8 +123,15 @@ pub fn deploy(order: &DeployOrder) -> String {
     )
 }
 
-/// `destroys`: the payload compares DMI as well, in the process that writes.
-fn launch(expect: &Identity, payload: &str, destroys: bool, name: &str, timeout_ms: u64) -> String {
+/// `destroys`: the payload compares DMI as well, in the process that writes. `more`: its last argument.
+fn launch(
+    expect: &Identity,
+    payload: &str,
+    destroys: bool,
+    more: Option<&str>,
+    name: &str,
+    timeout_ms: u64,
+) -> String {
     let uuid = expect.uuid.as_deref().unwrap_or("-");
     let serial = expect.serial.as_deref().unwrap_or("-");
     let timeout_s = timeout_ms.div_ceil(1000).to_string();
@@ -132,6 +139,7 @@ fn launch(expect: &Identity, payload: &str, destroys: bool, name: &str, timeout_
     if destroys {
         arguments.extend([uuid, serial]);
     }
+    arguments.extend(more);
     format!(
         "{IDENTITY}{JOB}{}{}{}",
         printing("payload", payload),

@@ -14,6 +14,7 @@ pub(super) const PACKAGES: &[&str] = &[
     "coreutils",
     "curl",
     "dash",
+    "diffutils",
     "dmidecode",
     "dosfstools",
     "dropbear-bin",
@@ -80,6 +81,7 @@ const PROGRAMS: &[&str] = &[
     "ata_id",
     "scsi_id",
     "cdrom_id",
+    "cmp",
     "tcpdump",
 ];
 
