@@ -239,6 +239,9 @@ write_image() {
     if [ "$(cat "$work/more" 2>/dev/null)" != 0 ]; then
         fail image-larger "the image is larger than the $raw_size bytes that were promised"
     fi
+    if [ -e "$work/cut" ] && [ "$(cat "$work/unpacked" 2>/dev/null)" != 0 ]; then
+        fail image-broken 'the image can not be unpacked'
+    fi
     if [ -e "$work/cut" ]; then fail fetch-failed "the image could not be fetched whole"; fi
     [ "$sha256_is" = "$sha256" ] ||
         fail wrong-sha256 "the image's sha256 is $sha256_is, $sha256 was expected"
