@@ -150,12 +150,11 @@ need_vm() {
     local packages=(qemu-system-x86 ovmf ipxe ipxe-qemu libvirt-daemon libvirt-clients python3-libvirt
         python3-venv dnsmasq-base mmdebstrap grub-common grub-pc-bin grub-efi-amd64-bin e2fsprogs
         openssh-client iproute2 openssl)
-    # A qemu-utils from backports holds back the distribution's qemu-system.
-    if ! command -v qemu-system-x86_64 >/dev/null 2>&1; then
+    if ! dpkg-query -W "${packages[@]}" >/dev/null 2>&1; then
+        # A qemu-utils from backports holds back the distribution's qemu-system.
         # shellcheck disable=SC1091
-        packages+=("qemu-utils/$(. /etc/os-release && echo "$VERSION_CODENAME")" --allow-downgrades)
+        apt_install "${packages[@]}" "qemu-utils/$(. /etc/os-release && echo "$VERSION_CODENAME")" --allow-downgrades
     fi
-    if ! dpkg-query -W "${packages[@]:0:16}" >/dev/null 2>&1; then apt_install "${packages[@]}"; fi
     apt_need qemu-utils qemu-img
     if [ ! -e "$sushy_libvirt_venv/.ready" ]; then
         rm -rf "$sushy_libvirt_venv"

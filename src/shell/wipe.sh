@@ -159,7 +159,22 @@ markers_gone() {
 }
 
 zero() { # zero PATH BYTES: all of it reads as zero
-    cmp -s -n "$2" "$1" /dev/zero
+    if [ ! -b "$1" ]; then
+        cmp -s -n "$2" "$1" /dev/zero
+        return
+    fi
+    # In windows of 64 MiB, of which dd keeps in memory what is not zero: a file of that size without a
+    # block is a proof, at the disk's speed. cmp reads 4 KiB at a time.
+    at=0
+    while [ "$at" -lt "$2" ]; do
+        window=$(($2 - at < 67108864 ? $2 - at : 67108864))
+        rm -f "$work/window-${1##*/}"
+        dd if="$1" of="$work/window-${1##*/}" bs=1048576 iflag=skip_bytes,count_bytes skip="$at" \
+            count="$window" conv=sparse 2>/dev/null || return 1
+        [ "$(stat -c '%s %b' "$work/window-${1##*/}")" = "$window 0" ] || return 1
+        at=$((at + window))
+    done
+    rm -f "$work/window-${1##*/}"
 }
 
 # ---- what a drive can do ----------------------------------------------------------------------------------

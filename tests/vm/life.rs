@@ -113,7 +113,11 @@ impl<'a> Run<'a> {
         HostTarget {
             machine: MachineId(1),
             name: self.machine.name.as_str().into(),
-            endpoint: HostEndpoint { address: address.to_string(), user: "root".into() },
+            endpoint: HostEndpoint {
+                address: address.to_string().into(),
+                user: "root".into(),
+                ..HostEndpoint::default()
+            },
             host_key: Some(key.into()),
         }
     }
@@ -216,7 +220,7 @@ fn whole_life(firmware: Firmware, name: &'static str) {
     machine.boot("Pxe");
     let host = run.called_home("run-1");
     run.say("the ramdisk called home");
-    assert_eq!(host.endpoint.address, machine.address);
+    assert_eq!(host.endpoint.address.to_string(), machine.address);
 
     let facts = run.facts(&host).unwrap();
     assert_eq!(facts.ramdisk_run.as_deref(), Some("run-1"));
@@ -259,7 +263,7 @@ fn whole_life(firmware: Firmware, name: &'static str) {
     assert!(!order_left.contains("PRIVATE KEY"), "the job's output tells the host key");
 
     machine.boot("Hdd");
-    let host = run.host(host.endpoint.address.parse().unwrap(), &public);
+    let host = run.host(host.endpoint.address.to_string().parse().unwrap(), &public);
     let facts = until("the system answers with the key that its seed carried", BOOT, || {
         run.facts(&host).ok()
     });
@@ -346,7 +350,7 @@ fn a_machine_boots_the_ramdisk_from_virtual_media() {
         machine.boot("Cd");
         let host = run.called_home("run-cd");
         run.say("the ramdisk from the CD called home");
-        assert_eq!(host.endpoint.address, "10.77.0.77");
+        assert_eq!(host.endpoint.address.to_string(), "10.77.0.77");
         let facts = run.facts(&host).unwrap();
         assert_eq!(facts.ramdisk_run.as_deref(), Some("run-cd"));
         assert!(machine.console().contains("farrier: ready for"), "{}", machine.console());
