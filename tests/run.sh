@@ -29,6 +29,7 @@ scan   | -          | scan
 shell  | ssh,busybox,image_tools | shell cluster
 credentials | -     | credentials
 boot   | curl       | boot
+image  | image_tools,busybox | image
 config | -          | config
 api    | curl,sushy | api cli bmc_cli
 serve  | ssh        | serve service restore
@@ -135,6 +136,7 @@ need_image_tools() {
     apt_need gdisk sgdisk
     apt_need dosfstools mkfs.vfat
     apt_need mtools mcopy
+    apt_need qemu-utils qemu-img
 }
 
 # Virtual machines under a libvirtd of the test's own, with sushy-tools as their BMCs. The emulator
@@ -155,7 +157,6 @@ need_vm() {
         # shellcheck disable=SC1091
         apt_install "${packages[@]}" "qemu-utils/$(. /etc/os-release && echo "$VERSION_CODENAME")" --allow-downgrades
     fi
-    apt_need qemu-utils qemu-img
     if [ ! -e "$sushy_libvirt_venv/.ready" ]; then
         rm -rf "$sushy_libvirt_venv"
         mkdir -p "$cache"

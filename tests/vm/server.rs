@@ -28,7 +28,6 @@ pub(crate) struct Said {
 pub(crate) struct Server {
     files: Arc<Mutex<BTreeMap<String, Body>>>,
     said: Arc<Mutex<Vec<Said>>>,
-    log: Arc<Mutex<Vec<String>>>,
     pub(crate) port: u16,
 }
 
@@ -56,11 +55,6 @@ impl Server {
         std::mem::take(&mut *self.said.lock().unwrap())
     }
 
-    /// `METHOD PATH` of every request.
-    pub(crate) fn log(&self) -> Vec<String> {
-        self.log.lock().unwrap().clone()
-    }
-
     fn answer(&self, mut stream: TcpStream) -> std::io::Result<()> {
         let from = stream.peer_addr()?.ip();
         let mut reader = BufReader::new(stream.try_clone()?);
@@ -83,7 +77,6 @@ impl Server {
                 range = Some(r.to_string());
             }
         }
-        self.log.lock().unwrap().push(format!("{method} {path}"));
         if method == "POST" {
             let mut body = vec![0; length];
             reader.read_exact(&mut body)?;
