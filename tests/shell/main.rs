@@ -8,6 +8,7 @@
 mod dcgm;
 mod deploy;
 mod jobs;
+mod sanitize;
 mod ssh;
 mod wipe;
 mod world;
