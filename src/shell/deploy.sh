@@ -152,7 +152,7 @@ put() { # put FILE OFFSET: its bytes to the disk, on the medium when it returns
 clear_disk() { # nothing on it may be taken for an array, a volume group or a partition table
     for part in $(partitions); do wipefs -a -q "$part" 2>/dev/null; done
     if blocks "$path"; then wipefs -a -q "$path" 2>/dev/null; fi
-    head -c "$MIB" /dev/zero >"$work/zero"
+    head -c "$MIB" /dev/zero >"$work/zero" || fail ramdisk-full "no room below $work"
     put "$work/zero" 0 && put "$work/zero" "$((bytes - MIB))" ||
         fail write-failed "$name can't be written to: $(tail -n 1 "$work/dd")"
     if blocks "$path"; then blockdev --rereadpt "$path" 2>/dev/null; fi

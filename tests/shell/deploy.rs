@@ -351,3 +351,39 @@ fn another_machine_keeps_its_disk() {
     assert_eq!(server.connections.load(Ordering::SeqCst), 0);
     assert!(boots_nothing(&path));
 }
+
+/// The job's directory is a file system of 2.5 MiB: room for the order and the seed volume, not for the
+/// first MiB of the image beside them. Needs root, for the mount.
+#[test]
+fn a_full_ramdisk_is_a_clear_end() {
+    let Some(w) = world() else { return };
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: a file system of a size needs root");
+        return;
+    }
+    let raw = raw_image(&w);
+    let server = serve(raw.clone(), Mood::Good);
+    let told = order(&raw, raw.len(), ImageFormat::Raw, &server.url);
+    for kib in [60, 600, 1400] {
+        let path = disk(&w, "vda", 32 * MIB);
+        let job = w.dir.path().join("job");
+        fs::create_dir_all(&job).unwrap();
+        let text = w.dir.path().join("order.sh");
+        fs::write(&text, script::deploy(&told)).unwrap();
+        let out = w.dir.path().join("said");
+        let script = format!(
+            "mount -t tmpfs -o size={kib}k tmpfs '{job}' && cd '{job}' && \
+             FARRIER_RESULT='{job}/result' sh '{text}' {UUID} {SERIAL} >/dev/null; cp '{job}/result' '{out}'",
+            job = job.display(),
+            text = text.display(),
+            out = out.display()
+        );
+        let mut command = Command::new(find("unshare").unwrap());
+        command.args(["--mount", "--propagation", "private", "sh", "-c", &script]);
+        w.run(&mut command, "");
+        let said: Value = serde_json::from_str(&fs::read_to_string(&out).unwrap()).unwrap();
+        assert_eq!(said["error"], "ramdisk-full", "{kib} KiB: {said}");
+        assert!(boots_nothing(&path), "{kib} KiB");
+        fs::remove_file(out).unwrap();
+    }
+}

@@ -278,6 +278,18 @@ fn whole_life(firmware: Firmware, name: &'static str) {
     machine.boot("Pxe");
     let host = run.called_home("run-2");
     run.say("back in the ramdisk");
+    if firmware == Firmware::Bios {
+        // A disk that a run of ours wrote may be written again; an image that is gone boots nothing.
+        let gone = DeployOrder { image_url: run.url("/images/gone"), ..told.clone() };
+        let started = lab.inside(|| {
+            block_on(run.shell.start_deploy(&host, &run.expect(), &gone, "deploy-gone", 900_000))
+        });
+        assert!(matches!(started, Outcome::Applied { .. }), "{started:?}");
+        let result = run.follow(&host, "deploy-gone");
+        assert_eq!(result["error"], "fetch-failed", "{result}");
+        let said = lab.inside(|| block_on(run.shell.tail(&host, "deploy-gone", 8192))).unwrap();
+        assert!(said.contains("vda was written by a run of ours before"), "{said}");
+    }
     let wipe = |name: &str, serials: &[String]| {
         let started = lab.inside(|| {
             block_on(run.shell.start_wipe(&host, &run.expect(), serials, name, 900_000))
