@@ -205,9 +205,12 @@ unpack() {
 
 lay_down() { # the first MiB to memory, the rest to the disk, never more than was promised
     head -c "$MIB" >"$work/head" || { : >"$work/full" && return 1; }
-    dd of="$path" bs=4194304 iflag=fullblock,count_bytes count="$((raw_size - MIB))" \
+    # All but the last sector. Whether that one is whole tells whether everything before it came: what
+    # dd says about bytes differs between its makers.
+    dd of="$path" bs=4194304 iflag=fullblock,count_bytes count="$((raw_size - MIB - 512))" \
         oflag=seek_bytes seek="$MIB" conv=notrunc,fsync 2>"$work/dd"
     echo $? >"$work/written"
+    head -c 512 >"$work/last"
     head -c 1 | wc -c >"$work/more"
 }
 
@@ -246,11 +249,10 @@ write_image() {
     [ "$sha256_is" = "$sha256" ] ||
         fail wrong-sha256 "the image's sha256 is $sha256_is, $sha256 was expected"
     [ "$(cat "$work/unpacked" 2>/dev/null)" = 0 ] || fail image-broken 'the image can not be unpacked'
-    held=$(wc -c <"$work/head")
-    written=$(awk '/ bytes? / { print $1 }' "$work/dd" | tail -n 1)
-    written=$((${written:-0} + held))
-    [ "$written" = "$raw_size" ] ||
-        fail image-smaller "the image has $written bytes, $raw_size were expected"
+    [ "$(wc -c <"$work/last")" -eq 512 ] ||
+        fail image-smaller "the image ends before the $raw_size bytes that were promised"
+    put "$work/last" "$((raw_size - 512))" || fail write-failed "$name: $(tail -n 1 "$work/dd")"
+    written=$raw_size
 }
 
 # ---- the end of the disk ----------------------------------------------------------------------------------

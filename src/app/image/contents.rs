@@ -33,7 +33,8 @@ pub(super) const PACKAGES: &[&str] = &[
     "zstd",
 ];
 
-/// Programs with the names under which they are called; busybox has everything else.
+/// Programs with the names under which they are called; busybox has everything else. What starts other
+/// programs is never busybox: Debian's takes its own applets then, whatever is on the PATH.
 const PROGRAMS: &[&str] = &[
     "dash",
     "curl",
@@ -82,6 +83,7 @@ const PROGRAMS: &[&str] = &[
     "scsi_id",
     "cdrom_id",
     "cmp",
+    "setsid",
     "tcpdump",
 ];
 
