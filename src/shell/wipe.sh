@@ -159,7 +159,7 @@ markers_gone() {
 }
 
 zero() { # zero PATH BYTES: all of it reads as zero
-    if [ ! -b "$1" ]; then
+    if [ ! -b "$1" ] || ! dd if=/dev/null of="$work/sparse" conv=sparse 2>/dev/null; then
         cmp -s -n "$2" "$1" /dev/zero
         return
     fi
