@@ -394,7 +394,7 @@ clear_tpm() { # by the firmware's own interface (TCG PPI 1.3: request 5); it hap
 boot_entries() { # removes the entries that carry our name, never another
     [ -z "$root" ] && command -v efibootmgr >/dev/null 2>&1 || return 0
     efibootmgr 2>/dev/null |
-        sed -n 's/^Boot\([0-9A-Fa-f]\{4\}\)[* ] \(Farrier\( .*\)\{0,1\}\)$/\1 \2/p' |
+        sed -n "s/^Boot\([0-9A-Fa-f]\{4\}\)[* ] \(Farrier\([ $tab].*\)\{0,1\}\)\$/\1 \2/p" |
         while read -r number label; do
             if efibootmgr -q -b "$number" -B 2>/dev/null; then
                 printf 'Boot%s %s\n' "$number" "${label%%"$tab"*}"

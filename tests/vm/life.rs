@@ -11,6 +11,7 @@ use farrier::model::facts::{HostFacts, JobState};
 use farrier::model::{
     Channel, Expect, Fault, FaultClass, HostEndpoint, Identity, MachineId, Outcome,
 };
+use farrier::port::command::HostCommand;
 use farrier::port::deploy::{DeployOrder, SeedFile};
 use farrier::port::{Credential, HostTarget, Secret, Shell, Vault};
 use farrier::shell::{Settings, SshShell};
@@ -290,6 +291,15 @@ fn whole_life(firmware: Firmware, name: &'static str) {
         let said = lab.inside(|| block_on(run.shell.tail(&host, "deploy-gone", 8192))).unwrap();
         assert!(said.contains("vda was written by a run of ours before"), "{said}");
     }
+    if firmware == Firmware::Uefi {
+        // A boot entry of ours, which is to go, among the firmware's own, which are to stay.
+        let words = "efibootmgr -q -c -d /dev/vda -p 2 -l \\EFI\\BOOT\\BOOTX64.EFI -L";
+        let mut argv: Vec<String> = words.split(' ').map(String::from).collect();
+        argv.push(format!("Farrier {name}"));
+        let made = lab
+            .inside(|| block_on(run.shell.run(&host, None, &argv, b"", Duration::from_secs(60))));
+        assert!(made.as_ref().is_ok_and(|r| r.exit == Some(0)), "{made:?}");
+    }
     let wipe = |name: &str, serials: &[String]| {
         let started = lab.inside(|| {
             block_on(run.shell.start_wipe(&host, &run.expect(), serials, name, 900_000))
@@ -305,6 +315,10 @@ fn whole_life(firmware: Firmware, name: &'static str) {
         if drive["serial"] == "LABNVME1" {
             assert!(drive["method"].as_str().unwrap().starts_with("NVMe Format"), "{drive}");
         }
+    }
+    if firmware == Firmware::Uefi {
+        let gone = result["boot_entries"].as_str().unwrap();
+        assert!(gone.ends_with(&format!("Farrier {name}")) && !gone.contains("UEFI"), "{result}");
     }
     run.say(&format!("wiped: {}", result["drives"]));
     if firmware == Firmware::Bios {
