@@ -31,7 +31,7 @@ struct About {
     architecture: &'static str,
     /// Region of `ramdisk.iso` that is overlaid for each machine.
     overlay: Overlay,
-    files: BTreeMap<String, About1>,
+    files: BTreeMap<String, BuiltFile>,
     /// `name version` of all packages that it is made of.
     packages: Vec<String>,
 }
@@ -44,7 +44,7 @@ struct Overlay {
 }
 
 #[derive(Debug, Serialize)]
-struct About1 {
+struct BuiltFile {
     size: u64,
     sha256: String,
 }
@@ -130,7 +130,7 @@ pub(super) fn build(ask: &Build, default_out: &Path, json: bool) -> Result<(), T
         let sha256 = hex::encode(Sha256::digest(&bytes));
         let size = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         put(&out.join(name), &bytes)?;
-        files.insert(name.to_string(), About1 { size, sha256 });
+        files.insert(name.to_string(), BuiltFile { size, sha256 });
     }
     let about = About {
         schema: 1,
