@@ -79,6 +79,7 @@ fn local(command: Local, json: bool) -> ExitCode {
         Local::Discover(args) => app::discover::scan(&args.into(), json),
         Local::Doctor(args) => app::doctor::doctor(&args, json),
         Local::Ipmi(args) => app::ipmi::ipmi(&args, json),
+        Local::Image(args) => app::image::image(&args.config, &args.command.into(), json),
         Local::Inventory(InventoryCommand::Import(args)) => {
             app::inventory_import::import(&app::inventory_import::Ask {
                 csv: args.csv,

@@ -12,7 +12,7 @@ set -euo pipefail
 cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.."
 
 # One line a part: NAME | NEEDS | WHAT
-#   NEEDS  comma-separated: ssh, curl, sqlite, sushy, redfish_tools, ipmi, wire, or - (see the need_* functions)
+#   NEEDS  comma-separated: ssh, curl, sqlite, sushy, redfish_tools, ipmi, wire, image_tools, vm, or - (see the need_* functions)
 #   WHAT   integration tests in tests/ by name (tests/NAME.rs or tests/NAME/main.rs),
 #          or one bash function below, as fn:NAME, that runs cargo test itself
 parts='
@@ -27,10 +27,11 @@ vbmc   | redfish_tools | vbmc
 ipmi   | ipmi       | ipmi
 fuzz   | -          | fn:run_fuzz
 scan   | -          | scan
-shell  | ssh,busybox | shell cluster
+shell  | ssh,busybox,image_tools | shell cluster
 credentials | -     | credentials
 boot   | curl       | boot netboot
 dhcp   | wire       | dhcp
+image  | image_tools,busybox | image
 config | -          | config
 api    | curl,sushy | api cli bmc_cli
 serve  | ssh        | serve service restore
@@ -38,6 +39,7 @@ demo   | curl,ssh   | demo
 kill   | ssh        | kill
 disk   | ssh        | durability
 sushy  | ssh,sushy  | sushy
+vm     | vm         | vm
 '
 
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/farrier-tests
@@ -215,6 +217,44 @@ need_fuzz() {
     rm -rf "$cargo_fuzz"
     cargo install --quiet --locked --root "$cargo_fuzz" "cargo-fuzz@$cargo_fuzz_version" || return 1
     touch "$cargo_fuzz/.ready"
+}
+# What writes disk images, and what the deploy job calls.
+need_image_tools() {
+    apt_need curl curl
+    apt_need zstd zstd
+    apt_need gdisk sgdisk
+    apt_need dosfstools mkfs.vfat
+    apt_need mtools mcopy
+    apt_need qemu-utils qemu-img
+}
+
+# Virtual machines under a libvirtd of the test's own, with sushy-tools as their BMCs. The emulator
+# needs Debian's Python, whose libvirt module comes with the system.
+sushy_libvirt_venv=$cache/sushy-libvirt-$sushy_version
+export FARRIER_SUSHY_LIBVIRT=$sushy_libvirt_venv/bin/sushy-emulator
+need_vm() {
+    if [ "$(id -u)" != 0 ]; then
+        echo "tests/run.sh: part vm needs root: it makes network namespaces and runs libvirtd" >&2
+        return 1
+    fi
+    need_image_tools
+    local packages=(qemu-system-x86 ovmf ipxe ipxe-qemu libvirt-daemon libvirt-clients python3-libvirt
+        python3-venv dnsmasq-base mmdebstrap grub-common grub-pc-bin grub-efi-amd64-bin e2fsprogs
+        openssh-client iproute2 openssl)
+    if ! dpkg-query -W "${packages[@]}" >/dev/null 2>&1; then
+        # A qemu-utils from backports holds back the distribution's qemu-system.
+        # shellcheck disable=SC1091
+        apt_install "${packages[@]}" "qemu-utils/$(. /etc/os-release && echo "$VERSION_CODENAME")" --allow-downgrades
+    fi
+    if [ ! -e "$sushy_libvirt_venv/.ready" ]; then
+        rm -rf "$sushy_libvirt_venv"
+        mkdir -p "$cache"
+        /usr/bin/python3 -m venv --system-site-packages "$sushy_libvirt_venv" >&2
+        "$sushy_libvirt_venv/bin/pip" install --quiet --disable-pip-version-check \
+            "sushy-tools==$sushy_version" >&2
+        touch "$sushy_libvirt_venv/.ready"
+    fi
+    [ -x "$FARRIER_SUSHY_LIBVIRT" ]
 }
 
 # ---- running ------------------------------------------------------------------------------------

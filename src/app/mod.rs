@@ -12,6 +12,7 @@ pub mod discover;
 pub mod doctor;
 pub mod fallback;
 pub mod files;
+pub mod image;
 pub mod inventory_import;
 pub mod ipmi;
 pub mod listen;

@@ -1,8 +1,10 @@
 //! The words of the command line.
 
 pub mod credentials;
+pub mod image;
 
 pub use credentials::{BmcCommand, InventoryCommand};
+pub use image::{Image, ImageCommand};
 
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
@@ -91,6 +93,8 @@ pub enum Command {
         #[command(subcommand)]
         command: super::bmc::Words,
     },
+    /// What machines boot and what is written to their disks
+    Image(Image),
     /// Take in what machines were delivered with
     Inventory {
         #[command(subcommand)]

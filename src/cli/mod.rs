@@ -57,6 +57,7 @@ pub enum Local {
     Discover(args::Scan),
     Doctor(args::Doctor),
     Ipmi(args::Ipmi),
+    Image(args::Image),
     Inventory(args::InventoryCommand),
 }
 
@@ -104,6 +105,7 @@ fn split(command: Command, global: &Global) -> Result<Local, Box<Command>> {
         Command::Discover { command: args::DiscoverCommand::Scan(a) } => Local::Discover(a),
         Command::Doctor(a) => Local::Doctor(a),
         Command::Ipmi(a) => Local::Ipmi(a),
+        Command::Image(a) => Local::Image(a),
         Command::Inventory { command } => Local::Inventory(command),
         client => return Err(Box::new(client)),
     })

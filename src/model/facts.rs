@@ -241,6 +241,76 @@ pub struct JobNote {
     pub running: bool,
 }
 
+/// What is in the machine, as its own kernel sees it in the deploy ramdisk.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostHardware {
+    /// DMI identity: proves the pairing BMC ↔ host.
+    pub identity: Identity,
+    pub vendor: Option<String>,
+    pub product: Option<String>,
+    pub board_serial: Option<String>,
+    pub bios_version: Option<String>,
+    /// One a socket.
+    pub cpus: Vec<HostCpu>,
+    pub memory_mib: Option<u64>,
+    pub disks: Vec<HostDisk>,
+    pub nics: Vec<HostNic>,
+    /// Display and 3D controllers that are more than the board's own.
+    pub gpus: Vec<HostGpu>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostCpu {
+    pub socket: u32,
+    pub model: Option<String>,
+    pub cores: Option<u32>,
+    pub threads: Option<u32>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostDisk {
+    /// The kernel's name of this boot.
+    pub name: String,
+    /// How it hangs on the host: `nvme`, `sata`, `sas`, `virtio`, `raid`, or why it is no local disk
+    /// (`usb`, `fc`, `iscsi`, `nvme-fabrics`, `shared`, `multipath`, …).
+    pub attached: String,
+    pub bytes: Option<u64>,
+    pub sector_bytes: Option<u32>,
+    pub serial: Option<String>,
+    pub model: Option<String>,
+    pub rotates: Option<bool>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostNic {
+    pub name: String,
+    pub mac: Option<String>,
+    pub link_up: Option<bool>,
+    pub speed_mbit: Option<u32>,
+    pub driver: Option<String>,
+    /// PCI address.
+    pub pci: Option<String>,
+    pub neighbour: Option<LldpNeighbour>,
+}
+
+/// The switch port that a NIC is plugged into, by what that port says (IEEE 802.1AB).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LldpNeighbour {
+    pub chassis: Option<String>,
+    pub port: Option<String>,
+    pub system: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostGpu {
+    /// PCI address.
+    pub pci: String,
+    /// `vendor:device`, lower-case hex: `10de:2330`.
+    pub device: String,
+    /// `vendor:device` of the board's maker.
+    pub board: Option<String>,
+}
+
 /// A named job on a host.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct JobFacts {

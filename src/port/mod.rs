@@ -13,7 +13,8 @@ pub mod store;
 
 use crate::model::action::{BootTarget, HookVerb, JobScript, PowerOp};
 use crate::model::facts::{
-    Component, HostFacts, InventoryFacts, JobFacts, Membership, SystemFacts, Task, WindowFacts,
+    Component, HostFacts, HostHardware, InventoryFacts, JobFacts, Membership, SystemFacts, Task,
+    WindowFacts,
 };
 use crate::model::quirks::PushForm;
 use crate::model::{
@@ -150,6 +151,12 @@ impl<T: BmcRead + BmcPower + BmcUpdate + BmcCare> Bmc for T {}
 #[async_trait]
 pub trait Shell: Send + Sync {
     async fn facts(&self, host: &HostTarget) -> Result<HostFacts, Fault>;
+    /// What is in the machine; in the deploy ramdisk, where all of it can be seen.
+    async fn hardware(&self, _host: &HostTarget) -> Result<HostHardware, Fault> {
+        let why = "this way to the host can't list its hardware";
+        let class = crate::model::FaultClass::Unsupported;
+        Err(Fault::new(class, crate::model::Channel::Host, "no-hardware-list", why))
+    }
     async fn job(&self, host: &HostTarget, name: &str) -> Result<JobFacts, Fault>;
     /// Starts the shipped script as job `name`; the same name is never started twice. Scripts
     /// that destroy data compare `expect.identity` with DMI in the command that writes.
@@ -161,6 +168,18 @@ pub trait Shell: Send + Sync {
         name: &str,
         timeout_ms: u64,
     ) -> Outcome;
+    /// Starts the wipe job, told the serials of the drives that must be there: one that it does not
+    /// see it reports as not sanitized.
+    async fn start_wipe(
+        &self,
+        host: &HostTarget,
+        expect: &Expect,
+        _drives: &[String],
+        name: &str,
+        timeout_ms: u64,
+    ) -> Outcome {
+        self.start_job(host, expect, JobScript::Wipe, name, timeout_ms).await
+    }
     /// Starts the shipped deploy job as `name` in the deploy ramdisk; the same name is never started
     /// twice. It compares `expect.identity` with DMI in the process that writes.
     async fn start_deploy(

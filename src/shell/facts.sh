@@ -14,6 +14,10 @@ facts() {
     printf 'kernel=%s\n' "$(uname -r)"
     mark=$root/etc/farrier/image
     sed -n 's/^image=/image=/p; s/^run=/image_run=/p' "$mark" 2>/dev/null
+    if [ -s "$root/etc/farrier/ramdisk" ]; then
+        sed -n 's/^run=/ramdisk_run=/p' "$root/etc/farrier/ramdisk"
+        disk_run
+    fi
     if [ -s "$mark" ]; then
         printf 'holds_data=false\n'
     elif [ -n "$root" ]; then
@@ -29,6 +33,17 @@ facts() {
 
 show() { # show KEY FILE: its first line
     if [ -r "$2" ]; then printf '%s=%s\n' "$1" "$(head -n 1 "$2" 2>/dev/null)"; fi
+}
+
+disk_run() { # whose deployment is on a disk: the run that its seed volume names
+    seeds=/run/farrier/seed-volume
+    mkdir -p "$seeds" 2>/dev/null || return 0
+    for volume in $(blkid -t LABEL=CIDATA -o device 2>/dev/null); do
+        mount -t vfat -o ro "$volume" "$seeds" 2>/dev/null || continue
+        sed -n 's/^instance-id: *"\{0,1\}\([A-Za-z0-9._-]*\)"\{0,1\}$/disk_run=\1/p' \
+            "$seeds/meta-data" 2>/dev/null | head -n 1
+        umount "$seeds"
+    done
 }
 
 blank() { # blank FILE BLOCKS: are its first BLOCKS × 4 KiB all zero? 2: can't be read

@@ -11,9 +11,10 @@ pub mod script;
 mod session;
 
 use crate::model::action::JobScript;
-use crate::model::facts::{HostFacts, JobFacts};
+use crate::model::facts::{HostFacts, HostHardware, JobFacts};
 use crate::model::{Channel, Expect, Fault, FaultClass, Identity, Outcome};
 use crate::port::command::{HostCommand, NotRun, Ran};
+use crate::port::deploy::DeployOrder;
 use crate::port::{HostTarget, Secret, Shell, Vault};
 use async_trait::async_trait;
 use session::{Cut, Login};
@@ -123,49 +124,10 @@ impl SshShell {
             _ => Err(session::failed(&format!("writing {path}"), &ran)),
         }
     }
-}
 
-/// A job's name becomes a directory and a unit: nothing that a path or a shell could read.
-fn job_name(name: &str) -> Result<(), Fault> {
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-    let starts = name.starts_with(|c: char| c.is_ascii_alphanumeric());
-    if starts && name.len() <= 128 && name.chars().all(plain) {
-        return Ok(());
-    }
-    Err(Fault::new(
-        FaultClass::Bug,
-        Channel::Host,
-        "bad-job-name",
-        format!("`{}` is no name for a job", name.escape_debug()),
-    ))
-}
-
-#[async_trait]
-impl Shell for SshShell {
-    async fn facts(&self, host: &HostTarget) -> Result<HostFacts, Fault> {
-        let ran = self.script(host, &script::facts()).await.map_err(Cut::fault)?;
-        parse::facts(&ran.stdout, &ran.stderr)
-    }
-
-    async fn job(&self, host: &HostTarget, name: &str) -> Result<JobFacts, Fault> {
-        job_name(name)?;
-        let ran = self.script(host, &script::show(name)).await.map_err(Cut::fault)?;
-        parse::job(name, &ran.stdout, &ran.stderr)
-    }
-
-    async fn start_job(
-        &self,
-        host: &HostTarget,
-        expect: &Expect,
-        script: JobScript,
-        name: &str,
-        timeout_ms: u64,
-    ) -> Outcome {
-        if let Err(fault) = job_name(name) {
-            return Outcome::Failed { fault };
-        }
-        let text = script::start(&expect.identity, script, name, timeout_ms);
-        let ran = match self.script(host, &text).await {
+    /// Starts a job; its text is the host's whole input.
+    async fn launch(&self, host: &HostTarget, text: &str) -> Outcome {
+        let ran = match self.script(host, text).await {
             Ok(ran) => ran,
             Err(Cut::NotSent(fault)) => return Outcome::Failed { fault },
             Err(Cut::NoAnswer(fault)) => return Outcome::Unknown { fault },
@@ -191,6 +153,103 @@ impl Shell for SshShell {
             }
             None => Outcome::Unknown { fault: session::failed("the start of the job", &ran) },
         }
+    }
+}
+
+/// A job's name becomes a directory and a unit: nothing that a path or a shell could read.
+fn job_name(name: &str) -> Result<(), Fault> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    let starts = name.starts_with(|c: char| c.is_ascii_alphanumeric());
+    if starts && name.len() <= 128 && name.chars().all(plain) {
+        return Ok(());
+    }
+    Err(Fault::new(
+        FaultClass::Bug,
+        Channel::Host,
+        "bad-job-name",
+        format!("`{}` is no name for a job", name.escape_debug()),
+    ))
+}
+
+/// What becomes part of a script must be what it is taken for.
+fn deploy_order(order: &DeployOrder) -> Result<(), Fault> {
+    let file = |name: &str| {
+        name.starts_with(|c: char| c.is_ascii_alphanumeric())
+            && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'))
+    };
+    let wrong =
+        if !order.image_url.starts_with("http://") && !order.image_url.starts_with("https://") {
+            Some("its URL is not HTTP".to_string())
+        } else if order.sha256.len() != 64 || !order.sha256.chars().all(|c| c.is_ascii_hexdigit()) {
+            Some("its sha256 is none".to_string())
+        } else {
+            let bad = order.seed.iter().find(|f| !file(&f.name));
+            bad.map(|f| format!("`{}` is no name for a seed file", f.name.escape_debug()))
+        };
+    wrong.map_or(Ok(()), |why| {
+        let what = format!("the order to deploy image `{}` can't be given: {why}", order.image);
+        Err(Fault::new(FaultClass::Bug, Channel::Host, "bad-deploy-order", what))
+    })
+}
+
+#[async_trait]
+impl Shell for SshShell {
+    async fn facts(&self, host: &HostTarget) -> Result<HostFacts, Fault> {
+        let ran = self.script(host, &script::facts()).await.map_err(Cut::fault)?;
+        parse::facts(&ran.stdout, &ran.stderr)
+    }
+
+    async fn hardware(&self, host: &HostTarget) -> Result<HostHardware, Fault> {
+        let ran = self.script(host, &script::hardware()).await.map_err(Cut::fault)?;
+        parse::hardware(&ran.stdout, &ran.stderr)
+    }
+
+    async fn job(&self, host: &HostTarget, name: &str) -> Result<JobFacts, Fault> {
+        job_name(name)?;
+        let ran = self.script(host, &script::show(name)).await.map_err(Cut::fault)?;
+        parse::job(name, &ran.stdout, &ran.stderr)
+    }
+
+    async fn start_job(
+        &self,
+        host: &HostTarget,
+        expect: &Expect,
+        script: JobScript,
+        name: &str,
+        timeout_ms: u64,
+    ) -> Outcome {
+        if let Err(fault) = job_name(name) {
+            return Outcome::Failed { fault };
+        }
+        self.launch(host, &script::start(&expect.identity, script, name, timeout_ms)).await
+    }
+
+    async fn start_wipe(
+        &self,
+        host: &HostTarget,
+        expect: &Expect,
+        drives: &[String],
+        name: &str,
+        timeout_ms: u64,
+    ) -> Outcome {
+        if let Err(fault) = job_name(name) {
+            return Outcome::Failed { fault };
+        }
+        self.launch(host, &script::start_wipe(&expect.identity, drives, name, timeout_ms)).await
+    }
+
+    async fn start_deploy(
+        &self,
+        host: &HostTarget,
+        expect: &Expect,
+        order: &DeployOrder,
+        name: &str,
+        timeout_ms: u64,
+    ) -> Outcome {
+        if let Err(fault) = job_name(name).and_then(|()| deploy_order(order)) {
+            return Outcome::Failed { fault };
+        }
+        self.launch(host, &script::start_deploy(&expect.identity, order, name, timeout_ms)).await
     }
 }
 

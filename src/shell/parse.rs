@@ -1,6 +1,9 @@
 //! What the scripts print, read leniently: hosts add banners and cut lines.
 
-use crate::model::facts::{HostFacts, JobFacts, JobNote, JobState, Part};
+use crate::model::facts::{
+    HostCpu, HostDisk, HostFacts, HostGpu, HostHardware, HostNic, JobFacts, JobNote, JobState,
+    LldpNeighbour, Part,
+};
 use crate::model::{Channel, Fault, FaultClass, Identity};
 use std::collections::BTreeMap;
 
@@ -74,6 +77,71 @@ pub fn facts(stdout: &str, stderr: &str) -> Result<HostFacts, Fault> {
         gpus,
         jobs,
     })
+}
+
+/// Output of hardware.sh, whose head says what its lines hold.
+pub fn hardware(stdout: &str, stderr: &str) -> Result<HostHardware, Fault> {
+    let mut all = BTreeMap::new();
+    let mut found = HostHardware::default();
+    for line in stdout.lines() {
+        let Some((key, value)) = line.split_once('=') else { continue };
+        let fields: Vec<&str> = value.split('\t').map(str::trim).collect();
+        let field = |n: usize| fields.get(n).copied().filter(|f| !f.is_empty());
+        let owned = |n: usize| field(n).map(String::from);
+        let small = |n: usize| field(n).and_then(|f| f.parse::<u32>().ok());
+        match key {
+            "cpu" => found.cpus.push(HostCpu {
+                socket: small(0).unwrap_or(0),
+                model: owned(1),
+                cores: small(2),
+                threads: small(3),
+            }),
+            "disk" => found.disks.push(HostDisk {
+                name: owned(0).unwrap_or_default(),
+                attached: owned(1).unwrap_or_else(|| "unknown".into()),
+                bytes: field(2).and_then(|f| f.parse().ok()),
+                sector_bytes: small(3),
+                serial: owned(4),
+                model: owned(5),
+                rotates: field(6).map(|f| f == "1"),
+            }),
+            "nic" => found.nics.push(HostNic {
+                name: owned(0).unwrap_or_default(),
+                mac: owned(1),
+                link_up: field(2).map(|f| f == "1"),
+                // A port without a link says -1.
+                speed_mbit: small(3),
+                driver: owned(4),
+                pci: owned(5),
+                neighbour: None,
+            }),
+            "lldp" => {
+                let heard = LldpNeighbour { chassis: owned(1), port: owned(2), system: owned(3) };
+                if let Some(nic) = found.nics.iter_mut().find(|n| Some(&*n.name) == field(0)) {
+                    nic.neighbour = Some(heard);
+                }
+            }
+            "gpu" => found.gpus.push(HostGpu {
+                pci: owned(0).unwrap_or_default(),
+                device: owned(1).unwrap_or_default(),
+                board: owned(2).filter(|b| b != ":"),
+            }),
+            _ => {
+                all.insert(key, value.to_string());
+            }
+        }
+    }
+    if all.get("end").map(|e| e.trim()) != Some("hardware") {
+        return Err(unreadable("the question for its hardware", stdout, stderr));
+    }
+    let raw = |key: &str| all.get(key).map(String::as_str);
+    found.identity = Identity::new(raw("serial"), raw("uuid"), None);
+    found.vendor = text(all.get("vendor"));
+    found.product = text(all.get("product"));
+    found.board_serial = text(all.get("board_serial"));
+    found.bios_version = text(all.get("bios_version"));
+    found.memory_mib = raw("memory_mib").and_then(|m| m.trim().parse().ok());
+    Ok(found)
 }
 
 /// Output of `show` in job.sh.
@@ -161,6 +229,33 @@ mod tests {
         assert_eq!((f.boot_id.as_deref(), f.holds_data), (Some("b"), Some(true)));
         assert_eq!((f.gpus[0].model.as_deref(), f.gpus[0].serial.as_deref()), (Some("H200"), None));
         assert!(f.identity.is_unknown());
+    }
+
+    #[test]
+    fn hardware_is_read_line_by_line() {
+        let said = "uuid=33221100-5544-7766-8899-aabbccddeeff\nserial=S-1\nvendor=Lab\nproduct=\n\
+            cpu=0\tXeon\t32\t64\nmemory_mib=2012\n\
+            disk=nvme0n1\tnvme\t3840755982336\t512\tS6\tMZQL\t0\ndisk=sda\tfc\t\t\t\t\t1\n\
+            nic=eth0\t52:54:00:77:00:01\t1\t25000\tmlx5_core\t0000:01:00.0\n\
+            nic=eth1\t52:54:00:77:00:02\t\t-1\t\t\n\
+            lldp=eth0\t00:11:22:33:44:55\tEthernet1/7\tleaf-3\nlldp=gone\tx\ty\tz\n\
+            gpu=0000:1b:00.0\t10de:2330\t10de:16c1\n";
+        assert_eq!(hardware(said, "").unwrap_err().code, "unreadable-answer");
+        let h = hardware(&format!("{said}end=hardware\n"), "").unwrap();
+        assert_eq!((h.identity.serial.as_deref(), h.product.as_deref()), (Some("S-1"), None));
+        assert_eq!(
+            (h.cpus[0].cores, h.cpus[0].threads, h.memory_mib),
+            (Some(32), Some(64), Some(2012))
+        );
+        assert_eq!((h.disks[0].bytes, h.disks[0].rotates), (Some(3_840_755_982_336), Some(false)));
+        assert_eq!((&*h.disks[1].attached, h.disks[1].serial.as_deref()), ("fc", None));
+        let heard = h.nics[0].neighbour.as_ref().unwrap();
+        assert_eq!(
+            (heard.port.as_deref(), heard.system.as_deref()),
+            (Some("Ethernet1/7"), Some("leaf-3"))
+        );
+        assert_eq!((h.nics[1].speed_mbit, h.nics[1].link_up), (None, None));
+        assert_eq!(h.gpus[0].device, "10de:2330");
     }
 
     #[test]

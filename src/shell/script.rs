@@ -3,8 +3,14 @@
 
 use crate::model::Identity;
 use crate::model::action::JobScript;
+use crate::port::deploy::DeployOrder;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 
 const IDENTITY: &str = include_str!("identity.sh");
+const DISKS: &str = include_str!("disks.sh");
+const DEPLOY: &str = include_str!("deploy.sh");
+const HARDWARE: &str = include_str!("hardware.sh");
 const FACTS: &str = include_str!("facts.sh");
 const JOB: &str = include_str!("job.sh");
 const RUNNER: &str = include_str!("runner.sh");
@@ -36,6 +42,11 @@ pub fn facts() -> String {
     format!("{FACTS}{}", call("facts", &[]))
 }
 
+/// Answers with the lines that the head of hardware.sh tells of.
+pub fn hardware() -> String {
+    format!("{DISKS}{HARDWARE}{}", call("hardware", &[]))
+}
+
 /// Answers with `key=value` lines, the result file and the last output; see [`super::parse::job`].
 pub fn show(name: &str) -> String {
     format!("{IDENTITY}{JOB}{}", call("show", &[name]))
@@ -50,24 +61,88 @@ pub fn payload(script: JobScript) -> String {
     match script {
         JobScript::Smoke => SMOKE.to_string(),
         // One process compares DMI and writes.
-        JobScript::Wipe => format!("{IDENTITY}{WIPE}"),
+        JobScript::Wipe => format!("{IDENTITY}{DISKS}{WIPE}"),
     }
 }
 
 /// Compares DMI, makes the job's directory (once), launches the runner. Prints one line; see
 /// [`super::parse::started`].
 pub fn start(expect: &Identity, script: JobScript, name: &str, timeout_ms: u64) -> String {
-    let payload = payload(script);
+    let destroys = script == JobScript::Wipe;
+    launch(expect, &payload(script), destroys, None, name, timeout_ms)
+}
+
+/// Like [`start`], for the deploy job. The order is part of the payload, which the host keeps in a
+/// file of its own in memory and deletes when it has read it.
+pub fn start_deploy(expect: &Identity, order: &DeployOrder, name: &str, timeout_ms: u64) -> String {
+    launch(expect, &deploy(order), true, None, name, timeout_ms)
+}
+
+/// The wipe job, which also tells which of the drives with these serials it did not see.
+pub fn start_wipe(expect: &Identity, drives: &[String], name: &str, timeout_ms: u64) -> String {
+    // The script splits at commas; a serial number with one is not looked for, which is told as such.
+    let serials: Vec<String> = drives.iter().map(|d| d.trim().replace(',', " ")).collect();
+    let serials = serials.join(",");
+    launch(expect, &payload(JobScript::Wipe), true, Some(&serials), name, timeout_ms)
+}
+
+/// The deploy job's text, as it lies on the host. It holds secrets.
+pub fn deploy(order: &DeployOrder) -> String {
+    let root = &order.root;
+    let number = |n: Option<u64>| n.map(|n| n.to_string()).unwrap_or_default();
+    let text = |t: &Option<String>| t.clone().unwrap_or_default();
+    let mut variables = String::new();
+    for (key, value) in [
+        ("image", order.image.clone()),
+        ("run", order.run.clone()),
+        ("url", order.image_url.clone()),
+        ("format", order.format.name().to_string()),
+        ("sha256", order.sha256.clone()),
+        ("size", order.size.to_string()),
+        ("raw_size", order.raw_size.to_string()),
+        ("allow", if order.allow_existing_data { "yes" } else { "no" }.to_string()),
+        ("want_by_id", text(&root.by_id)),
+        ("want_serial", text(&root.serial)),
+        ("want_model", text(&root.model)),
+        ("want_kind", root.kind.map(|k| k.name().to_string()).unwrap_or_default()),
+        ("want_min", number(root.min_bytes)),
+        ("want_max", number(root.max_bytes)),
+    ] {
+        // One line each: a line of this text must not be taken for the end of a here-document.
+        let value: String = value.chars().filter(|c| !c.is_control()).collect();
+        variables.push_str(&format!("{key}={}\n", quote(&value)));
+    }
+    let files: String = order
+        .seed
+        .iter()
+        .map(|f| format!("{} {}\n", f.name, STANDARD.encode(f.content.expose())))
+        .collect();
+    format!(
+        "{IDENTITY}{DISKS}\norder() {{\n{variables}}}\n\
+         seed_files() {{\ncat <<'FARRIER_END_OF_SEED'\n{files}FARRIER_END_OF_SEED\n}}\n{DEPLOY}"
+    )
+}
+
+/// `destroys`: the payload compares DMI as well, in the process that writes. `more`: its last argument.
+fn launch(
+    expect: &Identity,
+    payload: &str,
+    destroys: bool,
+    more: Option<&str>,
+    name: &str,
+    timeout_ms: u64,
+) -> String {
     let uuid = expect.uuid.as_deref().unwrap_or("-");
     let serial = expect.serial.as_deref().unwrap_or("-");
     let timeout_s = timeout_ms.div_ceil(1000).to_string();
     let mut arguments = vec![name, &*timeout_s, uuid, serial];
-    if script == JobScript::Wipe {
+    if destroys {
         arguments.extend([uuid, serial]);
     }
+    arguments.extend(more);
     format!(
         "{IDENTITY}{JOB}{}{}{}",
-        printing("payload", &payload),
+        printing("payload", payload),
         printing("runner", RUNNER),
         call("start", &arguments),
     )

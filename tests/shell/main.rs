@@ -6,7 +6,9 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "tests touch the world")]
 
 mod dcgm;
+mod deploy;
 mod jobs;
+mod sanitize;
 mod ssh;
 mod wipe;
 mod world;

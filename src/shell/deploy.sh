@@ -1,0 +1,354 @@
+# DESTROYS DATA. Writes an operating system's image to the one local disk that the order's rule fits,
+# and says what came of it in $FARRIER_RESULT:
+#   {"ok":true,"disk":{"name","path","serial","model","bytes"},"image","run","written","sha256","seconds"}
+#   {"ok":false,"refused":WHY}          another machine, or nobody can tell which
+#   {"ok":false,"error":CODE,"message":WHY}
+#
+#   deploy.sh UUID SERIAL     the machine that is meant, as its BMC says it; `-` for unknown
+#
+# identity.sh, disks.sh and the functions `order` and `seed_files` stand before this text: the process
+# that writes is the one that has just compared DMI.
+#
+# Until the image is proven right the disk can't boot: its first MiB is zero. That one is kept back,
+# changed in memory (the partition table grows to the disk's end and gets the seed volume), and
+# written last. A cut at any moment leaves a disk that boots nothing, or one that is finished.
+#
+# With FARRIER_ROOT set (tests) the disks are the plain files below $FARRIER_ROOT/dev/disk.
+
+# shellcheck disable=SC2154 # `order` sets the order's variables
+# shellcheck disable=SC2015 # A && B || C: B fails as A does, with the same end
+
+LC_ALL=C
+export LC_ALL
+root=${FARRIER_ROOT:-}
+MIB=1048576
+
+quote() { # a JSON string of ASCII
+    printf '"%s"' "$(printf %s "$1" | tr '\t\r\n' '   ' | tr -cd '\040-\176' | sed 's/\\/\\\\/g; s/"/\\"/g')"
+}
+
+finish() { # finish EXIT JSON
+    rm -rf "${work:?}"
+    printf '%s\n' "$2"
+    if [ -n "${FARRIER_RESULT:-}" ]; then printf '%s\n' "$2" >"$FARRIER_RESULT"; fi
+    exit "$1"
+}
+
+fail() { # fail CODE WHY
+    finish 4 "{\"ok\":false,\"error\":$(quote "$1"),\"message\":$(quote "$2")}"
+}
+
+blocks() { [ -b "$1" ]; }
+
+# ---- which disk -------------------------------------------------------------------------------------
+
+table() { # into $work/disks
+    if [ -z "$root" ]; then
+        disk_table "$work/lsblk" >"$work/disks"
+        return
+    fi
+    for disk in "$root"/dev/disk/*; do
+        if [ -f "$disk" ] && [ ! -L "$disk" ]; then
+            name=${disk##*/}
+            printf '%s|%s|virtio|%s|512|S-%s|test disk|0\n' "$name" "$disk" \
+                "$(wc -c <"$disk" | tr -d ' ')" "$name"
+        fi
+    done >"$work/disks"
+}
+
+fits() { # one row of the table against the rule; leaves in $why what does not fit
+    why=
+    case $how in
+        nvme) kind=nvme ;;
+        virtio) kind=virtio ;;
+        sata | sas) if [ "$rotates" = 1 ]; then kind=hdd; else kind=ssd; fi ;;
+        raid)
+            # A controller's volume: only one that the rule names.
+            kind=raid
+            [ -n "$want_by_id$want_serial$want_model" ] || why="a RAID volume that the rule does not name"
+            ;;
+        *) why="not local ($how)" && return 1 ;;
+    esac
+    if [ -n "$want_kind" ] && [ "$want_kind" != "$kind" ]; then why="is $kind, not $want_kind"; fi
+    if [ -n "$want_serial" ] && [ "$want_serial" != "$serial" ]; then why="serial is $serial"; fi
+    if [ -n "$want_min" ] && [ "$bytes" -lt "$want_min" ]; then why="smaller than $want_min bytes"; fi
+    if [ -n "$want_max" ] && [ "$bytes" -gt "$want_max" ]; then why="larger than $want_max bytes"; fi
+    if [ -n "$want_by_id" ]; then
+        link=$(readlink -f "/dev/disk/by-id/$want_by_id" 2>/dev/null)
+        [ "$link" = "$path" ] || why="is not $want_by_id"
+    fi
+    case $want_model in
+        '') ;;
+        *'*') case $model in "${want_model%\*}"*) ;; *) why="model is $model" ;; esac ;;
+        *) [ "$model" = "$want_model" ] || why="model is $model" ;;
+    esac
+    [ -z "$why" ]
+}
+
+choose() { # leaves the row of the one disk
+    count=0
+    seen=
+    while IFS='|' read -r name path how bytes sector serial model rotates; do
+        if fits; then
+            count=$((count + 1))
+            chosen="$name|$path|$how|$bytes|$sector|$serial|$model|$rotates"
+            why=fits
+        fi
+        echo "disk $name: $how, $bytes bytes, serial ${serial:-unknown}, model ${model:-unknown}: $why"
+        seen="$seen${seen:+; }$name ($how, serial ${serial:-unknown}, $bytes bytes): $why"
+    done <"$work/disks"
+    case $count in
+        1) ;;
+        0) fail no-root-disk "no local disk fits the rule: ${seen:-there is none}" ;;
+        *) fail several-root-disks "$count disks fit the rule, and it is never guessed: $seen" ;;
+    esac
+    IFS='|' read -r name path how bytes sector serial model rotates <<EOF
+$chosen
+EOF
+}
+
+# ---- what is on it ------------------------------------------------------------------------------------
+
+zeros() { # zeros PATH BYTES: do its first BYTES read as zero?
+    [ "$(head -c "$2" "$1" | tr -d '\0' | head -c 1 | wc -c)" -eq 0 ]
+}
+
+partitions() { # paths of the disk's partitions
+    if blocks "$path"; then lsblk -lnpo NAME,TYPE "$path" 2>/dev/null | awk '$2 == "part" { print $1 }'; fi
+}
+
+ours() { # does it have a seed volume that a run of ours made?
+    for part in $(partitions); do
+        if [ "$(blkid -p -o value -s LABEL "$part" 2>/dev/null)" = CIDATA ] &&
+            mtype -i "$part" ::farrier 2>/dev/null | grep -q '^run='; then
+            return 0
+        fi
+    done
+    return 1
+}
+
+examine() {
+    if blocks "$path" && disk_in_use "$name" "$path"; then
+        fail disk-in-use "$name is in use ($use): this is to run in the deploy ramdisk"
+    fi
+    [ -w "$path" ] || fail disk-not-writable "$name can't be written to"
+    [ "$bytes" -ge "$((raw_size + 2 * MIB + seed_bytes))" ] ||
+        fail disk-too-small "$name has $bytes bytes; the image takes $raw_size and the seed $seed_bytes behind it"
+    [ "$sector" = 512 ] ||
+        fail sector-size "$name has sectors of $sector bytes, the image's partition table is for 512"
+    if [ "$allow" != yes ]; then
+        if ! zeros "$path" "$MIB" || [ -n "$(partitions)" ] ||
+            { blocks "$path" && blkid -p "$path" >/dev/null 2>&1; }; then
+            ours || fail holds-data "$name holds data that no run of Farrier's wrote, and the order does not allow to overwrite it"
+            echo "$name was written by a run of ours before"
+        fi
+    fi
+}
+
+put() { # put FILE OFFSET: its bytes to the disk, on the medium when it returns
+    dd if="$1" of="$path" bs=1048576 seek="$2" oflag=seek_bytes conv=notrunc,fsync 2>"$work/dd"
+}
+
+clear_disk() { # nothing on it may be taken for an array, a volume group or a partition table
+    for part in $(partitions); do wipefs -a -q "$part" 2>/dev/null; done
+    if blocks "$path"; then wipefs -a -q "$path" 2>/dev/null; fi
+    head -c "$MIB" /dev/zero >"$work/zero" || fail ramdisk-full "no room below $work"
+    put "$work/zero" 0 && put "$work/zero" "$((bytes - MIB))" ||
+        fail write-failed "$name can't be written to: $(tail -n 1 "$work/dd")"
+    if blocks "$path"; then blockdev --rereadpt "$path" 2>/dev/null; fi
+    return 0
+}
+
+# ---- the image ----------------------------------------------------------------------------------------
+
+fetch() { # the bytes as they are served, over as many connections as it takes
+    at=0
+    idle=0
+    while [ "$at" -lt "$size" ]; do
+        # A server that ignores the range ends it (33), so no byte comes twice. 30 s without a
+        # kilobyte a second is a connection that died without a word.
+        curl --silent --fail --globoff --connect-timeout 10 --speed-limit 1024 --speed-time 30 \
+            --continue-at "$at" --max-filesize "$((size - at))" \
+            --write-out '%{stderr}%{http_code} %{size_download}' "$url" 2>"$work/attempt"
+        curl=$?
+        read -r code got rest <"$work/attempt"
+        case $got in '' | *[!0-9]*) got=0 ;; esac
+        at=$((at + got))
+        case $curl in
+            0) break ;;
+            23) return 1 ;; # what reads has ended; that tells why
+            33 | 36) echo "the server can't go on at byte $at" >"$work/fetch" && return 1 ;;
+            63) echo "the server's file is larger than $size bytes" >"$work/fetch" && return 1 ;;
+            22) case $code in 408 | 425 | 429 | 5??) ;; *) echo "the server says $code" >"$work/fetch" && return 1 ;; esac ;;
+        esac
+        if [ "$got" -gt 0 ]; then idle=0; else idle=$((idle + 1)); fi
+        if [ "$idle" -ge "${FARRIER_FETCH_TRIES:-40}" ]; then
+            echo "no byte in $idle attempts, curl ended with $curl, HTTP $code" >"$work/fetch"
+            return 1
+        fi
+        echo "the connection ended at byte $at of $size (curl $curl, HTTP $code); going on there" >&2
+        if [ "$got" -eq 0 ]; then sleep 3; fi
+    done
+    if [ "$at" -ne "$size" ]; then
+        echo "the server has $at bytes, $size were expected: it was cut off" >"$work/fetch"
+        return 1
+    fi
+}
+
+unpack() {
+    case $format in
+        raw-zst) zstd -q -d -c ;;
+        *) cat ;;
+    esac
+    echo $? >"$work/unpacked"
+}
+
+lay_down() { # the first MiB to memory, the rest to the disk, never more than was promised
+    head -c "$MIB" >"$work/head" || { : >"$work/full" && return 1; }
+    # All but the last sector. Whether that one is whole tells whether everything before it came: what
+    # dd says about bytes differs between its makers.
+    dd of="$path" bs=4194304 iflag=fullblock,count_bytes count="$((raw_size - MIB - 512))" \
+        oflag=seek_bytes seek="$MIB" conv=notrunc,fsync 2>"$work/dd"
+    echo $? >"$work/written"
+    head -c 512 >"$work/last"
+    head -c 1 | wc -c >"$work/more"
+}
+
+progress() { # until $work/done appears: what the disk has taken
+    was=$(awk '{ print $7 }' "/sys/block/$name/stat" 2>/dev/null) || return 0
+    while [ ! -e "$work/done" ]; do
+        sleep 5
+        now=$(awk '{ print $7 }' "/sys/block/$name/stat" 2>/dev/null)
+        echo "written $(((now - was) / 2048)) of $((raw_size / MIB)) MiB"
+    done
+}
+
+write_image() {
+    echo "writing $image to $path ($serial), $raw_size bytes"
+    mkfifo "$work/sum" || fail ramdisk-full "no room below $work"
+    sha256sum <"$work/sum" >"$work/sha256" &
+    summing=$!
+    if blocks "$path"; then progress & fi
+    { fetch || echo failed >"$work/cut"; } | tee "$work/sum" | unpack | lay_down
+    : >"$work/done"
+    wait "$summing"
+    read -r sha256_is rest <"$work/sha256"
+    # In the order in which one mistake causes the next.
+    [ ! -s "$work/fetch" ] || fail fetch-failed "$(cat "$work/fetch")"
+    [ ! -e "$work/full" ] || fail ramdisk-full "no room below $work"
+    if [ "$(cat "$work/written" 2>/dev/null)" != 0 ]; then
+        fail write-failed "$name: $(tail -n 1 "$work/dd" 2>/dev/null)"
+    fi
+    if [ "$(cat "$work/more" 2>/dev/null)" != 0 ]; then
+        fail image-larger "the image is larger than the $raw_size bytes that were promised"
+    fi
+    if [ -e "$work/cut" ] && [ "$(cat "$work/unpacked" 2>/dev/null)" != 0 ]; then
+        fail image-broken 'the image can not be unpacked'
+    fi
+    if [ -e "$work/cut" ]; then fail fetch-failed "the image could not be fetched whole"; fi
+    [ "$sha256_is" = "$sha256" ] ||
+        fail wrong-sha256 "the image's sha256 is $sha256_is, $sha256 was expected"
+    [ "$(cat "$work/unpacked" 2>/dev/null)" = 0 ] || fail image-broken 'the image can not be unpacked'
+    [ "$(wc -c <"$work/last")" -eq 512 ] ||
+        fail image-smaller "the image ends before the $raw_size bytes that were promised"
+    put "$work/last" "$((raw_size - 512))" || fail write-failed "$name: $(tail -n 1 "$work/dd")"
+    written=$raw_size
+}
+
+# ---- the end of the disk ----------------------------------------------------------------------------------
+
+make_seed() { # $work/seed: a FAT volume, label CIDATA; $seed_bytes
+    mkdir "$work/files" || fail ramdisk-full "no room below $work"
+    printf 'image=%s\nrun=%s\n' "$image" "$run" >"$work/files/farrier"
+    seed_files | while read -r file text; do
+        printf %s "$text" | base64 -d >"$work/files/$file" || echo "$file" >"$work/bad-seed"
+    done
+    if [ -e "$work/bad-seed" ]; then fail ramdisk-full "the seed file $(cat "$work/bad-seed") could not be written"; fi
+    need=$(cat "$work/files"/* | wc -c)
+    seed_bytes=$(((need / MIB + 2) * MIB))
+    { truncate -s "$seed_bytes" "$work/seed" && mkfs.vfat -n CIDATA "$work/seed" &&
+        mcopy -i "$work/seed" "$work/files"/* ::; } >"$work/mkfs" 2>&1 ||
+        fail ramdisk-full "the seed volume could not be made: $(tail -n 1 "$work/mkfs")"
+    rm -rf "$work/files"
+}
+
+table_of_partitions() { # the image's, moved to the disk's end, in a file that is nothing but it
+    seed_at=$((bytes / MIB * MIB - MIB - seed_bytes))
+    { truncate -s "$bytes" "$work/gpt" &&
+        dd if="$work/head" of="$work/gpt" bs=1048576 conv=notrunc &&
+        dd if="$path" of="$work/gpt" bs=1048576 iflag=skip_bytes,count_bytes \
+            skip="$((raw_size - MIB))" count="$MIB" oflag=seek_bytes seek="$((raw_size - MIB))" \
+            conv=notrunc; } 2>"$work/dd" || fail ramdisk-full "$(tail -n 1 "$work/dd")"
+    if [ "$(dd if="$work/head" bs=512 skip=1 count=1 2>/dev/null | head -c 8)" != 'EFI PART' ]; then
+        fail image-without-gpt 'the image has no GUID partition table'
+    fi
+    sgdisk -e "$work/gpt" >"$work/sgdisk" 2>&1 &&
+        sgdisk -a 1 -n "0:$((seed_at / 512)):$(((seed_at + seed_bytes) / 512 - 1))" -t 0:0700 \
+            -c 0:CIDATA "$work/gpt" >>"$work/sgdisk" 2>&1 ||
+        fail partition-table "the seed volume does not fit into the partition table: $(tail -n 1 "$work/sgdisk")"
+    for at in 0 "$((bytes - MIB))"; do
+        dd if="$work/gpt" bs=1048576 iflag=skip_bytes,count_bytes skip="$at" count="$MIB" \
+            2>/dev/null >"$work/part-$at"
+    done
+    rm -f "$work/gpt"
+}
+
+same() { # same FILE OFFSET: does the disk hold it there? Read from the medium, not from memory
+    if blocks "$path"; then blockdev --flushbufs "$path" 2>/dev/null; fi
+    length=$(wc -c <"$1")
+    dd if="$path" bs=1048576 iflag=skip_bytes,count_bytes skip="$2" count="$length" 2>/dev/null |
+        cmp -s - "$1"
+}
+
+seal() { # the last writes, each read back; the first MiB is the very last
+    last=$((bytes - MIB))
+    for step in "part-$last $last" "seed $seed_at" 'part-0 0'; do
+        file=${step% *}
+        offset=${step#* }
+        put "$work/$file" "$offset" || fail write-failed "$name: $(tail -n 1 "$work/dd")"
+        same "$work/$file" "$offset" || {
+            # What does not read back must not boot.
+            put "$work/zero" 0
+            fail read-back "$name does not give back what was written at byte $offset"
+        }
+    done
+    if blocks "$path"; then
+        blockdev --rereadpt "$path" 2>/dev/null
+        sync
+    fi
+    return 0
+}
+
+main() {
+    began=$(cut -d . -f 1 /proc/uptime | cut -d ' ' -f 1)
+    # Secrets are in this text; whoever looks at the job later must not find them.
+    case $0 in *payload.sh) rm -f "$0" ;; esac
+    umask 077
+    work=${FARRIER_RESULT:-$PWD/deploy}.work
+    rm -rf "${work:?}"
+    # The room for the result is taken now: it is given back when the rest of the ramdisk is full.
+    mkdir "$work" && head -c 65536 /dev/zero >"$work/reserve" || finish 4 '{"ok":false,"error":"ramdisk-full","message":"no room for the job"}'
+    [ $# -eq 2 ] || fail bad-order "two arguments are needed, $# were given"
+    # FIRST: is this the machine? Anything but a clear yes ends here.
+    identity_check "$1" "$2"
+    case $? in
+        0) ;;
+        1) finish 3 "{\"ok\":false,\"refused\":$(quote "another machine: $saw")}" ;;
+        *) finish 3 "{\"ok\":false,\"refused\":$(quote "nobody can tell which machine this is: $saw")}" ;;
+    esac
+    echo "this is the machine: $saw"
+    order
+    [ "$raw_size" -gt "$((2 * MIB))" ] || fail bad-order "an image of $raw_size bytes"
+    make_seed
+    table || fail no-lsblk 'lsblk does not run: is this the deploy ramdisk?'
+    choose
+    examine
+    clear_disk
+    write_image
+    table_of_partitions
+    seal
+    ended=$(cut -d . -f 1 /proc/uptime | cut -d ' ' -f 1)
+    finish 0 "{\"ok\":true,\"disk\":{\"name\":$(quote "$name"),\"path\":$(quote "$path"),\"serial\":$(quote "$serial"),\"model\":$(quote "$model"),\"bytes\":$bytes},\"image\":$(quote "$image"),\"run\":$(quote "$run"),\"written\":$written,\"sha256\":$(quote "$sha256_is"),\"seconds\":$((ended - began))}"
+}
+
+main "$@"
