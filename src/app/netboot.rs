@@ -1,5 +1,9 @@
 //! DHCP and TFTP wired up: who the machines are, which networks there are, and what people may see.
-#![allow(clippy::disallowed_types, reason = "a copy of the machines has an age")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "a copy of the machines has an age"
+)]
 
 use super::current::Current;
 use crate::boot::network_config::{Host, network_config};
@@ -92,8 +96,11 @@ struct Live {
     current: Current,
     engine: Handle,
     copy: Mutex<Option<Copied>>,
-    lans: Mutex<Option<(Arc<Loaded>, Arc<[Lan]>)>>,
+    lans: Mutex<Option<Networks>>,
 }
+
+/// The networks of a configuration, and which one it was.
+type Networks = (Arc<Loaded>, Arc<[Lan]>);
 
 struct Copied {
     at: Instant,

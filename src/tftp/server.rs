@@ -37,10 +37,13 @@ struct Shared {
     /// Clients that are being served: firmware sends its request again when it is not answered at
     /// once.
     under_way: Mutex<BTreeSet<SocketAddr>>,
-    /// By name: the file as it was read, and when it was changed.
-    held: Mutex<BTreeMap<String, (SystemTime, Arc<[u8]>)>>,
+    /// By name.
+    held: Mutex<BTreeMap<String, Held>>,
     room: Arc<Semaphore>,
 }
+
+/// A file as it was read, and when it was changed.
+type Held = (SystemTime, Arc<[u8]>);
 
 /// Transfers at once. A rack's machines wait a moment; firmware asks again.
 const AT_ONCE: usize = 512;

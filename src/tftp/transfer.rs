@@ -214,7 +214,7 @@ mod tests {
     #[test]
     fn files_of_every_length_arrive_whole() {
         for length in [0, 1, 511, 512, 513, 1468, 1469, 10_000] {
-            let file: Vec<u8> = (0..length).map(|n| (n % 251) as u8).collect();
+            let file: Vec<u8> = (0_u8..=250).cycle().take(length).collect();
             for ask in [
                 Read::default(),
                 read(None, None),
@@ -228,10 +228,10 @@ mod tests {
 
     #[test]
     fn lost_packets_are_sent_again() {
-        let file: Vec<u8> = (0..40_000).map(|n| (n % 251) as u8).collect();
+        let file: Vec<u8> = (0_u8..=250).cycle().take(40_000).collect();
         for (every, window) in [(3, None), (3, Some(4)), (5, Some(16)), (7, Some(64))] {
             // Not each third one: that may be the same block for ever.
-            let lose = |n: u64| (n.wrapping_mul(0x9e37_79b9) >> 13) % every == 0;
+            let lose = |n: u64| (n.wrapping_mul(0x9e37_79b9) >> 13).is_multiple_of(every);
             let (got, end) = fetch(&file, &read(Some(1468), window), lose);
             assert_eq!((got == file, end), (true, End::Whole), "{every} {window:?}");
         }
