@@ -73,7 +73,6 @@ fn default_cache() -> PathBuf {
 /// Builds kernel, initramfs, ISO and their description into `out`.
 pub(super) fn build(ask: &Build, default_out: &Path, json: bool) -> Result<(), Trouble> {
     let out = ask.out.as_deref().unwrap_or(default_out);
-    #[allow(clippy::disallowed_methods, reason = "how long it took, for the person who waits")]
     let progress = Progress { began: Instant::now(), quiet: json };
     fs::create_dir_all(out).map_err(|e| Trouble::file("making", out, &e))?;
     let work = tempfile::Builder::new()

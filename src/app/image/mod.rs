@@ -1,7 +1,8 @@
 //! `farrier image`: what machines boot and what is written to their disks.
 #![allow(
     clippy::disallowed_methods,
-    reason = "reads and writes images, runs apt-get, dpkg-deb and qemu-img"
+    clippy::disallowed_types,
+    reason = "reads and writes images, runs apt-get, dpkg-deb and qemu-img, tells how long it takes"
 )]
 
 mod build;
