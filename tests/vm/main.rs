@@ -14,6 +14,7 @@
 )]
 
 mod artefacts;
+mod engine;
 mod lab;
 mod life;
 mod machine;
