@@ -98,7 +98,7 @@ fn world() -> Option<World> {
 /// A whole-disk image of 8 MiB with a GPT and one partition of noise.
 fn raw_image(w: &World) -> Vec<u8> {
     let path = w.dir.path().join("image.raw");
-    let noise: Vec<u8> = (0..8 * MIB as u32)
+    let noise: Vec<u8> = (0..8 * 1_048_576_u32)
         .map(|i| u8::try_from(i.wrapping_mul(2_654_435_761) >> 24).unwrap())
         .collect();
     fs::write(&path, &noise).unwrap();
@@ -223,6 +223,9 @@ fn a_connection_that_breaks_is_gone_on_with() {
     assert!(fs::read(&path).unwrap()[MIB..7 * MIB] == raw[MIB..7 * MIB]);
 }
 
+/// What it is called, what is served, how, as which format, of which raw size, and the word for it.
+type Case = (&'static str, Vec<u8>, Mood, ImageFormat, usize, &'static str);
+
 /// Each mistake has its word, and leaves a disk on which no firmware finds anything.
 #[test]
 fn what_is_wrong_never_boots() {
@@ -231,7 +234,7 @@ fn what_is_wrong_never_boots() {
     let packed = zstd(&raw);
     let mut flipped = raw.clone();
     flipped[5 * MIB] ^= 1;
-    let cases: Vec<(&str, Vec<u8>, Mood, ImageFormat, usize, &str)> = vec![
+    let cases: Vec<Case> = vec![
         ("another image", flipped.clone(), Mood::Good, ImageFormat::Raw, raw.len(), "wrong-sha256"),
         (
             "cut off",
