@@ -304,13 +304,19 @@ fn unfinished(state: &JobState) -> Option<Look> {
     }
     let (class, code, what) = match (text("refused"), text("error")) {
         (Some(why), _) => (FaultClass::Identity, "deploy-refused".to_string(), why.to_string()),
-        (_, Some("existing-data")) => {
+        (_, Some("holds-data")) => {
             return Some(Look::Fail(existing_data(
                 text("message").unwrap_or("the root disk holds data that Farrier did not write"),
             )));
         }
         // Nothing was written and nothing changes by trying again.
-        (_, Some(code @ ("no-root-disk" | "several-root-disks" | "disk-too-small"))) => (
+        (
+            _,
+            Some(
+                code @ ("no-root-disk" | "several-root-disks" | "disk-too-small" | "disk-in-use"
+                | "sector-size" | "image-without-gpt"),
+            ),
+        ) => (
             FaultClass::Precondition,
             code.to_string(),
             text("message").unwrap_or(code).to_string(),

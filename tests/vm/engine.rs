@@ -211,7 +211,7 @@ fn life(firmware: Firmware, name: &'static str, boot: &str, kills: bool) {
         site.kill_9("at the first boot");
     }
     site.rests("in-service", LONG);
-    site.cli(&["machine", "desire", name, "retired", "--why", "end of lease"]);
+    site.cli(&["machine", "set", name, "retired", "--why", "end of lease"]);
     site.rests("retired", LONG);
     let history = site.cli(&["machine", "history", name, "--all"]);
     let deploys = history.matches("will do deploy-job").count();

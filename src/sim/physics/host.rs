@@ -105,7 +105,7 @@ impl HostJob {
             HostJobState::Finished => match (self.work, self.end) {
                 (Work::Deploy { refuses: true }, _) => JobState::Finished {
                     exit: 1,
-                    result: Some(json!({"ok": false, "error": "existing-data"})),
+                    result: Some(json!({"ok": false, "error": "holds-data"})),
                 },
                 (Work::Deploy { .. }, JobEnd::Good) => JobState::Finished {
                     exit: 0,
@@ -113,7 +113,7 @@ impl HostJob {
                 },
                 (Work::Deploy { .. }, _) => JobState::Finished {
                     exit: 1,
-                    result: Some(json!({"ok": false, "error": "sha256-differs"})),
+                    result: Some(json!({"ok": false, "error": "wrong-sha256"})),
                 },
                 (Work::Wipe, _) => JobState::Finished {
                     exit: 0,
