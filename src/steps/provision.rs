@@ -60,7 +60,10 @@ impl Params {
         // A first deployment must not overwrite what it does not know.
         if v.m.deployed.is_none()
             && !v.m.allow_existing_data
-            && host.is_some_and(|h| h.holds_data == Some(true))
+            && host.is_some_and(|h| {
+                // What this run's own deployment has written is no surprise.
+                h.holds_data == Some(true) && h.disk_run.as_deref() != Some(run.as_str())
+            })
         {
             return Look::Fail(existing_data(
                 "the host's disks hold data that Farrier did not write",

@@ -223,7 +223,7 @@ impl VirtualMachine {
             image_run: mark.and_then(|i| i.run.as_deref()).map(String::from),
             ramdisk_run: self.window.facts.run.clone().filter(|_| in_ramdisk),
             disk_run: disk.and_then(|i| i.run.as_deref()).map(String::from),
-            holds_data: Some(self.foreign_data),
+            holds_data: Some(self.foreign_data || disk.is_some()),
             gpus: self.gpu_parts(),
             jobs: self.job_notes(),
         }
