@@ -61,8 +61,9 @@ impl Params {
         if v.m.deployed.is_none()
             && !v.m.allow_existing_data
             && host.is_some_and(|h| {
-                // What this run's own deployment has written is no surprise.
-                h.holds_data == Some(true) && h.disk_run.as_deref() != Some(run.as_str())
+                // In the ramdisk the deploy job itself looks, at the one disk that it is to write, and
+                // knows what earlier runs have written.
+                h.holds_data == Some(true) && h.ramdisk_run.is_none()
             })
         {
             return Look::Fail(existing_data(
