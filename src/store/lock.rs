@@ -54,8 +54,9 @@ pub(super) fn resolve(path: &Path) -> PathBuf {
     path
 }
 
-/// How long the lock of a dead process is waited for.
-const DYING: Duration = Duration::from_secs(5);
+/// How long the lock of a dead process is waited for. Its child needs milliseconds, and on a machine
+/// that has far more to do than it can, seconds.
+const DYING: Duration = Duration::from_secs(30);
 
 /// Locks `file`. A daemon that was killed while it started a program leaves a child that holds the
 /// lock until it runs that program, some milliseconds later: a holder that is dead is waited for, a
