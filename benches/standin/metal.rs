@@ -186,6 +186,7 @@ impl Boot for Metals {
             script_fetched: called,
             seed_fetched: called,
             callback: called.then_some(Callback { ok: true, message: None, host_key: None }),
+            ..WindowFacts::default()
         }))
     }
 

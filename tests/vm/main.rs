@@ -10,6 +10,7 @@
     clippy::disallowed_types,
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
+    clippy::result_large_err,
     reason = "runs programs, and waits for conditions with a deadline"
 )]
 
