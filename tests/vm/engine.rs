@@ -69,7 +69,7 @@ impl<'a> Site<'a> {
                  [[network]]\nname = \"provision\"\npurpose = \"provision\"\nsubnet = \"10.77.0.0/24\"\n\
                  gateway = \"{GATEWAY}\"\nrange = \"10.77.0.100-10.77.0.199\"\n\n\
                  [[profile]]\nname = \"node\"\nworkflow = \"cpu-node\"\nimage = \"debian\"\ncluster = \"books\"\n\
-                 root_disk = {{ kind = \"virtio\", min_gb = 2 }}\nboot = [{boot}]\n\n\
+                 root_disk = {{ kind = \"virtio\", min_gb = 1 }}\nboot = [{boot}]\n\n\
                  [[pool]]\nname = \"nodes\"\nprofile = \"node\"\n\n\
                  [[machine]]\nname = \"{name}\"\nuuid = \"{uuid}\"\nmac = \"{mac}\"\nrack = \"r01\"\n\
                  position = 1\npool = \"nodes\"\n\
@@ -198,7 +198,7 @@ fn life(firmware: Firmware, name: &'static str, boot: &str, kills: bool) {
     ramdisk();
     disk_image();
     let Some(mut lab) = Lab::start() else { return };
-    let machine = lab.machine(&Plan { name, firmware, disk_gib: 4, more_disks: false });
+    let machine = lab.machine(&Plan { name, firmware, disk_gib: 1, more_disks: false });
     let mut site = Site::start(&lab, &machine, boot);
     site.cli(&["machine", "enroll", name, "--desired", "in-service", "--why", "first deployment"]);
     site.heard("the deploy ramdisk answers", LONG);
