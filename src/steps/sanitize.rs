@@ -65,7 +65,7 @@ impl Params {
                     return look;
                 }
                 let drives = result["drives"].as_array().map_or(0, Vec::len);
-                Look::done(format!("{drives} drives overwritten and read back ({})", act.about))
+                Look::done(format!("{drives} drives sanitized and read back ({})", act.about))
             }
             JobState::Finished { exit, result } => {
                 let said = result.as_ref().map(ToString::to_string).unwrap_or_default();
