@@ -39,7 +39,7 @@ demo   | curl,ssh   | demo
 kill   | ssh        | kill
 disk   | ssh        | durability
 sushy  | ssh,sushy  | sushy
-vm     | vm         | vm
+vm     | vm         | fn:run_vm
 '
 
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/farrier-tests
@@ -52,6 +52,14 @@ run_unit() {
     local rc=0
     cargo_test --lib --bins || rc=$?
     cargo_test --doc || rc=$?
+    return "$rc"
+}
+
+run_vm() {
+    local rc=0
+    cargo_test --test vm || rc=$?
+    # The lives that look at each step: a quarter of an hour each.
+    [ -z "${FARRIER_TEST_LONG:-}" ] || cargo_test --test vm -- --ignored || rc=$?
     return "$rc"
 }
 

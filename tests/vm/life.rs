@@ -192,10 +192,6 @@ fn order(run: &Run<'_>, image: &DiskImage, id: &str, host_key: &str, public: &st
 /// The whole life of one machine that boots over the network. The daemon's own lives (`engine.rs`) go the
 /// same way; these look at each step, and take a quarter of an hour each.
 fn whole_life(firmware: Firmware, name: &'static str) {
-    if std::env::var_os("FARRIER_TEST_LONG").is_none() {
-        println!("not run: part of the long form (`tests/run.sh --long --only vm`)");
-        return;
-    }
     if !emulator_is_here() {
         return;
     }
@@ -341,11 +337,13 @@ fn whole_life(firmware: Firmware, name: &'static str) {
 }
 
 #[test]
+#[ignore = "long form: `tests/run.sh --long --only vm`"]
 fn a_uefi_machine_goes_from_blank_to_a_login_and_back() {
     whole_life(Firmware::Uefi, "n1");
 }
 
 #[test]
+#[ignore = "long form: `tests/run.sh --long --only vm`"]
 fn a_bios_machine_goes_from_blank_to_a_login_and_back() {
     whole_life(Firmware::Bios, "n2");
 }
