@@ -1,6 +1,6 @@
 //! Put the OS image on the machine over the network. An installer does it by itself: boot window,
 //! override, power, callback, first login with the pinned key, image mark read back. A disk image is
-//! written by a job in the deploy ramdisk ([`super::ramdisk`]), and the first login is to the host key
+//! written by a job in the deploy ramdisk (`super::ramdisk`), and the first login is to the host key
 //! that was made for it before.
 
 use super::identify::{pair, wrong_machine};
