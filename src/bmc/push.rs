@@ -211,7 +211,9 @@ fn parameters(quirks: &UpdateQuirks, member: &Component) -> Value {
         None => member.uri.iter().collect(),
     };
     let mut out = json!({ "Targets": targets });
-    if quirks.oem {
+    if let Some(oem) = named.and_then(|t| t.oem.as_ref()) {
+        out["Oem"] = oem.clone();
+    } else if quirks.oem {
         out["Oem"] = json!({});
     }
     out
@@ -321,6 +323,7 @@ mod tests {
         let target = |re: &str, target: &str| PushTarget {
             member: regex::Regex::new(re).expect("a regex"),
             target: target.into(),
+            oem: None,
         };
         let plain = UpdateQuirks::default();
         assert_eq!(parameters(&plain, &member("BIOS")), json!({"Targets": ["/fw/BIOS"]}));
@@ -329,5 +332,9 @@ mod tests {
         assert_eq!(parameters(&hgx, &member("BMC")), json!({"Targets": ["/fw/BMC"]}));
         let dell = UpdateQuirks { targets: vec![target("", "")], oem: true, ..plain };
         assert_eq!(parameters(&dell, &member("x")), json!({"Targets": [], "Oem": {}}));
+        let keep = PushTarget { oem: Some(json!({"Acme": {"Keep": true}})), ..target("^B", "/b") };
+        let keeps = UpdateQuirks { targets: vec![keep], ..dell };
+        let said = json!({"Targets": ["/b"], "Oem": {"Acme": {"Keep": true}}});
+        assert_eq!(parameters(&keeps, &member("BIOS")), said);
     }
 }

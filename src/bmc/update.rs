@@ -49,7 +49,11 @@ pub(super) async fn update(
         return Ok(Outcome::Failed { fault: f.hint("take the vendor's image for this BMC alone") });
     }
     let simple = Action::find(bmc, &service, "#UpdateService.SimpleUpdate").await?;
-    let pushed = order.file.as_ref().is_some_and(|image| image.form.is_some());
+    let pushed = order.file.as_ref().is_some_and(|image| {
+        image.form.is_some()
+            || (quirks.update.way == UpdateWay::PushFirst
+                && push::is_offered(&service, &quirks.update, image))
+    });
     let pull = match simple {
         Some(action) if !pushed && quirks.update.way != UpdateWay::Push => {
             Pull::new(&quirks, action, &member, order)

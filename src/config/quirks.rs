@@ -12,8 +12,10 @@ use crate::model::quirks::{
     PushForm, PushTarget, QuirkSet, QuirkTable, ResetOf, Rule, UpdateWay, When, numbers,
 };
 use regex::{Regex, RegexBuilder};
+use serde_json::Value;
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
+use toml::Spanned;
 use toml::de::DeValue;
 
 /// Reads one file.
@@ -350,7 +352,12 @@ fn etag(t: &mut Table<'_, '_>, set: &mut QuirkSet) {
 }
 
 fn update(t: &mut Table<'_, '_>, set: &mut QuirkSet) {
-    let ways = [("found", UpdateWay::Found), ("pull", UpdateWay::Pull), ("push", UpdateWay::Push)];
+    let ways = [
+        ("found", UpdateWay::Found),
+        ("pull", UpdateWay::Pull),
+        ("push", UpdateWay::Push),
+        ("push-first", UpdateWay::PushFirst),
+    ];
     set.update_way = t.choice("way", &ways);
     set.push = t.choice(
         "push",
@@ -376,14 +383,32 @@ fn update(t: &mut Table<'_, '_>, set: &mut QuirkSet) {
         // Empty: no target is named.
         let none = target.boolean("none") == Some(true);
         let uri = target.text("uri");
+        let oem = target.take("oem").and_then(|v| as_json(&target, v));
         if none == uri.is_some() {
             target.error(target.at, "a target has `uri`, or `none = true`");
         }
         target.done();
         let uri = uri.map(|u| u.value.to_string()).unwrap_or_default();
-        targets.extend(member.map(|member| PushTarget { member, target: uri }));
+        targets.extend(member.map(|member| PushTarget { member, target: uri, oem }));
     }
     set.push_targets = (!targets.is_empty()).then_some(targets);
+}
+
+/// A table as the JSON that is sent.
+fn as_json(t: &Table<'_, '_>, value: &Spanned<DeValue<'_>>) -> Option<Value> {
+    Some(match value.get_ref() {
+        DeValue::Table(entries) => {
+            let pairs = entries.iter();
+            let pairs = pairs.map(|(k, v)| Some((k.get_ref().to_string(), as_json(t, v)?)));
+            Value::Object(pairs.collect::<Option<_>>()?)
+        }
+        DeValue::Boolean(yes) => Value::from(*yes),
+        DeValue::String(text) => Value::from(text.to_string()),
+        _ => {
+            t.error(t.value_at(value), "only tables, words, `true` and `false` are sent");
+            return None;
+        }
+    })
 }
 
 fn account(t: &mut Table<'_, '_>, set: &mut QuirkSet) {
@@ -433,6 +458,7 @@ mod tests {
                     restart = [[\"ForceRestat\"], []]\non = \"On\"\n[quirk.media]\n\
                     bodies = [[\"Inserted\"]]\n[quirk.ac_cycle]\non = \"chassis\"\n\
                     [quirk.session]\ntimeout = 30\nlimits = 1\n\
+                    [[quirk.update.target]]\nmember = \"^B\"\nuri = \"/b\"\noem = { Keep = 1 }\n\
                     [[quirk]]\nname = \"a\"\n[quirk.match]\n";
         let (table, found) = parse(&Source::new("q.toml", text));
         let report = super::super::render(&found);
@@ -449,6 +475,7 @@ mod tests {
             "`action` is missing",
             "must be a duration in quotes",
             "unknown key `limits`",
+            "only tables, words, `true` and `false` are sent",
             "this rule is for every BMC",
         ] {
             assert!(report.contains(wanted), "{wanted} is not in\n{report}");

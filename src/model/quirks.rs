@@ -8,6 +8,7 @@ pub use rules::{QuirkSet, QuirkTable, Rule, Subject, When, numbers};
 
 use super::action::{BootTarget, PowerOp};
 use regex::Regex;
+use serde_json::Value;
 use std::collections::BTreeMap;
 
 /// What holds for one BMC.
@@ -196,6 +197,8 @@ pub enum UpdateWay {
     Found,
     Pull,
     Push,
+    /// A push where the image is at hand and the BMC takes it, else SimpleUpdate.
+    PushFirst,
 }
 
 /// How an image is pushed.
@@ -215,11 +218,15 @@ pub enum PushForm {
 pub struct PushTarget {
     pub member: Regex,
     pub target: String,
+    /// `Oem` of the parameters, for what the vendor loses unless it is told to keep it.
+    pub oem: Option<Value>,
 }
 
 impl PartialEq for PushTarget {
     fn eq(&self, other: &Self) -> bool {
-        self.member.as_str() == other.member.as_str() && self.target == other.target
+        self.member.as_str() == other.member.as_str()
+            && self.target == other.target
+            && self.oem == other.oem
     }
 }
 

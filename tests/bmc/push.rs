@@ -115,6 +115,37 @@ async fn an_image_is_streamed_whole_with_its_length_and_login() {
     assert!(parts[1].1 == bytes, "the image is the image");
 }
 
+/// SimpleUpdate is there too: it has no place for what must be kept.
+#[tokio::test]
+async fn a_supermicro_is_told_to_keep_its_serial_and_settings() {
+    let (_dir, bytes, file) = image();
+    let bmc = pushed("Supermicro", json!({"MultipartHttpPushUri": PUSH}));
+    let server = Server::start(move |r, _| match (calm(r), bmc(r)) {
+        (Reply::Json(200, h, mut both), Reply::Json(200, ..)) if r.path == SERVICE => {
+            both["MultipartHttpPushUri"] = json!(PUSH);
+            Reply::Json(200, h, both)
+        }
+        (_, reply) => reply,
+    })
+    .await;
+    let (edge, bmc) = (edge(), target(&server.url));
+    assert_eq!(edge.update(&bmc, &expect(), &order(&file)).await, applied());
+    let seen = server.seen();
+    let posts: Vec<&Seen> = seen.iter().filter(|s| s.is("POST", PUSH)).collect();
+    assert_eq!(posts.len(), 1);
+    let parts = parts(posts[0]);
+    let parameters: Value = serde_json::from_slice(&parts[0].1).unwrap();
+    let kept = json!({"PreserveME": true, "PreserveNVRAM": true, "PreserveSMBIOS": true});
+    assert_eq!(parameters["Targets"], json!(["/redfish/v1/Systems/1/Bios"]));
+    assert_eq!(parameters["Oem"], json!({"Supermicro": {"BIOS": kept}}));
+    assert!(parts[1].1 == bytes);
+    // Without the image at hand the BMC still fetches it.
+    let none = UpdateOrder { file: None, ..order(&file) };
+    let outcome = edge.update(&bmc, &expect(), &none).await;
+    assert!(matches!(outcome, Outcome::Applied { .. }), "{outcome:?}");
+    assert_eq!(server.count("POST", PUSH), 1);
+}
+
 #[tokio::test]
 async fn a_plain_push_is_the_image_alone() {
     let (_dir, bytes, file) = image();
