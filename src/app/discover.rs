@@ -13,7 +13,7 @@ use crate::config::{self, Daemon, Source};
 use crate::model::identity::Match;
 use crate::model::{Channel, Expected, Fault, FaultClass, Identity, MachineId};
 use crate::port::{BmcCare, BmcRead, BmcTarget, Credential, Secret, Vault};
-use crate::scan::reconcile::{Kind, Line, reconcile};
+use crate::scan::reconcile::{Delivered, Kind, Line, reconcile};
 use crate::scan::{self, Range};
 use async_trait::async_trait;
 use futures_util::StreamExt;
@@ -162,7 +162,7 @@ pub async fn run(ask: &Ask) -> Result<Report, End> {
     let all = ranges.iter().flat_map(Range::addresses);
     let found = scan::scan(all, &ask.knock, || bar.inc(1)).await.map_err(End::Failed)?;
     bar.finish_and_clear();
-    let lines = reconcile(&expected, found, &ranges);
+    let lines = reconcile(&expected, found, &ranges, &delivered(daemon.as_ref()).await);
     let rows = match logins {
         None => lines.into_iter().map(|line| Row { line, identified: None }).collect(),
         Some(vault) => identify(vault, &expected, lines).await,
@@ -172,6 +172,23 @@ pub async fn run(ask: &Ask) -> Result<Report, End> {
         ranges: ranges.iter().map(Range::to_string).collect(),
         lines: rows,
     })
+}
+
+/// The delivery notes that were taken in, as the database has them, also beside a running daemon.
+async fn delivered(daemon: Option<&Daemon>) -> Delivered {
+    let Some(daemon) = daemon.filter(|d| d.database.is_file()) else { return Delivered::new() };
+    match crate::store::credentials::delivered_at(&daemon.database).await {
+        Ok(all) => by_mac(all),
+        Err(e) => {
+            eprintln!("warning: delivery notes are not compared: {e}");
+            Delivered::new()
+        }
+    }
+}
+
+/// Serials by BMC MAC.
+pub(super) fn by_mac(notes: Vec<(String, String)>) -> Delivered {
+    notes.into_iter().filter_map(|(serial, mac)| Some((mac.parse().ok()?, serial))).collect()
 }
 
 /// The ranges to scan: what was asked for, as far as it lies in what is allowed; that as a whole
@@ -273,7 +290,7 @@ async fn logins(daemon: Option<&Daemon>) -> Result<Arc<dyn Vault>, End> {
     Ok(Arc::new(vault?))
 }
 
-/// Logs in to the machines that showed their UUID, once each, and compares what only a login tells.
+/// Logs in to the machines that showed their UUID or their note's MAC, once each, and compares what only a login tells.
 async fn identify(vault: Arc<dyn Vault>, expected: &[Arc<Expected>], lines: Vec<Line>) -> Vec<Row> {
     let edge = RedfishBmc::new(vault, crate::bmc::Settings::default());
     let edge = &edge;
@@ -293,7 +310,7 @@ async fn compare(edge: &RedfishBmc, machine: &Expected, line: &Line) -> Identifi
     let url = match (line.kind, line.found.as_ref().and_then(|f| f.redfish.as_ref())) {
         (Kind::Expected | Kind::Moved, Some(redfish)) => &redfish.url,
         (Kind::Twice, _) => return not("its UUID answers at two addresses"),
-        (Kind::Mismatch, _) => return not("it shows another UUID"),
+        (Kind::Mismatch, _) => return not("what it shows is another machine's"),
         _ => return not("nothing it shows before a login says that it is this machine"),
     };
     if url.starts_with("http://") && !machine.bmc.url.starts_with("http://") {

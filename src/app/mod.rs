@@ -1,6 +1,7 @@
 //! Wiring: the only place that knows every part.
 
 pub mod access;
+pub mod arrivals;
 pub mod backup;
 pub mod bmc;
 pub mod check;

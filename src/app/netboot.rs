@@ -5,13 +5,15 @@
     reason = "a copy of the machines has an age"
 )]
 
+use super::arrivals::{Arrival, Known, arrivals};
 use super::current::Current;
+use super::discover;
 use crate::boot::network_config::{Host, network_config};
 use crate::boot::pace::{Limits, paced};
 use crate::boot::{BootServer, loader_router};
 use crate::config::netboot::DhcpMode;
 use crate::config::{Daemon, Loaded, Purpose};
-use crate::dhcp::{self, DhcpServer, Mode, Ports, Unknown};
+use crate::dhcp::{self, DhcpServer, Mode, Ports, Stranger, Unknown};
 use crate::engine::Director;
 use crate::engine::driver::Handle;
 use crate::model::network::{Lan, Mac};
@@ -19,6 +21,8 @@ use crate::model::{Expected, Identity, MachineId};
 use crate::port::netboot::{
     Firmware, LoaderGate, Loaders, Netboot, Racks, Resident, Residents, Roster,
 };
+use crate::scan::reconcile::Delivered;
+use crate::store::SqliteStore;
 use crate::tftp::{self, TftpServer};
 use async_trait::async_trait;
 use axum::extract::State;
@@ -278,8 +282,9 @@ impl Netbooting {
     }
 
     /// What people may see of it.
-    pub fn desk(&self) -> Desk {
-        Desk { dhcp: self.dhcp.as_ref().map(|(server, _)| server.clone()) }
+    pub fn desk(&self, engine: Handle, store: SqliteStore) -> Desk {
+        let dhcp = self.dhcp.as_ref().map(|(server, _)| server.clone());
+        Desk { dhcp, engine, store }
     }
 
     /// Answers until `ending` turns true.
@@ -298,10 +303,37 @@ impl Netbooting {
     }
 }
 
-/// The DHCP server, where there is one.
+/// The DHCP server, where there is one, and what strangers are compared with.
 #[derive(Clone, Debug)]
 pub struct Desk {
     dhcp: Option<DhcpServer>,
+    engine: Handle,
+    store: SqliteStore,
+}
+
+impl Desk {
+    async fn arrivals(&self, strangers: Vec<Stranger>) -> Vec<Arrival> {
+        if strangers.is_empty() {
+            return Vec::new();
+        }
+        let known = self.engine.ask(|director, _| known(director)).await.unwrap_or_default();
+        let delivered = match self.store.delivered().await {
+            Ok(all) => discover::by_mac(all),
+            Err(e) => {
+                tracing::warn!(error = %e, "delivery notes are not compared with who asked");
+                Delivered::new()
+            }
+        };
+        arrivals(strangers, &known, &delivered)
+    }
+}
+
+fn known(director: &Director) -> Vec<Known> {
+    let all = director.machines();
+    all.filter_map(|m| {
+        Some(Known { expected: director.expected(m.id)?.clone(), proven: (*m.identity).clone() })
+    })
+    .collect()
 }
 
 /// `GET /v1/dhcp`.
@@ -309,13 +341,22 @@ pub fn router() -> OpenApiRouter<Desk> {
     OpenApiRouter::new().routes(routes!(status))
 }
 
-/// Addresses given, and machines that asked for one and that nobody expects.
+/// Addresses given, and who asked with a MAC that nobody expects, beside whom it seems to be.
 #[utoipa::path(get, path = "/v1/dhcp", tag = "site", operation_id = "show_dhcp",
     responses((status = 200, body = serde_json::Value,
-        description = "`mode`, `interfaces`, `leases`, `strangers`")))]
+        description = "`mode`, `interfaces`, `leases`, `strangers` (each with `kind`: unknown, \
+            other-mac, bmc or delivered, `machine` and `what`)")))]
 async fn status(State(desk): State<Desk>) -> Response {
     match &desk.dhcp {
-        Some(dhcp) => Json(json!(dhcp.status().await)).into_response(),
+        Some(dhcp) => {
+            let status = dhcp.status().await;
+            let strangers = desk.arrivals(status.strangers).await;
+            Json(json!({
+                "mode": status.mode, "interfaces": status.interfaces, "leases": status.leases,
+                "strangers": strangers,
+            }))
+            .into_response()
+        }
         None => Json(json!({ "mode": "off", "interfaces": [], "leases": [], "strangers": [] }))
             .into_response(),
     }

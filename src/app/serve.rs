@@ -233,7 +233,7 @@ async fn run(
         rotations: rotate::gate(rotator.clone()),
         pins: desk,
         notifier,
-        dhcp: netboot.desk(),
+        dhcp: netboot.desk(handle.clone(), database.clone()),
     };
     let api = api::router(state, routes::router(desks));
     let mut listeners = vec![tokio::spawn(listen::serve(api_socket, tls, api, ended.clone()))];

@@ -477,7 +477,7 @@ pub enum DiscoverCommand {
     /// No credential is shown, nothing is changed, and only ranges that are allowed are touched:
     /// `[discovery] ranges` of the configuration, or --allow where there is none.
     Scan(Scan),
-    /// Machines that asked for an address by DHCP and are not in the inventory
+    /// Who asked for an address by DHCP with a MAC that the inventory does not have, and whom it seems to be
     Seen,
 }
 

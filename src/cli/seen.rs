@@ -17,6 +17,7 @@ struct Line {
     asks: String,
     class: String,
     times: u64,
+    what: String,
 }
 
 pub(super) async fn run(api: &Api, io: &mut Io<'_>) -> Result<(), Failure> {
@@ -42,8 +43,9 @@ pub(super) async fn run(api: &Api, io: &mut Io<'_>) -> Result<(), Failure> {
                 Cell::new(printable(if s.asks.is_empty() { "address" } else { &s.asks })),
                 Cell::new(s.times.to_string()),
                 Cell::new(printable(&s.class)),
+                Cell::new(printable(&s.what)),
             ]
         })
         .collect();
-    io.table(&["MAC", "NETWORK", "ASKS FOR", "TIMES", "CLASS"], &rows)
+    io.table(&["MAC", "NETWORK", "ASKS FOR", "TIMES", "CLASS", "SEEMS TO BE"], &rows)
 }

@@ -118,6 +118,10 @@ pub fn answer(request: &Request, scene: &Scene<'_>, leases: &mut Leases) -> Answ
 
 /// RFC 4578 and PXE 2.1 §2.2: an offer without an address, beside that of the site's DHCP server.
 fn proxied(request: &Request, scene: &Scene<'_>) -> Answer {
+    // Also one that only wants an address: a BMC that was delivered, a mistyped MAC.
+    let Some(resident) = scene.residents.by_mac.get(&request.mac) else {
+        return Answer::silent(Why::Stranger);
+    };
     let asks = classify(request);
     let said = match (scene.door, request.kind) {
         (Door::Dhcp, Kind::Discover) => Said::Offer,
@@ -127,9 +131,6 @@ fn proxied(request: &Request, scene: &Scene<'_>) -> Answer {
     if asks == Asks::Address {
         return Answer::silent(Why::NotForUs);
     }
-    let Some(resident) = scene.residents.by_mac.get(&request.mac) else {
-        return Answer::silent(Why::Stranger);
-    };
     let Some(plan) = scene.plan else { return Answer::silent(Why::NoWindow) };
     if let Some(other) = other_uuid(request, scene, resident) {
         return Answer::silent(Why::OtherUuid(other));

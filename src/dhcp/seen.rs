@@ -5,6 +5,7 @@ use super::packet::Request;
 use crate::model::network::Mac;
 use serde::Serialize;
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 /// A machine that nobody expects.
@@ -19,6 +20,8 @@ pub struct Stranger {
     pub class: String,
     /// Option 97 as hex, in the order of the wire.
     pub uuid: Option<String>,
+    /// What it has or asked for, from whichever server: it may be reached there.
+    pub address: Option<Ipv4Addr>,
     /// Wall clock, seconds since 1970.
     pub first_s: u64,
     pub last_s: u64,
@@ -45,6 +48,7 @@ impl Seen {
             asks: String::new(),
             class: String::new(),
             uuid: None,
+            address: None,
             first_s: now_s,
             last_s: now_s,
             times: 0,
@@ -56,6 +60,8 @@ impl Seen {
             entry.class.clone_from(&request.class);
         }
         entry.uuid = request.uuid.map(hex::encode).or_else(|| entry.uuid.take());
+        let has = Some(request.ciaddr).filter(|a| !a.is_unspecified()).or(request.requested);
+        entry.address = has.or(entry.address);
         entry.network = network.or_else(|| entry.network.take());
         entry.last_s = now_s;
         entry.times = entry.times.saturating_add(1);

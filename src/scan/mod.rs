@@ -9,6 +9,7 @@
     reason = "an edge: connections are spread over time"
 )]
 
+mod neighbour;
 mod presence;
 pub mod range;
 pub mod reconcile;
@@ -17,6 +18,7 @@ mod root;
 pub use range::Range;
 pub use root::Redfish;
 
+use crate::model::network::Mac;
 use futures_util::StreamExt;
 use serde::Serialize;
 use std::net::IpAddr;
@@ -58,6 +60,9 @@ pub struct Found {
     pub ipmi: bool,
     /// Something answers HTTP and is no Redfish service: what it does.
     pub other: Option<String>,
+    /// Its network card's, where it is on the same wire.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mac: Option<Mac>,
 }
 
 impl Found {
@@ -108,6 +113,10 @@ pub async fn scan(
         .filter(|f| std::future::ready(f.is_something()))
         .collect()
         .await;
+    let neighbours = neighbour::neighbours();
+    for found in &mut found {
+        found.mac = neighbours.get(&found.address).copied();
+    }
     found.sort_by_key(|f| f.address);
     Ok(found)
 }
@@ -124,7 +133,7 @@ async fn knock(
     settings: &Settings,
     address: IpAddr,
 ) -> Found {
-    let mut found = Found { address, redfish: None, ipmi: false, other: None };
+    let mut found = Found { address, redfish: None, ipmi: false, other: None, mac: None };
     for (scheme, port) in [("https", settings.https_port), ("http", settings.http_port)] {
         pace.turn().await;
         match root::ask(client, scheme, address, port).await {

@@ -4,6 +4,7 @@
 use super::{Found, Range};
 use crate::model::Expected;
 use crate::model::identity::swap_uuid;
+use crate::model::network::Mac;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -13,13 +14,13 @@ use std::sync::Arc;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
-    /// At its address, with its UUID.
+    /// At its address, with its UUID or with the MAC that its delivery note has.
     Expected,
-    /// At its address; no UUID on one side, so nothing proves it.
+    /// At its address; nothing on both sides proves it.
     Unproven,
-    /// Its UUID, at another address than the inventory's.
+    /// Its UUID or its MAC, at another address than the inventory's.
     Moved,
-    /// At its address, another UUID.
+    /// At its address, another UUID, or the BMC of another serial.
     Mismatch,
     /// The same UUID at more than one address: at most one of them is the machine.
     Twice,
@@ -67,8 +68,16 @@ pub struct Line {
     pub what: String,
 }
 
+/// Serials by the MAC of their BMC, as delivery notes have them.
+pub type Delivered = BTreeMap<Mac, String>;
+
 /// Compares. `scanned` says where silence means something.
-pub fn reconcile(expected: &[Arc<Expected>], found: Vec<Found>, scanned: &[Range]) -> Vec<Line> {
+pub fn reconcile(
+    expected: &[Arc<Expected>],
+    found: Vec<Found>,
+    scanned: &[Range],
+    delivered: &Delivered,
+) -> Vec<Line> {
     let mut at: BTreeMap<IpAddr, Vec<usize>> = BTreeMap::new();
     for (n, machine) in expected.iter().enumerate() {
         for address in addresses(machine) {
@@ -84,6 +93,11 @@ pub fn reconcile(expected: &[Arc<Expected>], found: Vec<Found>, scanned: &[Range
             by_uuid.entry(either_order(uuid)).or_insert(n);
         }
     }
+    let by_serial: BTreeMap<&str, usize> = expected
+        .iter()
+        .zip(0..)
+        .filter_map(|(machine, n)| Some((machine.identity.serial.as_deref()?, n)))
+        .collect();
     let mut uuids: BTreeMap<String, usize> = BTreeMap::new();
     for uuid in found.iter().filter_map(uuid) {
         *uuids.entry(either_order(uuid)).or_default() += 1;
@@ -95,7 +109,10 @@ pub fn reconcile(expected: &[Arc<Expected>], found: Vec<Found>, scanned: &[Range
         let twice =
             uuid(&found).is_some_and(|u| uuids.get(&either_order(u)).is_some_and(|n| *n > 1));
         let named = uuid(&found).and_then(|u| by_uuid.get(&either_order(u))).copied();
-        let line = judge(expected, here, named, found, twice);
+        let note = found.mac.and_then(|mac| delivered.get(&mac)).map(|serial| {
+            Note { serial, whose: by_serial.get(serial.as_str()).copied() }
+        });
+        let line = judge(expected, Place { here, named, note }, found, twice);
         for n in here.iter().copied().chain(line.expected) {
             if let Some(seen) = seen.get_mut(n) {
                 *seen = true;
@@ -119,14 +136,24 @@ pub fn reconcile(expected: &[Arc<Expected>], found: Vec<Found>, scanned: &[Range
     lines
 }
 
-/// `here`: the machines that the inventory has at this address; `named`: the one with this UUID.
-fn judge(
-    expected: &[Arc<Expected>],
-    here: &[usize],
+/// What points to a machine of the inventory.
+struct Place<'a> {
+    /// Those that the inventory has at this address.
+    here: &'a [usize],
+    /// The one with this UUID.
     named: Option<usize>,
-    found: Found,
-    twice: bool,
-) -> Line {
+    /// The delivery note with this MAC.
+    note: Option<Note<'a>>,
+}
+
+struct Note<'a> {
+    serial: &'a str,
+    /// `None`: no machine of the inventory has it.
+    whose: Option<usize>,
+}
+
+fn judge(expected: &[Arc<Expected>], place: Place<'_>, found: Found, twice: bool) -> Line {
+    let Place { here, named, note } = place;
     let name = |n: usize| expected.get(n).map(|e| e.name.clone());
     let wanted = |n: usize| expected.get(n).and_then(|e| e.identity.uuid.as_deref());
     let seen = uuid(&found).map(str::to_string);
@@ -134,14 +161,31 @@ fn judge(
         here.iter().filter_map(|n| name(*n)).map(|n| n.to_string()).collect::<Vec<_>>().join(", ")
     };
     let uuid_text = seen.as_deref().unwrap_or("none");
-    let (kind, who, what) = if let Some(n) = named.filter(|n| here.contains(n)) {
+    let at = |n: usize| expected.get(n).map(|e| e.bmc.url.to_string()).unwrap_or_default();
+    let also = || match here.is_empty() {
+        true => String::new(),
+        false => format!("; expected here: {}", names()),
+    };
+    let has_serial = |here: &[usize]| {
+        here.iter().any(|n| expected.get(*n).is_some_and(|e| e.identity.serial.is_some()))
+    };
+    // The UUID says one machine, the delivery note another one.
+    let torn = note.as_ref().filter(|note| named.is_some_and(|n| note.whose.is_some_and(|w| w != n)));
+    let (kind, who, what) = if let (Some(n), Some(note)) = (named, torn) {
+        let what = format!(
+            "{} by its UUID; its BMC was delivered with serial {}, {}'s",
+            name(n).unwrap_or_default(),
+            note.serial,
+            note.whose.and_then(name).unwrap_or_default()
+        );
+        (Kind::Mismatch, Some(n), what)
+    } else if let Some(n) = named.filter(|n| here.contains(n)) {
         (Kind::Expected, Some(n), format!("{}, as expected", name(n).unwrap_or_default()))
     } else if let Some(n) = named {
-        let at = expected.get(n).map(|e| e.bmc.url.to_string()).unwrap_or_default();
-        let also =
-            if here.is_empty() { String::new() } else { format!("; expected here: {}", names()) };
-        let machine = name(n).unwrap_or_default();
-        (Kind::Moved, Some(n), format!("{machine}, which the inventory has at {at}{also}"))
+        let (machine, at) = (name(n).unwrap_or_default(), at(n));
+        (Kind::Moved, Some(n), format!("{machine}, which the inventory has at {at}{}", also()))
+    } else if let Some(note) = note.filter(|n| n.whose.is_some() || here.is_empty() || has_serial(here)) {
+        by_note(&note, here, name, at, also)
     } else if let Some(first) = here.first().copied() {
         match wanted(first) {
             Some(wanted) if seen.is_some() => (
@@ -168,6 +212,31 @@ fn judge(
         machine: who.and_then(name),
         found: Some(found),
         what,
+    }
+}
+
+/// It shows no UUID of the inventory; its delivery note says whose BMC it is.
+fn by_note(
+    note: &Note<'_>,
+    here: &[usize],
+    name: impl Fn(usize) -> Option<Arc<str>>,
+    at: impl Fn(usize) -> String,
+    also: impl Fn() -> String,
+) -> (Kind, Option<usize>, String) {
+    let serial = note.serial;
+    let Some(n) = note.whose else {
+        let what = format!("not in the inventory; its BMC was delivered with serial {serial}");
+        let kind = if here.is_empty() { Kind::Unknown } else { Kind::Mismatch };
+        return (kind, here.first().copied(), format!("{what}{}", also()));
+    };
+    let machine = name(n).unwrap_or_default();
+    let by = format!("{machine} by its delivery note (serial {serial})");
+    if here.contains(&n) {
+        (Kind::Expected, Some(n), by)
+    } else if here.is_empty() {
+        (Kind::Moved, Some(n), format!("{by}, which the inventory has at {}", at(n)))
+    } else {
+        (Kind::Mismatch, here.first().copied(), format!("{by}{}", also()))
     }
 }
 
@@ -232,7 +301,8 @@ mod tests {
 
     fn at(address: &str, uuid: Option<&str>) -> Found {
         let redfish = Redfish { uuid: uuid.map(Into::into), ..Redfish::default() };
-        Found { address: address.parse().unwrap(), redfish: Some(redfish), ipmi: true, other: None }
+        let address = address.parse().unwrap();
+        Found { address, redfish: Some(redfish), ipmi: true, other: None, mac: None }
     }
 
     const A: &str = "33221100-5544-7766-8899-aabbccddeeff";
@@ -260,7 +330,8 @@ mod tests {
             at("10.0.0.10", None),
             at("10.0.0.8", None),
         ];
-        let lines = reconcile(&expected, found, &["10.0.0.0/24".parse().unwrap()]);
+        let scanned = ["10.0.0.0/24".parse().unwrap()];
+        let lines = reconcile(&expected, found, &scanned, &Delivered::new());
         let said: Vec<_> = lines.iter().map(|l| (l.kind, l.machine.as_deref())).collect();
         assert_eq!(
             said,
@@ -286,8 +357,60 @@ mod tests {
     fn a_uuid_that_answers_twice_is_nobodys() {
         let expected = [machine("n1", "https://10.0.0.1", Some(A))];
         let found = vec![at("10.0.0.1", Some(A)), at("10.0.0.2", Some(A_SWAPPED))];
-        let lines = reconcile(&expected, found, &[]);
+        let lines = reconcile(&expected, found, &[], &Delivered::new());
         assert!(lines.iter().all(|l| l.kind == Kind::Twice), "{lines:?}");
+    }
+
+    /// As on the day when a rack arrives: serials, and no UUIDs yet.
+    #[test]
+    fn a_delivery_note_says_whose_a_bmc_is() {
+        let serial = |name: &str, url: &str, serial: &str| {
+            let mut machine = (*machine(name, url, None)).clone();
+            machine.identity = Identity::new(Some(serial), None, None).into();
+            Arc::new(machine)
+        };
+        let expected = [
+            serial("n1", "https://10.0.0.1", "SN0001"),
+            serial("n2", "https://10.0.0.2", "SN0002"),
+            serial("n3", "https://10.0.0.3", "SN0003"),
+            machine("n4", "https://10.0.0.4", Some(A)),
+        ];
+        let mac = |n: u8| Mac([2, 0, 0, 0, 0, n]);
+        let delivered =
+            [1, 2, 3, 9].map(|n| (mac(n), format!("SN000{n}"))).into_iter().collect::<Delivered>();
+        let shows = |address: &str, n: u8, uuid| Found { mac: Some(mac(n)), ..at(address, uuid) };
+        let found = vec![
+            shows("10.0.0.1", 1, Some(B)),
+            shows("10.0.0.2", 3, None),
+            shows("10.0.0.4", 2, Some(A)),
+            shows("10.0.0.70", 2, None),
+            shows("10.0.0.71", 9, None),
+            shows("10.0.0.72", 8, None),
+            shows("10.0.0.3", 9, None),
+        ];
+        let lines = reconcile(&expected, found, &[], &delivered);
+        let said: Vec<_> = lines.iter().map(|l| (l.kind, l.machine.as_deref())).collect();
+        assert_eq!(
+            said,
+            [
+                (Kind::Expected, Some("n1")),
+                (Kind::Mismatch, Some("n2")),
+                (Kind::Mismatch, Some("n4")),
+                (Kind::Moved, Some("n2")),
+                (Kind::Unknown, None),
+                (Kind::Unknown, None),
+                (Kind::Mismatch, Some("n3")),
+            ]
+        );
+        for (line, words) in [
+            (1, "n3 by its delivery note (serial SN0003); expected here: n2"),
+            (2, "n4 by its UUID; its BMC was delivered with serial SN0002, n2's"),
+            (3, "n2 by its delivery note (serial SN0002), which the inventory has at https://10.0.0.2"),
+            (4, "not in the inventory; its BMC was delivered with serial SN0009"),
+            (5, "not in the inventory"),
+        ] {
+            assert_eq!(lines[line].what, words);
+        }
     }
 
     #[test]

@@ -120,7 +120,7 @@ impl Params {
                                 },
                             ),
                         )
-                        .hint("look at the console; check DHCP and the boot network's `advertise_url`"),
+                        .hint("look at the console; check DHCP and the boot network's `advertise_url`; `farrier discover seen` tells of a wrong boot MAC"),
                     );
                 }
                 let what = match (window.script_fetched, window.seed_fetched) {

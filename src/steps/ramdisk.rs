@@ -154,7 +154,7 @@ impl<'a> Ramdisk<'_, 'a> {
                     "no-callback",
                     format!("no word from the ramdisk {} after power on by {name} ({how_far})", self.deadline),
                 )
-                .hint("look at the console; `farrier doctor` checks DHCP, the loaders and `advertise_url`"),
+                .hint("look at the console; `farrier doctor` checks DHCP, the loaders and `advertise_url`, `farrier discover seen` tells of a wrong boot MAC"),
             );
         }
         let what = match (self.window.script_fetched, self.window.seed_fetched) {

@@ -2,6 +2,7 @@
 //! name and beside the secrets that they are about.
 
 use super::error::{encode, reading};
+use super::open::inspect;
 use super::secrets::{Secrets, seal};
 use super::writer::Order;
 use super::{SqliteStore, int, uint, wall_ms};
@@ -9,7 +10,9 @@ use crate::model::rotation::Rotation;
 use crate::port::Secret;
 use crate::port::store::StoreError;
 use serde_json::json;
+use sqlx::Connection;
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 
 /// A pinned certificate, and who took it for the right one.
@@ -53,6 +56,8 @@ pub fn factory(serial: &str) -> String {
 
 /// How the names of factory passwords begin.
 pub const FACTORY: &str = "factory/";
+
+const DELIVERED: &str = "SELECT serial, bmc_mac FROM delivered ORDER BY serial";
 
 impl SqliteStore {
     /// The latest rotation of each machine, open or over, by machine.
@@ -106,11 +111,23 @@ impl SqliteStore {
     /// # Errors
     /// The database can't be read.
     pub async fn delivered(&self) -> Result<Vec<(String, String)>, StoreError> {
-        sqlx::query_as("SELECT serial, bmc_mac FROM delivered ORDER BY serial")
+        sqlx::query_as(DELIVERED)
             .fetch_all(&self.readers)
             .await
             .map_err(reading)
     }
+}
+
+/// Serial and BMC MAC of every machine on a delivery note, of the database at `path`: nothing is written,
+/// and a daemon may run.
+///
+/// # Errors
+/// The database can't be read.
+pub async fn delivered_at(path: &Path) -> Result<Vec<(String, String)>, StoreError> {
+    let mut conn = inspect(path).await?;
+    let rows = sqlx::query_as(DELIVERED).fetch_all(&mut conn).await.map_err(reading);
+    conn.close().await.ok();
+    rows
 }
 
 impl Pins {

@@ -23,6 +23,7 @@ use tower::ServiceExt;
 const N1: &str = "52:54:00:77:00:01";
 const N2: &str = "52:54:00:77:00:02";
 const STRANGER: &str = "52:54:00:77:00:99";
+const BMC: &str = "52:54:00:77:00:b2";
 const SERVER: &str = "52:54:00:77:00:f0";
 /// What n1's `host.address` is.
 const OWN: &str = "10.9.0.11";
@@ -232,6 +233,7 @@ fn a_machine_gets_its_own_address_another_one_of_the_range_and_a_stranger_none()
     let seen = site.farrier(&server, &["discover", "seen"]);
     let seen = String::from_utf8_lossy(&seen.stdout).into_owned();
     assert!(seen.contains(STRANGER) && seen.contains("provision") && !seen.contains(N2), "{seen}");
+    assert!(seen.contains("not in the inventory"), "{seen}");
 
     server.kill();
     site.serve(&mut server);
@@ -241,6 +243,56 @@ fn a_machine_gets_its_own_address_another_one_of_the_range_and_a_stranger_none()
     let status: Value = serde_json::from_slice(&status.stdout).unwrap();
     assert_eq!(status["leases"][0]["machine"], "n2", "{status}");
     assert_eq!(status["leases"][0]["address"], first.to_string());
+}
+
+/// A rack that arrives: one boot MAC is mistyped, one BMC is on a delivery note. Both are told, and
+/// neither gets anything.
+#[test]
+fn who_arrives_is_compared_with_what_is_expected_and_gets_nothing_on_a_guess() {
+    for mode in [RESERVATION.to_string(), format!("{PROXY}\nunknown = \"list\"")] {
+        let mut lab = Lab::new();
+        let mut server = lab.host(SERVER, "10.9.0.2/24");
+        let (port, bmc) = (lab.host(STRANGER, "10.9.0.51/24"), lab.host(BMC, "10.9.0.52/24"));
+        let site = Site::new(&mode, NETWORK);
+        let change = |name: &str, from: &str, to: &str| {
+            let text = fs::read_to_string(site.path(name)).unwrap();
+            assert!(text.contains(from));
+            fs::write(site.path(name), text.replace(from, to)).unwrap();
+        };
+        change("farrier.toml", "[listen.boot]", "[secrets]\nkey_file = \"key\"\n[listen.boot]");
+        // As `pxe` says it for the stranger's card.
+        let uuid = "serial = \"S1\"\nuuid = \"42424242-4242-4242-4242-424242424299\"";
+        change("inventory.toml", "serial = \"S1\"", uuid);
+        let note = format!("serial,bmc_mac,user,password\nS2,{BMC},admin,on-the-label-42\n");
+        fs::write(site.path("note.csv"), note).unwrap();
+        let (config, csv) = (site.path("farrier.toml"), site.path("note.csv"));
+        let words = ["inventory", "import", "--config", config.to_str().unwrap(), "--csv"];
+        let out = site.farrier(&server, &[&words[..], &[csv.to_str().unwrap()]].concat());
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+        site.wait_for_n1();
+        site.serve(&mut server);
+
+        let discover = pxe(STRANGER, DISCOVER, "PXEClient:Arch:00007:UNDI:003016", 7, &[]);
+        assert!(ask(&port.socket(68), everybody(), &discover, 600).is_empty(), "n1 waits, and this MAC is not its");
+        let wants = message(octets(BMC), REQUEST, &[(50, &[10, 9, 0, 77])]);
+        assert!(ask(&bmc.socket(68), everybody(), &wants, 600).is_empty());
+
+        let seen = site.farrier(&server, &["discover", "seen"]);
+        let seen = String::from_utf8_lossy(&seen.stdout).into_owned();
+        let line = |mac: &str| seen.lines().find(|l| l.contains(mac)).unwrap_or_else(|| panic!("{seen}"));
+        let words = format!("n1 by its UUID; in the inventory it boots with {N1}");
+        assert!(line(STRANGER).contains(&words), "{seen}");
+        let words = "the BMC of n2 at 10.9.0.77 by its delivery note (serial S2); the inventory has http://127.0.0.2:9";
+        assert!(line(BMC).contains(words), "{seen}");
+        let status =
+            server.command("curl").args(["-s", "http://127.0.0.1:7120/v1/dhcp"]).output().unwrap();
+        let status: Value = serde_json::from_slice(&status.stdout).unwrap();
+        let mut said: Vec<_> = status["strangers"].as_array().unwrap().iter().collect();
+        said.sort_by_key(|s| s["machine"].as_str().unwrap_or_default());
+        let said: Vec<_> = said.iter().map(|s| (&s["machine"], &s["kind"])).collect();
+        assert_eq!(said[0], (&"n1".into(), &"other-mac".into()), "{status}");
+        assert_eq!(said[1], (&"n2".into(), &"bmc".into()), "{status}");
+    }
 }
 
 #[test]
