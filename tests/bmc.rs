@@ -31,6 +31,8 @@ mod small;
 mod sushy;
 #[path = "bmc/trees.rs"]
 mod trees;
+#[path = "bmc/work.rs"]
+mod work;
 #[path = "bmc/writes.rs"]
 mod writes;
 

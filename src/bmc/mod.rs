@@ -23,6 +23,8 @@
 //! | R12 | ETags | `patch`, `guard` | writes: `the_boot_override_is_minimal_and_speaks_the_bmcs_etag`; quirks: `if_match_is_said_as_the_vendor_wants_it` |
 //! | R13 | a task's handle, wherever it is said; a task that became a job | `task` | writes: `handles_are_found_in_every_place`; `a_task_that_became_a_job_is_as_far_as_the_job` |
 //! | R14, R16, R17 | states by state, status and messages, never by percent | `task` | `task`: `states_are_read_by_state_status_and_messages` |
+//! | §3.1 | updates and copies that no task shows | `work` | work: `an_ilo_that_flashes_says_so_without_a_task`, `a_root_of_trust_that_copies_is_waited_for`, `work_that_can_not_be_read_may_go_on` |
+//! | §3.1 | what a vendor resets unless it is told not to | `push` | push: `a_supermicro_is_told_to_keep_its_serial_and_settings` |
 //! | R15 | a task that is gone is neither done nor failed | `task` | writes: `an_update_names_its_target_and_leaves_a_handle` |
 //! | R16, R18, R19 | stalls, versions by component, activation | above the edge: `decide::judge`, `steps::firmware` | `tests/firmware.rs` |
 //! | R20 | not taken for ready too early | `conn`, `discover` | sessions: `a_bmc_just_reset_is_left_alone_and_then_asked_again`; `a_service_that_is_half_up_is_not_called_unsupported` |
@@ -77,6 +79,7 @@ mod tls;
 mod trace;
 mod update;
 mod volumes;
+mod work;
 
 pub use trace::{Asked, Trace};
 

@@ -4,7 +4,7 @@
 use super::conn::{Bmc, List};
 use super::discover::is_fatal;
 use super::http::{Answer, Body};
-use super::{fault, json};
+use super::{fault, json, work};
 use crate::model::facts::{Task, TaskState};
 use crate::model::{Fault, FaultClass};
 use serde_json::Value;
@@ -28,7 +28,20 @@ pub(super) async fn read(bmc: &Bmc<'_>, handle: Option<&str>) -> Result<Vec<Task
     Ok(tasks)
 }
 
+/// All that goes on or has ended: the service's tasks, and work that it lists nowhere.
 async fn listed(bmc: &Bmc<'_>) -> Result<Vec<Task>, Fault> {
+    let unlisted = work::under_way(bmc).await?;
+    match in_service(bmc).await {
+        Ok(mut tasks) => {
+            tasks.extend(unlisted);
+            Ok(tasks)
+        }
+        Err(f) if f.class == FaultClass::Unsupported && !unlisted.is_empty() => Ok(unlisted),
+        Err(f) => Err(f),
+    }
+}
+
+async fn in_service(bmc: &Bmc<'_>) -> Result<Vec<Task>, Fault> {
     let read = match bmc.conn.list(List::Tasks) {
         None => None,
         Some(list) => match bmc.resources(&list).await {
@@ -87,6 +100,10 @@ async fn followed(bmc: &Bmc<'_>, path: &str, v: &Value) -> Result<Task, Fault> {
 
 /// The task or task monitor at `handle`. Gone means neither success nor failure (R15).
 async fn one(bmc: &Bmc<'_>, handle: &str) -> Result<Option<Task>, Fault> {
+    let handle = match work::named(bmc, handle).await? {
+        Ok(known) => return Ok(known),
+        Err(handle) => handle,
+    };
     let answer = bmc.get_answer(handle).await?;
     if matches!(answer.status, 404 | 410) {
         return Ok(None);

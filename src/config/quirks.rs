@@ -9,7 +9,8 @@ use super::{Source, shipped};
 use crate::model::action::BootTarget;
 use crate::model::quirks::{
     AcCycle, ActionOn, BootAt, BootForm, IfMatch, Ladder, MediaBody, MediaField, MediaFirst,
-    PushForm, PushTarget, QuirkSet, QuirkTable, ResetOf, Rule, UpdateWay, When, numbers,
+    PushForm, PushTarget, QuirkSet, QuirkTable, ResetOf, Rule, UpdateWay, When, Work,
+    WorkOn, numbers,
 };
 use regex::{Regex, RegexBuilder};
 use serde_json::Value;
@@ -391,7 +392,41 @@ fn update(t: &mut Table<'_, '_>, set: &mut QuirkSet) {
         let uri = uri.map(|u| u.value.to_string()).unwrap_or_default();
         targets.extend(member.map(|member| PushTarget { member, target: uri, oem }));
     }
+    let works: Vec<Work> = t.tables("work").into_iter().filter_map(work).collect();
+    set.works = (!works.is_empty()).then_some(works);
     set.push_targets = (!targets.is_empty()).then_some(targets);
+}
+
+fn work(mut t: Table<'_, '_>) -> Option<Work> {
+    #[derive(Clone, Copy, PartialEq)]
+    enum On {
+        Service,
+        Chassis,
+    }
+    let on = t.need_choice("on", &[("service", On::Service), ("chassis", On::Chassis)]);
+    let member = t.text("member");
+    let property = t.need_text("property");
+    let mut words = |key| owned(t.texts(key));
+    let (idle, done, failed) = (words("idle"), words("done"), words("failed"));
+    if let Some(property) = property
+        && !property.value.starts_with('/')
+    {
+        t.error(property.at, "`property` must start with `/`");
+    }
+    if idle.is_empty() && done.is_empty() {
+        t.error(t.at, "no word says that nothing goes on").hint("name them in `idle` or `done`");
+    }
+    let on = match (on, member) {
+        (Some(On::Service), None) => Some(WorkOn::Service),
+        (Some(On::Chassis), Some(member)) => pattern(&t, "member", member).map(WorkOn::Chassis),
+        (Some(_), _) => {
+            t.error(t.at, "`member` says which chassis, and is for `on = \"chassis\"` alone");
+            None
+        }
+        (None, _) => None,
+    };
+    t.done();
+    Some(Work { on: on?, property: property?.value.to_string(), idle, done, failed })
 }
 
 /// A table as the JSON that is sent.
@@ -459,6 +494,7 @@ mod tests {
                     bodies = [[\"Inserted\"]]\n[quirk.ac_cycle]\non = \"chassis\"\n\
                     [quirk.session]\ntimeout = 30\nlimits = 1\n\
                     [[quirk.update.target]]\nmember = \"^B\"\nuri = \"/b\"\noem = { Keep = 1 }\n\
+                    [[quirk.update.work]]\non = \"service\"\nmember = \"^x\"\nproperty = \"State\"\n\
                     [[quirk]]\nname = \"a\"\n[quirk.match]\n";
         let (table, found) = parse(&Source::new("q.toml", text));
         let report = super::super::render(&found);
@@ -476,6 +512,9 @@ mod tests {
             "must be a duration in quotes",
             "unknown key `limits`",
             "only tables, words, `true` and `false` are sent",
+            "`property` must start with `/`",
+            "no word says that nothing goes on",
+            "`member` says which chassis",
             "this rule is for every BMC",
         ] {
             assert!(report.contains(wanted), "{wanted} is not in\n{report}");

@@ -230,6 +230,37 @@ impl PartialEq for PushTarget {
     }
 }
 
+/// Where a BMC says of an update or a copy what none of its tasks does.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Work {
+    pub on: WorkOn,
+    /// Below the document's top, as `/Oem/Hpe/State`.
+    pub property: String,
+    /// Words for: nothing goes on. Any word that is in none of the lists means that something does.
+    pub idle: Vec<String>,
+    /// Words for: it ended well.
+    pub done: Vec<String>,
+    pub failed: Vec<String>,
+}
+
+#[derive(Clone, Debug)]
+pub enum WorkOn {
+    /// The update service.
+    Service,
+    /// Each chassis whose id fits.
+    Chassis(Regex),
+}
+
+impl PartialEq for WorkOn {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (WorkOn::Service, WorkOn::Service) => true,
+            (WorkOn::Chassis(a), WorkOn::Chassis(b)) => a.as_str() == b.as_str(),
+            _ => false,
+        }
+    }
+}
+
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct UpdateQuirks {
     pub way: UpdateWay,
@@ -242,6 +273,8 @@ pub struct UpdateQuirks {
     pub busy_flag: bool,
     /// SimpleUpdate's target where the advertised one does not work.
     pub simple_update: Option<String>,
+    /// Looked at wherever tasks are.
+    pub works: Vec<Work>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 
 use super::{
     AcCycle, AccountQuirks, BootAt, BootForm, IfMatch, Ladder, MediaBody, MediaFirst, PushForm,
-    PushTarget, Quirks, ResetOf, SessionQuirks, UpdateWay,
+    PushTarget, Quirks, ResetOf, SessionQuirks, UpdateWay, Work,
 };
 use crate::model::action::BootTarget;
 use regex::Regex;
@@ -79,6 +79,7 @@ pub struct QuirkSet {
     pub push_oem: Option<bool>,
     pub push_busy_flag: Option<bool>,
     pub update_target: Option<String>,
+    pub works: Option<Vec<Work>>,
     pub password_min: Option<u32>,
     pub password_max: Option<u32>,
     pub bmc_settle_s: Option<u32>,
@@ -97,6 +98,16 @@ impl QuirkTable {
         }
         set.apply(&mut out);
         out
+    }
+
+    /// May this BMC do work that its tasks do not show? As far as its service root tells.
+    pub fn hides_work(&self, of: &Subject) -> bool {
+        self.rules.iter().any(|r| {
+            let when = &r.when;
+            r.set.works.is_some()
+                && any(&when.vendor, of.vendors.iter())
+                && any(&when.product, of.products.iter())
+        })
     }
 
     /// May some rule still fit once the host's manager is known? Then it is worth a request.
@@ -185,6 +196,7 @@ impl QuirkSet {
             push_oem,
             push_busy_flag,
             update_target,
+            works,
             password_min,
             password_max,
             bmc_settle_s,
@@ -230,6 +242,7 @@ impl QuirkSet {
         set(self.push_oem, &mut to.update.oem);
         set(self.push_busy_flag, &mut to.update.busy_flag);
         to.update.simple_update = self.update_target;
+        set(self.works, &mut to.update.works);
         to.account =
             AccountQuirks { password_min: self.password_min, password_max: self.password_max };
         set(self.bmc_settle_s, &mut to.bmc_settle_s);
