@@ -113,6 +113,8 @@ impl Live {
     }
 }
 
+const VOLUMES: &str = "/redfish/v1/systems/1/storage/a/volumes";
+
 fn answer(tree: &mut Tree, r: &Seen) -> Reply {
     const SYSTEM: &str = "/redfish/v1/systems/1";
     const DRIVE: &str = "/redfish/v1/managers/1/virtualmedia/cd";
@@ -127,6 +129,14 @@ fn answer(tree: &mut Tree, r: &Seen) -> Reply {
             tree.get_mut(SYSTEM).unwrap()["PowerState"] = json!(if off { "Off" } else { "On" });
         }
         ("POST", "/ac") => {}
+        ("POST", VOLUMES) => {
+            let new = format!("{VOLUMES}/new");
+            let list = tree.get_mut(VOLUMES).unwrap()["Members"].as_array_mut().unwrap();
+            list.push(json!({ "@odata.id": new }));
+            let mut volume = r.body.clone();
+            volume["Id"] = json!("new");
+            tree.insert(new, volume);
+        }
         ("POST", "/i") => {
             let drive = tree.get_mut(DRIVE).unwrap();
             (drive["Image"], drive["Inserted"]) = (r.body["Image"].clone(), json!(true));
@@ -249,6 +259,41 @@ async fn all_power_is_cut_only_with_the_host_off() {
     let sent = live.server.seen().into_iter().find(|s| s.is("POST", "/ac")).unwrap();
     assert_eq!(sent.body, json!({"ResetType": "ACPowerCycle"}));
     assert_eq!(live.server.count("POST", "/ac"), 1);
+}
+
+#[tokio::test]
+async fn a_volume_is_made_of_the_drives_that_are_named_once_somebody_is_sure() {
+    let live = Live::start().await;
+    let url = &live.server.url;
+    {
+        let mut tree = live.tree.lock().unwrap();
+        let link = |n: u8| json!({ "@odata.id": format!("/redfish/v1/Drives/{n}") });
+        for n in [2, 3] {
+            let drive = json!({"Id": n.to_string(), "SerialNumber": format!("SSD-{n}")});
+            tree.insert(format!("/redfish/v1/drives/{n}"), drive);
+        }
+        let storage = tree.get_mut("/redfish/v1/systems/1/storage/a").unwrap();
+        storage["Drives"] = json!([link(1), link(2), link(3)]);
+    }
+    let create = |drives: &[&'static str], more: &[&'static str]| {
+        let drives = drives.iter().flat_map(|d| ["--drive", *d]);
+        let words = ["volume", "BMC", "create", "--raid", "RAID1"].into_iter().chain(drives);
+        words.chain(more.iter().copied()).collect::<Vec<_>>()
+    };
+    let (code, _, err) = cli(url, &create(&["SSD-2", "SSD-3"], &[]), &nobody).await;
+    assert_eq!(code, 2);
+    assert!(err.contains("nothing was done") && err.contains("SSD-2, SSD-3, whose data is lost"), "{err}");
+    let (code, _, err) = cli(url, &create(&["SSD-2", "SSD-9"], &["--yes"]), &nobody).await;
+    assert_eq!(code, 1);
+    assert!(err.contains("no drive with serial `SSD-9`"), "{err}");
+    assert_eq!(live.writes(), 0);
+    for _ in 0..2 {
+        let (code, out, err) = cli(url, &create(&["SSD-2", "SSD-3"], &["--yes"]), &nobody).await;
+        assert_eq!(code, 0, "{err}");
+        let made = out.lines().find(|l| l.starts_with("new ")).unwrap_or_else(|| panic!("{out}"));
+        assert!(made.contains("boot") && made.contains("RAID1"), "{out}");
+        assert_eq!(live.writes(), 1, "said twice, done once");
+    }
 }
 
 #[tokio::test]

@@ -12,13 +12,13 @@
 //! | R2 | below what locks the account, after what outlasts the lock | `session` | sessions: `refused_logins_stay_below_what_locks_the_account`, `a_lock_is_outlasted_before_the_next_login`; `refused_logins_are_never_looped` |
 //! | R2 | sessions of 30 s | `session` | sessions: `a_short_session_is_learnt_and_renewed_without_a_refused_request` |
 //! | R3 | out of sessions is not down; no Basic after a failed renewal | `session`, `fault` | `without_a_session_left_basic_is_used`; sessions: `a_session_is_not_traded_for_basic_when_its_renewal_fails` |
-//! | R4 | a BMC reset takes links, tasks and sessions with it | `power`, `conn` | `a_moved_system_is_found_again`, `an_expired_session_is_renewed_once` |
+//! | R4 | a BMC reset takes links, tasks and sessions with it | `power`, `conn` | `a_moved_system_is_found_again`, `an_expired_session_is_renewed_once`; `tests/vbmc_behaviour`: `a_machine_of_every_vendor_ends_where_it_truly_is` |
 //! | R5 | Retry-After, ServiceTemporarilyUnavailable, SYS518; an action is never resent | `fault`, `guard` | `fault`: `a_bmc_says_how_long_to_wait_in_three_ways`; writes: `a_post_dropped_after_it_arrived_is_unknown_and_was_sent_once` |
 //! | R6 | a cut kept-alive connection: one more GET, never one more POST | `conn`, `http` | `a_cut_kept_alive_connection_is_tried_once_more` |
 //! | R7 | one write, few reads, deadlines per request and in all; uploads by size and while they move | `conn`, `http`, `push` | `one_bmc_gets_one_write_at_a_time`, `one_bmc_gets_three_reads_at_a_time`, `a_part_of_a_probe_has_a_deadline_for_all_its_requests`; push: `an_upload_that_stands_still_is_given_up` |
 //! | R8 | bodies that are no JSON | `http`, `fault` | `html_and_half_a_body_are_not_redfish` |
 //! | R9 | errors in every shape, in a 200 too | `json`, `fault`, `guard`, `boot` | `json`: `messages_are_found_in_every_shape`; `a_success_that_is_an_error_alone_is_no_empty_system`; quirks: `an_override_that_works_with_errors_inside_is_applied_when_it_shows` |
-//! | R10 | an expired password | `fault` | `an_expired_password_is_said` |
+//! | R10 | an expired password; lengths; an account that is there is changed, none is made | `fault`, `accounts` | `an_expired_password_is_said`; `tests/credentials`: `a_factory_password_that_must_change_first_is_the_same_flow`, `what_is_known_of_a_kind_narrows_what_its_bmc_says` |
 //! | R11 | 409 and its kin: already so, or not now and when | `power`, `boot`, `fault` | writes: `already_so_is_applied_when_the_system_shows_it`; quirks: `a_reset_refused_for_the_moment_says_when_to_come_again` |
 //! | R12 | ETags | `patch`, `guard` | writes: `the_boot_override_is_minimal_and_speaks_the_bmcs_etag`; quirks: `if_match_is_said_as_the_vendor_wants_it` |
 //! | R13 | a task's handle, wherever it is said; a task that became a job | `task` | writes: `handles_are_found_in_every_place`; `a_task_that_became_a_job_is_as_far_as_the_job` |
@@ -34,6 +34,9 @@
 //! | R24 | never the first system, never the first manager | `discover`, `controllers` | `discover`: `the_system_is_chosen_by_identity_then_by_what_it_can_do`; quirks: `the_hosts_bmc_is_told_from_the_baseboards` |
 //! | §4 boot | the body, place and names that a vendor takes | `boot` | quirks: `the_boot_override_has_the_form_that_the_vendor_takes`, `a_boot_target_goes_by_the_vendors_name`, `a_boot_override_may_have_a_mode_and_last`; writes: `the_settings_object_takes_the_override_where_it_has_one` |
 //! | §4 power | reset types that there are; all power cut | `power` | quirks: `a_restart_that_takes_two_acts_is_not_one`, `all_power_is_cut_only_where_it_is_known_how_and_with_the_host_off`; writes: `what_a_bmc_lacks_is_unsupported_with_a_hint` |
+//! | §4 media | which drive, emptied first, forms in turn | `media` | media: `a_drive_is_emptied_before_it_is_filled_whatever_it_says`, `the_next_form_is_sent_only_where_one_was_turned_down`, `a_drive_without_actions_is_patched_with_its_etag`, `a_5xx_right_after_an_eject_means_not_yet`; `tests/vbmc_behaviour`: `every_vendor_shows_an_image_and_makes_a_boot_volume` |
+//! | §4 trust | pins; a changed certificate under its CA | `tls` | `tests/credentials`: `a_changed_certificate_under_an_unchanged_ca_is_fine`, `the_certificates_of_a_rack_are_accepted_at_once_and_a_changed_one_is_not_trusted` |
+//! | §4 events | none are subscribed to: polling is the truth | | |
 //! | same origin | credentials and images go to this BMC alone | `conn` | `credentials_go_to_no_other_server`, `an_action_goes_to_no_other_server`; push: `an_image_goes_to_no_other_server` |
 //!
 //! What differs between vendors is data: `bmc-quirks.toml`, looked up in `quirks`.

@@ -60,6 +60,15 @@ pub enum BmcCommand {
         #[command(subcommand)]
         change: Option<BiosChange>,
     },
+    /// See the RAID volumes, or make one, as a volume to boot from
+    Volume {
+        #[command(flatten)]
+        at: At,
+        #[command(flatten)]
+        sure: Sure,
+        #[command(subcommand)]
+        change: Option<VolumeChange>,
+    },
     /// The newest lines of every log
     Log {
         #[command(flatten)]
@@ -87,6 +96,7 @@ impl BmcCommand {
             | BmcCommand::Boot { at, .. }
             | BmcCommand::Media { at, .. }
             | BmcCommand::Bios { at, .. }
+            | BmcCommand::Volume { at, .. }
             | BmcCommand::Log { at, .. } => at,
         }
     }
@@ -190,6 +200,21 @@ pub enum BiosChange {
     },
     /// UEFI Secure Boot from the next boot on
     SecureBoot { state: OnOff },
+}
+
+#[derive(Clone, Debug, Subcommand)]
+pub enum VolumeChange {
+    /// Make a volume; what its drives hold is lost. One that is there with these drives is left as it is
+    Create {
+        /// As the controller calls it: RAID1, …
+        #[arg(long, value_name = "LEVEL")]
+        raid: String,
+        /// Serial of a drive, as `inspect` shows it; given once for each
+        #[arg(long = "drive", value_name = "SERIAL", required = true)]
+        drives: Vec<String>,
+        #[arg(long, default_value = "boot")]
+        name: String,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

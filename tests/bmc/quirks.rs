@@ -579,7 +579,7 @@ fn the_rules_in_the_edges_page_name_tests_that_exist() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
     let read = |path: &str| std::fs::read_to_string(root.join(path)).unwrap();
     let mut code = String::new();
-    for dir in ["src/bmc", "tests/bmc"] {
+    for dir in ["src/bmc", "tests/bmc", "tests/credentials", "tests/vbmc_behaviour"] {
         for entry in std::fs::read_dir(root.join(dir)).unwrap() {
             let path = entry.unwrap().path();
             if path.is_file() {

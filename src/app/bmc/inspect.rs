@@ -185,7 +185,7 @@ fn row(kind: &str, p: &Part) -> Vec<Cell> {
 }
 
 /// As disks are sold: decimal.
-fn size(bytes: u64) -> String {
+pub(super) fn size(bytes: u64) -> String {
     let gb = bytes / 1_000_000_000;
     if gb >= 10_000 { format!("{} TB", gb / 1000) } else { format!("{gb} GB") }
 }

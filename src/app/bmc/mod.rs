@@ -17,6 +17,7 @@ mod power;
 mod qualify;
 mod scrub;
 mod sensors;
+mod volume;
 
 use crate::bmc::{RedfishBmc, Settings, Trace};
 use crate::cli::Io;
@@ -86,6 +87,9 @@ pub async fn execute(command: &BmcCommand, context: Context<'_>, io: &mut Io<'_>
         }
         BmcCommand::Bios { change, like, sure, .. } => {
             bios::run(&one, change.as_ref(), like.as_deref(), *sure, io).await
+        }
+        BmcCommand::Volume { change, sure, .. } => {
+            volume::run(&one, change.as_ref(), *sure, io).await
         }
         BmcCommand::Log { last, .. } => log::run(&one, *last, io).await,
         BmcCommand::Firmware(_) => firmware::run(&one, io).await,
