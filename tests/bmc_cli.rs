@@ -282,7 +282,10 @@ async fn a_volume_is_made_of_the_drives_that_are_named_once_somebody_is_sure() {
     };
     let (code, _, err) = cli(url, &create(&["SSD-2", "SSD-3"], &[]), &nobody).await;
     assert_eq!(code, 2);
-    assert!(err.contains("nothing was done") && err.contains("SSD-2, SSD-3, whose data is lost"), "{err}");
+    assert!(
+        err.contains("nothing was done") && err.contains("SSD-2, SSD-3, whose data is lost"),
+        "{err}"
+    );
     let (code, _, err) = cli(url, &create(&["SSD-2", "SSD-9"], &["--yes"]), &nobody).await;
     assert_eq!(code, 1);
     assert!(err.contains("no drive with serial `SSD-9`"), "{err}");

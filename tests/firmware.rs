@@ -349,6 +349,37 @@ fn a_vanished_task_is_neither_success_nor_failure() {
     assert_eq!(c.step(), "intent:bmc-reset");
 }
 
+/// The version runs, and a root of trust copies the image to its second place.
+#[test]
+fn what_was_flashed_is_not_done_while_the_bmc_still_copies_it() {
+    const COPY: &str = "/redfish/v1/Chassis/HGX_ERoT_BMC_0#/Oem/Nvidia/BackgroundCopyStatus";
+    let copying = || {
+        let mut c = Case::with_task();
+        c.tasks(&[(TASK, TaskState::Succeeded, "Completed", 100)]);
+        assert_eq!(c.later(60_000).step(), "closed:true");
+        c.tasks(&[]);
+        assert_eq!(c.step(), "intent:bmc-reset");
+        c.apply(Entry::Settled { outcome: Outcome::Applied { handle: None } });
+        assert_eq!(c.later(60_000).step(), "closed:true");
+        c.version("2.0");
+        c.tasks(&[(COPY, TaskState::InProgress, "InProgress", 0)]);
+        assert_eq!(c.step(), "waits");
+        c
+    };
+    let mut c = copying();
+    assert_eq!(c.later(600_000).step(), "rest");
+    c.report.tasks = Read::Failed(Fault::no_answer(Channel::Bmc, "refused"));
+    assert_eq!(c.later(15_000).step(), "rest", "what can't be read may go on");
+    c.tasks(&[]);
+    assert_eq!(c.later(60_000).step(), "done");
+    // A task that never ends keeps nobody for longer than a copy takes.
+    assert_eq!(copying().later(1_800_000).step(), "done");
+    // A machine on which nothing was flashed waits for nobody.
+    let mut c = Case::new("2.0");
+    c.tasks(&[(COPY, TaskState::InProgress, "InProgress", 0)]);
+    assert_eq!(c.step(), "done");
+}
+
 #[test]
 fn a_hundred_percent_while_running_is_still_running() {
     let mut c = Case::with_task();

@@ -58,9 +58,10 @@ fn judge(
     delivered: &Delivered,
 ) -> (Kind, Option<Arc<str>>, String) {
     if let Some(serial) = delivered.get(&seen.mac) {
-        let has = |k: &&Known| k.expected.identity.serial.as_deref() == Some(serial);
+        let has = |k: &&Known| k.expected.identity.serial.as_deref() == Some(serial.as_str());
         let Some(machine) = known.iter().find(has) else {
-            let what = format!("a BMC, delivered with serial {serial}; the inventory has no such machine");
+            let what =
+                format!("a BMC, delivered with serial {serial}; the inventory has no such machine");
             return (Kind::Delivered, None, what);
         };
         let e = &machine.expected;
@@ -81,7 +82,8 @@ fn judge(
         (Some(one), None) => {
             let e = &one.expected;
             let mac = e.identity.mac.as_ref().or(one.proven.mac.as_ref());
-            let mac = mac.map_or_else(|| "has no boot MAC".into(), |mac| format!("boots with {mac}"));
+            let mac =
+                mac.map_or_else(|| "has no boot MAC".into(), |mac| format!("boots with {mac}"));
             let what = format!("{} by its UUID; in the inventory it {mac}", e.name);
             (Kind::OtherMac, Some(e.name.clone()), what)
         }
@@ -139,7 +141,11 @@ mod tests {
         let uuid = |uuid: &str| Identity::new(None, Some(uuid), Some("02:00:00:00:00:aa"));
         let all = [
             known("n1", uuid(A_SWAPPED), Identity::default()),
-            known("n2", Identity::new(Some("SN0002"), None, None), Identity::new(None, Some(B), None)),
+            known(
+                "n2",
+                Identity::new(Some("SN0002"), None, None),
+                Identity::new(None, Some(B), None),
+            ),
             known("n3", uuid("cccccccc-5544-7766-8899-aabbccddeeff"), Identity::default()),
             known("n4", uuid("cccccccc-5544-7766-8899-aabbccddeeff"), Identity::default()),
         ];

@@ -76,12 +76,16 @@ fn read(path: &str, v: &Value, work: &Work) -> Option<Task> {
     let keys: Vec<&str> = work.property.split('/').filter(|k| !k.is_empty()).collect();
     let said = json::text(v, &keys)?;
     let is = |words: &[String]| words.iter().any(|w| w.eq_ignore_ascii_case(&said));
-    let state = match () {
-        () if is(&work.failed) => TaskState::Failed,
-        () if is(&work.done) => TaskState::Succeeded,
-        () if is(&work.idle) => return None,
+    if is(&work.idle) {
+        return None;
+    }
+    let state = if is(&work.failed) {
+        TaskState::Failed
+    } else if is(&work.done) {
+        TaskState::Succeeded
+    } else {
         // A word that nobody knows: rather waited for than broken.
-        () => TaskState::InProgress,
+        TaskState::InProgress
     };
     Some(Task {
         uri: format!("{}#{}", path.trim_end_matches('/'), work.property),

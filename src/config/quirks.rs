@@ -9,8 +9,8 @@ use super::{Source, shipped};
 use crate::model::action::BootTarget;
 use crate::model::quirks::{
     AcCycle, ActionOn, BootAt, BootForm, IfMatch, Ladder, MediaBody, MediaField, MediaFirst,
-    PushForm, PushTarget, QuirkSet, QuirkTable, ResetOf, Rule, UpdateWay, When, Work,
-    WorkOn, numbers,
+    PushForm, PushTarget, QuirkSet, QuirkTable, ResetOf, Rule, UpdateWay, When, Work, WorkOn,
+    numbers,
 };
 use regex::{Regex, RegexBuilder};
 use serde_json::Value;
@@ -430,7 +430,7 @@ fn work(mut t: Table<'_, '_>) -> Option<Work> {
 }
 
 /// A table as the JSON that is sent.
-fn as_json(t: &Table<'_, '_>, value: &Spanned<DeValue<'_>>) -> Option<Value> {
+fn as_json<'a>(t: &Table<'_, 'a>, value: &Spanned<DeValue<'a>>) -> Option<Value> {
     Some(match value.get_ref() {
         DeValue::Table(entries) => {
             let pairs = entries.iter();

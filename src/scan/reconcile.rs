@@ -109,9 +109,10 @@ pub fn reconcile(
         let twice =
             uuid(&found).is_some_and(|u| uuids.get(&either_order(u)).is_some_and(|n| *n > 1));
         let named = uuid(&found).and_then(|u| by_uuid.get(&either_order(u))).copied();
-        let note = found.mac.and_then(|mac| delivered.get(&mac)).map(|serial| {
-            Note { serial, whose: by_serial.get(serial.as_str()).copied() }
-        });
+        let note = found
+            .mac
+            .and_then(|mac| delivered.get(&mac))
+            .map(|serial| Note { serial, whose: by_serial.get(serial.as_str()).copied() });
         let line = judge(expected, Place { here, named, note }, found, twice);
         for n in here.iter().copied().chain(line.expected) {
             if let Some(seen) = seen.get_mut(n) {
@@ -170,7 +171,8 @@ fn judge(expected: &[Arc<Expected>], place: Place<'_>, found: Found, twice: bool
         here.iter().any(|n| expected.get(*n).is_some_and(|e| e.identity.serial.is_some()))
     };
     // The UUID says one machine, the delivery note another one.
-    let torn = note.as_ref().filter(|note| named.is_some_and(|n| note.whose.is_some_and(|w| w != n)));
+    let torn =
+        note.as_ref().filter(|note| named.is_some_and(|n| note.whose.is_some_and(|w| w != n)));
     let (kind, who, what) = if let (Some(n), Some(note)) = (named, torn) {
         let what = format!(
             "{} by its UUID; its BMC was delivered with serial {}, {}'s",
@@ -184,7 +186,9 @@ fn judge(expected: &[Arc<Expected>], place: Place<'_>, found: Found, twice: bool
     } else if let Some(n) = named {
         let (machine, at) = (name(n).unwrap_or_default(), at(n));
         (Kind::Moved, Some(n), format!("{machine}, which the inventory has at {at}{}", also()))
-    } else if let Some(note) = note.filter(|n| n.whose.is_some() || here.is_empty() || has_serial(here)) {
+    } else if let Some(note) =
+        note.filter(|n| n.whose.is_some() || here.is_empty() || has_serial(here))
+    {
         by_note(&note, here, name, at, also)
     } else if let Some(first) = here.first().copied() {
         match wanted(first) {
@@ -405,7 +409,10 @@ mod tests {
         for (line, words) in [
             (1, "n3 by its delivery note (serial SN0003); expected here: n2"),
             (2, "n4 by its UUID; its BMC was delivered with serial SN0002, n2's"),
-            (3, "n2 by its delivery note (serial SN0002), which the inventory has at https://10.0.0.2"),
+            (
+                3,
+                "n2 by its delivery note (serial SN0002), which the inventory has at https://10.0.0.2",
+            ),
             (4, "not in the inventory; its BMC was delivered with serial SN0009"),
             (5, "not in the inventory"),
         ] {

@@ -4,7 +4,7 @@
 use super::catalog::{Activation, Firmware, SetStatus};
 use super::{Look, View, need};
 use crate::model::action::PowerOp;
-use crate::model::facts::{Component, Power, ProbeSet, TaskState};
+use crate::model::facts::{Component, Power, ProbeSet, Read, TaskState};
 use crate::model::{Action, ActionKind, Channel, Fault, FaultClass, Machine};
 use serde::{Deserialize, Serialize};
 use std::cmp::Ordering;
@@ -91,7 +91,29 @@ impl Params {
                 _ => return install(v, fw, member, reported),
             }
         }
-        Look::done(format!("set {wanted}: {}", seen.join(", ")))
+        // What comes next may cut the power.
+        still_at_work(v).unwrap_or_else(|| Look::done(format!("set {wanted}: {}", seen.join(", "))))
+    }
+}
+
+/// A board copies its new image to a second place for 5 to 30 minutes after it runs, and a power cut
+/// breaks the copy (field notes §3.1, §6 line 10). What goes on for longer is something else.
+const COPY_MS: u64 = 1_800_000;
+
+/// All versions are as they should be: does the BMC still work on what was flashed here?
+fn still_at_work(v: &View<'_>) -> Option<Look> {
+    let acts = v.m.step.as_ref().map_or(&[][..], |s| &s.acts);
+    let flashed = |a: &&crate::model::machine::Act| {
+        a.kind == ActionKind::UpdateFirmware && a.happened && v.watched_since(a.closed) < COPY_MS
+    };
+    acts.iter().find(flashed)?;
+    match &v.report.tasks {
+        Read::Seen(tasks) => {
+            let busy = tasks.iter().find(|t| t.state == TaskState::InProgress)?;
+            Some(Look::wait(format!("the BMC's {} to end", busy.uri), POLL_MS))
+        }
+        Read::Failed(f) if f.class != FaultClass::Unsupported => Some(Look::Unread(f.clone())),
+        _ => None,
     }
 }
 

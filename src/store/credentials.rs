@@ -111,10 +111,7 @@ impl SqliteStore {
     /// # Errors
     /// The database can't be read.
     pub async fn delivered(&self) -> Result<Vec<(String, String)>, StoreError> {
-        sqlx::query_as(DELIVERED)
-            .fetch_all(&self.readers)
-            .await
-            .map_err(reading)
+        sqlx::query_as(DELIVERED).fetch_all(&self.readers).await.map_err(reading)
     }
 }
 

@@ -38,10 +38,10 @@ async fn an_ilo_that_flashes_says_so_without_a_task() {
         *says.lock().unwrap() = said;
         for handle in [None, Some(handle), Some("/redfish/v1/TaskService/Tasks/gone")] {
             let tasks = edge.tasks(&bmc, handle).await.unwrap();
-            assert_eq!(states(&tasks), [(
-                "/redfish/v1/UpdateService#/Oem/Hpe/State",
-                TaskState::InProgress
-            )]);
+            assert_eq!(
+                states(&tasks),
+                [("/redfish/v1/UpdateService#/Oem/Hpe/State", TaskState::InProgress)]
+            );
             assert_eq!(tasks[0].raw_state, said);
         }
     }

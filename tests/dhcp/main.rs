@@ -273,13 +273,17 @@ fn who_arrives_is_compared_with_what_is_expected_and_gets_nothing_on_a_guess() {
         site.serve(&mut server);
 
         let discover = pxe(STRANGER, DISCOVER, "PXEClient:Arch:00007:UNDI:003016", 7, &[]);
-        assert!(ask(&port.socket(68), everybody(), &discover, 600).is_empty(), "n1 waits, and this MAC is not its");
+        assert!(
+            ask(&port.socket(68), everybody(), &discover, 600).is_empty(),
+            "n1 waits, and this MAC is not its"
+        );
         let wants = message(octets(BMC), REQUEST, &[(50, &[10, 9, 0, 77])]);
         assert!(ask(&bmc.socket(68), everybody(), &wants, 600).is_empty());
 
         let seen = site.farrier(&server, &["discover", "seen"]);
         let seen = String::from_utf8_lossy(&seen.stdout).into_owned();
-        let line = |mac: &str| seen.lines().find(|l| l.contains(mac)).unwrap_or_else(|| panic!("{seen}"));
+        let line =
+            |mac: &str| seen.lines().find(|l| l.contains(mac)).unwrap_or_else(|| panic!("{seen}"));
         let words = format!("n1 by its UUID; in the inventory it boots with {N1}");
         assert!(line(STRANGER).contains(&words), "{seen}");
         let words = "the BMC of n2 at 10.9.0.77 by its delivery note (serial S2); the inventory has http://127.0.0.2:9";
