@@ -11,6 +11,15 @@
 //! | `sel`, `fru` | log and identity |
 //! | `sol` | the console into a file |
 //!
+//! | field notes | what | test |
+//! | --- | --- | --- |
+//! | §5.3 | cipher 17, then 3, then what the BMC lists; what works is remembered | `suites_are_tried_from_the_best_and_the_one_that_works_is_remembered`, `the_suite_is_found_where_nobody_names_it` |
+//! | §5.3 | the password in the environment alone | `the_password_is_in_the_environment_and_nowhere_else` |
+//! | §5.3 | bounded in time, number and budget; killed with its children | `a_hung_program_is_ended_in_time_with_all_that_it_started`, `all_runs_of_one_operation_share_its_budget`, `the_site_runs_no_more_programs_at_once_than_it_may`, `one_bmc_is_asked_one_thing_at_a_time` |
+//! | §4, §5.1 | boot device with the efiboot bit, read back | `the_boot_device_is_set_for_uefi_and_read_back` |
+//! | §5.1 | GUIDs in every byte order, FRU: who is it, before every write | `a_guid_proves_it_in_every_byte_order`, `nothing_is_written_to_another_machine` |
+//! | §5.1 | real programs: ipmi_sim, pyghmi | `power_is_read_and_changed`, `boot_log_fru_and_cold_reset`, `a_console_is_captured_over_the_wire` |
+//!
 //! IPMI proves nothing of the BMC (there is no certificate), and its login hands a hash of the
 //! password to whoever asks (IPMI 2.0 RAKP): it belongs on a management network of its own, and
 //! nowhere else.

@@ -575,20 +575,25 @@ proptest! {
 }
 
 #[test]
-fn the_rules_in_the_edges_page_name_tests_that_exist() {
+fn the_rules_in_the_pages_name_tests_that_exist() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
     let read = |path: &str| std::fs::read_to_string(root.join(path)).unwrap();
     let mut code = String::new();
-    for dir in ["src/bmc", "tests/bmc", "tests/credentials", "tests/vbmc_behaviour"] {
-        for entry in std::fs::read_dir(root.join(dir)).unwrap() {
+    let mut dirs = vec![root.join("src"), root.join("tests")];
+    while let Some(dir) = dirs.pop() {
+        for entry in std::fs::read_dir(dir).unwrap() {
             let path = entry.unwrap().path();
-            if path.is_file() {
+            if path.is_dir() {
+                dirs.push(path);
+            } else if path.extension().is_some_and(|e| e == "rs") {
                 code.push_str(&std::fs::read_to_string(path).unwrap());
             }
         }
     }
     let page = read("src/bmc/mod.rs");
-    let rows = page.lines().filter(|l| l.starts_with("//! | R") || l.starts_with("//! | §"));
+    let others = [read("src/ipmi/mod.rs"), read("src/sim/serve/mod.rs")].concat();
+    let all = [page.as_str(), others.as_str()].concat();
+    let rows = all.lines().filter(|l| l.starts_with("//! | R") || l.starts_with("//! | §"));
     let names =
         rows.flat_map(|l| l.split('`').skip(1).step_by(2).filter(|w| w.matches('_').count() > 3));
     let names: Vec<&str> = names.collect();
@@ -601,6 +606,10 @@ fn the_rules_in_the_edges_page_name_tests_that_exist() {
             page.contains(&format!("R{n} ")) || page.contains(&format!("R{n},")),
             "R{n} has no row"
         );
+    }
+    for n in 1..=20 {
+        let row = |end: &str| all.contains(&format!("§6.{n}{end}"));
+        assert!(row(" ") || row(","), "§6.{n} has no row");
     }
 }
 

@@ -16,6 +16,30 @@
 //! | [`actor`] | the host's own calls: boot script, seed, installation, callback |
 //! | [`admin`] | the world's own door: truth log, counters, cluster hook |
 //!
+//! What an honest fleet must imitate (field notes §6), and which test holds it:
+//!
+//! | line | what | test |
+//! | --- | --- | --- |
+//! | §6.1 | latencies by class, with a tail | `answers_take_what_the_field_notes_say` |
+//! | §6.2 | few workers, a queue, a ceiling of connections | `connections_have_a_ceiling` |
+//! | §6.3 | sessions run out and leak until they expire | `sessions_run_out_as_the_vendor_says_and_expire` |
+//! | §6.4, §6.5 | a reset takes sessions and tasks; the BMC comes back in steps | `a_bmc_comes_back_in_steps`, `the_phases_come_in_their_order_and_end` |
+//! | §6.6 | power takes its time, POST too; refused resets | `resets_are_listed_and_refused_as_the_vendor_does`, `what_the_wire_says_is_how_the_board_stands` |
+//! | §6.7 | boot override by vendor | `each_vendor_has_its_own_boot_override`, `rf_boot_override_is_kept_and_consumed_by_one_boot` |
+//! | §6.8 | updates: verified, staged, visible after the reset | `an_update_is_staged_until_the_reset_that_loses_its_task`, `rf_update_pulls_and_pushes_and_the_image_says_what_is_installed` |
+//! | §6.9 | tasks that lie in every way | `each_mode_tells_the_truth_in_its_own_way`, `update_flaws_show_as_field_reports_say` |
+//! | §6.10 | GPUs on a second system, absent while off; **no background copy yet** | `hgx_gpus_are_on_a_second_system`, `gpus_are_on_the_baseboard_and_processors_on_the_host` |
+//! | §6.11 | ETags | `etags_are_spelt_as_the_vendor_spells_them`, `each_mode_takes_what_it_takes` |
+//! | §6.12 | shapes of errors | `errors_have_the_shapes_of_the_field` |
+//! | §6.13 | lock-out, forced change, length rules; **no fixed slots** | `an_account_locks_and_the_right_password_does_not_help`, `a_password_that_must_be_changed_closes_everything_else`, `accounts_have_roles_length_rules_and_a_lockout` |
+//! | §6.14 | virtual media that fetches, and stays visible | `rf_virtual_media_inserts_an_image_that_can_be_had_and_no_other`, `an_ejected_image_stays_visible_for_some_seconds` |
+//! | §6.15 | a task that becomes a job; **no limit of a job queue** | `each_mode_tells_the_truth_in_its_own_way` |
+//! | §6.16 | faults by rule, the same by seed | `a_rule_strikes_as_often_as_it_says_and_the_same_each_time`, `under_every_fault_an_order_is_carried_out_once_at_most` |
+//! | §6.17 | a clock that is off; **HTTP alone, so no certificates** | `a_mistake_is_told_with_its_place` |
+//! | §6.18 | vendors mixed; captured trees | `a_campaign_is_rehearsed_on_six_vendors_under_faults`, `facts_of_every_captured_tree_are_those_of_its_files` |
+//! | §6.19 | somebody at the rack | `somebody_at_the_rack_pulls_power_cuts_the_network_and_resets_the_bmc` |
+//! | §6.20 | the truth log; the clean profile is valid | `the_validator_finds_no_fault_with_a_gpu_node`, `the_validator_finds_no_fault_with_a_cpu_node` |
+//!
 //! World time is real time since the start, times `scale`. One listener a protocol on loopback;
 //! machine n has the address 127.77.x.y.
 #![allow(
