@@ -35,7 +35,7 @@
 //! | §6.14 | virtual media that fetches, and stays visible | `rf_virtual_media_inserts_an_image_that_can_be_had_and_no_other`, `an_ejected_image_stays_visible_for_some_seconds` |
 //! | §6.15 | a task that becomes a job; **no limit of a job queue** | `each_mode_tells_the_truth_in_its_own_way` |
 //! | §6.16 | faults by rule, the same by seed | `a_rule_strikes_as_often_as_it_says_and_the_same_each_time`, `under_every_fault_an_order_is_carried_out_once_at_most` |
-//! | §6.17 | a clock that is off; **HTTP alone, so no certificates** | `a_mistake_is_told_with_its_place` |
+//! | §6.17 | a clock that is off (**no test**); **HTTP alone, so no certificates** | |
 //! | §6.18 | vendors mixed; captured trees | `a_campaign_is_rehearsed_on_six_vendors_under_faults`, `facts_of_every_captured_tree_are_those_of_its_files` |
 //! | §6.19 | somebody at the rack | `somebody_at_the_rack_pulls_power_cuts_the_network_and_resets_the_bmc` |
 //! | §6.20 | the truth log; the clean profile is valid | `the_validator_finds_no_fault_with_a_gpu_node`, `the_validator_finds_no_fault_with_a_cpu_node` |
