@@ -369,7 +369,7 @@ fn what_was_flashed_is_not_done_while_the_bmc_still_copies_it() {
     let mut c = copying();
     assert_eq!(c.later(600_000).step(), "rest");
     c.report.tasks = Read::Failed(Fault::no_answer(Channel::Bmc, "refused"));
-    assert_eq!(c.later(15_000).step(), "rest", "what can't be read may go on");
+    assert_eq!(c.later(15_000).step(), "waits", "what can't be read may go on");
     c.tasks(&[]);
     assert_eq!(c.later(60_000).step(), "done");
     // A task that never ends keeps nobody for longer than a copy takes.
