@@ -104,6 +104,12 @@ pub(super) struct Action {
     info: Option<Value>,
 }
 
+/// Are values of some parameter listed in the action itself?
+fn says_values(action: &Value) -> bool {
+    let keys = action.as_object().into_iter().flat_map(|o| o.keys());
+    keys.into_iter().any(|k| k.ends_with("@Redfish.AllowableValues"))
+}
+
 impl Action {
     pub(super) async fn find(
         bmc: &Bmc<'_>,
@@ -114,10 +120,15 @@ impl Action {
         let Some(target) = json::text(action, &["target"]) else { return Ok(None) };
         let info = match json::text(action, &["@Redfish.ActionInfo"]) {
             None => None,
-            // Optional help: without it the values are simply not known.
             Some(path) => match bmc.get(&path).await {
                 Ok(v) => Some(v),
                 Err(f) if super::discover::is_fatal(&f) => return Err(f),
+                // Where nothing stands in the action itself, a guess is turned down by some (a DGX
+                // knows no GracefulRestart of its BMC): read again first.
+                Err(f) if f.class == FaultClass::Transient && !says_values(action) => {
+                    return Err(f);
+                }
+                // Optional help: without it the values are simply not known.
                 Err(_) => None,
             },
         };
