@@ -106,8 +106,8 @@ pub(super) struct Action {
 
 /// Are values of some parameter listed in the action itself?
 fn says_values(action: &Value) -> bool {
-    let mut keys = action.as_object().into_iter().flat_map(|o| o.keys());
-    keys.any(|k| k.ends_with("@Redfish.AllowableValues"))
+    let mut all = action.as_object().into_iter().flatten();
+    all.any(|(key, v)| key.ends_with("@Redfish.AllowableValues") && v.is_array())
 }
 
 impl Action {
