@@ -38,7 +38,12 @@ fn actions() -> Vec<Action> {
         power(PowerOp::ForceRestart),
         Action::BmcReset,
         Action::SetBoot { target: BootTarget::Pxe },
-        Action::OpenBootWindow { image: "i".into(), run: "r".into(), allow_existing_data: false },
+        Action::OpenBootWindow {
+            image: "i".into(),
+            run: "r".into(),
+            allow_existing_data: false,
+            keys: vec![],
+        },
         Action::CloseBootWindow { run: "r".into() },
         Action::UpdateFirmware {
             component: "bmc".into(),

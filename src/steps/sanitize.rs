@@ -40,7 +40,7 @@ impl Params {
         if in_ramdisk {
             let window = need!(v.report.boot);
             let ramdisk =
-                Ramdisk { v, system, window, deadline: self.deadline, allow_existing_data: true };
+                Ramdisk { v, system, window, deadline: self.deadline, allow_existing_data: true, keys: vec![] };
             if wiped.is_none()
                 && let Err(look) = ramdisk.enter()
             {

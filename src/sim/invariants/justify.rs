@@ -167,6 +167,8 @@ pub(super) fn not_true(
         "drain" => (vm.node.workloads(now) > 0).then_some("workloads run"),
         "join" => (!vm.node.member).then_some("not a member"),
         "leave" => vm.node.member.then_some("still a member"),
+        "rescue" if vm.window.facts.open => Some("its boot window is open"),
+        "rescue" => (vm.host == HostState::InRamdisk).then_some("the ramdisk still runs"),
         "sanitize" => {
             // After a restore the wipe may have run in the time that was lost.
             let restored = vm.dice.log().iter().any(|i| i.kind == FaultKind::OldDatabase);
