@@ -395,7 +395,8 @@ async fn bootable(
         let site = d.site();
         let profile = d.expected(id).and_then(|e| site.profiles.get(&e.profile));
         let workflow = profile.and_then(|p| site.workflows.get(&p.workflow))?;
-        let rescues = workflow.of_stage(Stage::Repair).any(|(_, s)| matches!(s.step, Step::Rescue(_)));
+        let rescues =
+            workflow.of_stage(Stage::Repair).any(|(_, s)| matches!(s.step, Step::Rescue(_)));
         (!rescues).then(|| workflow.name.to_string())
     })
     .await?;

@@ -10,9 +10,9 @@ use super::table::Table;
 use crate::model::Stage;
 use crate::model::action::JobScript;
 use crate::model::time::Span;
-use crate::steps::{Step, rescue};
 use crate::steps::power::Wanted;
 use crate::steps::workflow::{Retry, StepSpec, Unsupported, When, Workflow};
+use crate::steps::{Step, rescue};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
@@ -180,15 +180,16 @@ fn stage(t: &mut Table<'_, '_>) -> Option<Stage> {
     let text = t.need_text("stage")?;
     // What is done to a machine at rest there is done on a person's order.
     let on_order = |s: &Stage| *s == Stage::Repair;
-    if let Some(stage) =
-        Stage::from_name(text.value).filter(|s| s.is_resting() && !on_order(s))
-    {
+    if let Some(stage) = Stage::from_name(text.value).filter(|s| s.is_resting() && !on_order(s)) {
         t.error(text.at, format!("nothing runs in `{stage}`: machines rest there"))
             .maybe_hint(working_stages_near(stage));
         return None;
     }
-    let working: Vec<(&str, Stage)> =
-        Stage::ALL.iter().filter(|s| !s.is_resting() || on_order(s)).map(|s| (s.name(), *s)).collect();
+    let working: Vec<(&str, Stage)> = Stage::ALL
+        .iter()
+        .filter(|s| !s.is_resting() || on_order(s))
+        .map(|s| (s.name(), *s))
+        .collect();
     t.pick("stage", text, &working)
 }
 

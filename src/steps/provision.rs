@@ -72,8 +72,14 @@ impl Params {
         }
         let allow_existing_data = v.m.allow_existing_data || v.m.deployed.is_some();
         if v.profile.root_disk.is_some() {
-            let ramdisk =
-                Ramdisk { v, system, window, deadline: self.deadline, allow_existing_data, keys: vec![] };
+            let ramdisk = Ramdisk {
+                v,
+                system,
+                window,
+                deadline: self.deadline,
+                allow_existing_data,
+                keys: vec![],
+            };
             return self.deploy(&ramdisk, image, run);
         }
         // `Unbooted` until our window was opened in this attempt.

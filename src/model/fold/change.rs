@@ -157,9 +157,13 @@ fn rescue(
             true => "send it to repair first",
             false => "set it to `drained`, then send it to repair",
         };
-        return Err(format!("a rescue begins in repair and the machine is in {}: {first}", m.stage));
+        return Err(format!(
+            "a rescue begins in repair and the machine is in {}: {first}",
+            m.stage
+        ));
     }
     let until = at + for_ms;
+    let (quarantined, runs) = (m.is_quarantined(), m.run.is_some());
     match &mut m.rescue {
         Some(before) if before.ended.is_some() => {
             return Err("a rescue is being ended: wait until the machine rests in repair".into());
@@ -168,10 +172,10 @@ fn rescue(
         Some(before) => {
             return Err(format!("it is in the rescue of {} with another key: end that", before.by));
         }
-        None if m.is_quarantined() => {
+        None if quarantined => {
             return Err("the machine is quarantined: look at it and release it first".into());
         }
-        None if m.run.is_some() => return Err("a run is under way".into()),
+        None if runs => return Err("a run is under way".into()),
         None => {
             m.rescue = Some(Box::new(Rescue {
                 key: key.into(),
