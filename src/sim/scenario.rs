@@ -397,6 +397,10 @@ impl Scenario {
             return;
         }
         let enrolled = row.control == Control::Enrolled;
+        if row.stage == Stage::Drained && enrolled && rng.chance(60_000) {
+            plan.push((soon, say(Change::Repair { why: "ECC errors".into() })));
+            return;
+        }
         match (row.stage, row.desired) {
             (Stage::InService, _) => match rng.below(1000) {
                 0..=7 => plan.push((soon, desire(Desired::Drained))),
