@@ -304,7 +304,8 @@ async fn a_change_that_is_not_durable_in_time_says_that_it_may_become_so() {
 async fn a_rescue_names_a_key_and_a_time_that_are_one() {
     let s = serve(plan(2)).await;
     s.settled().await;
-    let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJsaHlEdYCtVIbYwvEdqLi1Yg8qnmPTOL1vXVXNVvZ8e ann";
+    let key =
+        "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJsaHlEdYCtVIbYwvEdqLi1Yg8qnmPTOL1vXVXNVvZ8e ann";
     let path = "/v1/machines/n01/changes";
     let order = json!({"change": "rescue", "key": key, "why": "ECC errors"});
     let with = |field: &str, value: Value| {

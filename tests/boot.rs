@@ -835,7 +835,8 @@ async fn a_window_that_no_run_waits_for_is_closed_unless_a_host_is_at_it() {
 
 #[tokio::test]
 async fn a_rescue_lets_its_person_in_and_nobody_who_is_no_plain_key() {
-    const PERSON: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJsaHlEdYCtVIbYwvEdqLi1Yg8qnmPTOL1vXVXNVvZ8e ann";
+    const PERSON: &str =
+        "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJsaHlEdYCtVIbYwvEdqLi1Yg8qnmPTOL1vXVXNVvZ8e ann";
     let site = Site::new().await;
     let ramdisk = || WindowOrder { image: "farrier-ramdisk".into(), ..order() };
     for bad in [
