@@ -301,6 +301,41 @@ async fn a_change_that_is_not_durable_in_time_says_that_it_may_become_so() {
 }
 
 #[tokio::test]
+async fn a_rescue_names_a_key_and_a_time_that_are_one() {
+    let s = serve(plan(2)).await;
+    s.settled().await;
+    let key =
+        "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJsaHlEdYCtVIbYwvEdqLi1Yg8qnmPTOL1vXVXNVvZ8e ann";
+    let path = "/v1/machines/n01/changes";
+    let order = json!({"change": "rescue", "key": key, "why": "ECC errors"});
+    let with = |field: &str, value: Value| {
+        let mut order = order.clone();
+        order[field] = value;
+        order
+    };
+    for (bad, place) in [
+        (with("key", json!(null)), "key"),
+        (with("key", json!(format!("command=\"id\" {key}"))), "key"),
+        (with("key", json!("-----BEGIN OPENSSH PRIVATE KEY-----")), "key"),
+        (with("for_ms", json!(1)), "for_ms"),
+        (with("for_ms", json!(73 * 3_600_000)), "for_ms"),
+        (with("why", json!("")), "why"),
+        (with("change", json!("hold")), "key"),
+    ] {
+        let answer = s.post(path, &bad, &[]).await;
+        assert_eq!(problem(&answer, 400, "bad-body")["place"], place, "{bad}");
+    }
+    let bulk = json!({"selector": {"name": "*"}, "change": order});
+    problem(&s.post("/v1/changes", &bulk, &[]).await, 400, "bad-body");
+    // A workflow that is older than rescues.
+    let answer = s.post(path, &order, &[]).await;
+    let hint = problem(&answer, 409, "not-now")["hint"].as_str().unwrap();
+    assert!(hint.contains("[[step]]") && hint.contains("reload"), "{hint}");
+    let end = json!({"change": "end-rescue", "why": "done"});
+    problem(&s.post(path, &end, &[]).await, 409, "not-now");
+}
+
+#[tokio::test]
 async fn a_skip_names_its_step() {
     let s = serve(Plan { refuses: &["n01"], ..plan(2) }).await;
     s.settled().await;

@@ -141,6 +141,7 @@ fn order() -> WindowOrder {
         mac: Some("AA-BB-CC-DD-EE-01".into()),
         allow_existing_data: false,
         base_url: "http://10.0.0.2:7121".into(),
+        keys: vec![],
     }
 }
 
@@ -830,4 +831,32 @@ async fn a_window_that_no_run_waits_for_is_closed_unless_a_host_is_at_it() {
     let site = site.restart().await;
     assert!(!site.boot.window(MachineId(1), RUN).await.unwrap().open, "and it stays so");
     assert_eq!(site.get(&site.host, "ipxe").await.0, 404);
+}
+
+#[tokio::test]
+async fn a_rescue_lets_its_person_in_and_nobody_who_is_no_plain_key() {
+    const PERSON: &str =
+        "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJsaHlEdYCtVIbYwvEdqLi1Yg8qnmPTOL1vXVXNVvZ8e ann";
+    let site = Site::new().await;
+    let ramdisk = || WindowOrder { image: "farrier-ramdisk".into(), ..order() };
+    for bad in [
+        format!("command=\"id\" {PERSON}"),
+        format!("{PERSON}\nssh-rsa AAAAB3"),
+        "-----BEGIN OPENSSH PRIVATE KEY-----".into(),
+    ] {
+        let outcome = site.boot.open(&WindowOrder { keys: vec![bad], ..ramdisk() }).await;
+        let Outcome::Failed { fault } = outcome else { panic!("{outcome:?}") };
+        assert_eq!(fault.code, "bad-ssh-key");
+        assert!(!site.boot.window(MachineId(1), RUN).await.unwrap().open);
+    }
+    site.open(&WindowOrder { keys: vec![PERSON.into()], ..ramdisk() }).await;
+    assert_eq!(site.seed().await["authorized_keys"], json!([PERSON]));
+    // The same after a kill.
+    let site = site.restart().await;
+    assert_eq!(site.seed().await["authorized_keys"], json!([PERSON]));
+    // The next window of the same machine is a deployment's: nobody else is let in.
+    site.boot.close(RUN).await;
+    let next = WindowOrder { run: "0badcafe-m1-9".into(), ..ramdisk() };
+    site.open(&next).await;
+    assert_eq!(site.seed().await["authorized_keys"], json!([]));
 }

@@ -8,10 +8,11 @@ use farrier::decide::outage::Outage;
 use farrier::decide::{Decide, Input, Room, Rules, Verdict};
 use farrier::model::action::{Baseline, Expect, JobScript};
 use farrier::model::facts::*;
-use farrier::model::machine::{Cursor, FaultNote, Hold, Run};
+use farrier::model::machine::{Cursor, FaultNote, Hold, Rescue, Run};
 use farrier::model::time::Span;
 use farrier::model::*;
 use farrier::sim::workflows;
+use farrier::steps::Step;
 use farrier::steps::site::Site;
 use farrier::steps::workflow::Workflow;
 use std::sync::Arc;
@@ -38,7 +39,12 @@ fn actions() -> Vec<Action> {
         power(PowerOp::ForceRestart),
         Action::BmcReset,
         Action::SetBoot { target: BootTarget::Pxe },
-        Action::OpenBootWindow { image: "i".into(), run: "r".into(), allow_existing_data: false },
+        Action::OpenBootWindow {
+            image: "i".into(),
+            run: "r".into(),
+            allow_existing_data: false,
+            keys: vec![],
+        },
         Action::CloseBootWindow { run: "r".into() },
         Action::UpdateFirmware {
             component: "bmc".into(),
@@ -176,6 +182,16 @@ fn row(place: &Place, index: usize) -> Machine {
             cut: false,
             room_since: None,
         })),
+        rescue: matches!(spec.step, Step::Rescue(_)).then(|| {
+            Box::new(Rescue {
+                key: "k".into(),
+                by: "p".into(),
+                why: "w".into(),
+                until: NOW + DAY / 3,
+                up: None,
+                ended: None,
+            })
+        }),
         ..Machine::blank(MachineId(1))
     }
 }

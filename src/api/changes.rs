@@ -9,8 +9,10 @@ use super::select::nearest;
 use super::view::{
     BulkChanged, BulkOrder, ChangeKind, ChangeOrder, Changed, Refused, StopView, WhyOrder,
 };
-use crate::model::{Change, Desired, Fault, MachineId};
+use crate::model::deploy::is_public_key;
+use crate::model::{Change, Desired, Fault, MachineId, Stage};
 use crate::port::Inward;
+use crate::steps::{Step, rescue};
 use axum::Json;
 use axum::extract::{Path, State as Of};
 use std::collections::BTreeSet;
@@ -46,6 +48,7 @@ pub(super) async fn one(
     let wanted = name.clone();
     let id =
         ask(&state, move |d, _| by_name(d, &wanted)).await?.map_err(|near| unknown(&name, near))?;
+    bootable(&state, id, &name, &change).await?;
     said(&order, &by, &name);
     let key = key.unwrap_or_else(fresh_key);
     let sent = send(&state, id, &name, &change, &by, &key).await?;
@@ -74,6 +77,11 @@ pub(super) async fn many(
         return Err(Problem::new(Code::BadSelector, "the selector is empty")
             .place("selector")
             .hint("say which machines; `{\"name\": \"*\"}` means every one"));
+    }
+    if let Change::Rescue { .. } = change {
+        return Err(Problem::new(Code::BadBody, "a rescue is for one machine")
+            .place("change.change")
+            .hint("say it for each of them: POST /v1/machines/{name}/changes"));
     }
     let matcher = order.selector.check("selector.")?;
     let names: BTreeSet<String> = order.selector.names.iter().cloned().collect();
@@ -325,6 +333,12 @@ fn read(order: &ChangeOrder, place: &str) -> Result<Change, Problem> {
     if order.step.is_some() && order.change != ChangeKind::Skip {
         return Err(extra("step"));
     }
+    if order.key.is_some() && order.change != ChangeKind::Rescue {
+        return Err(extra("key"));
+    }
+    if order.for_ms.is_some() && order.change != ChangeKind::Rescue {
+        return Err(extra("for_ms"));
+    }
     let desired = match order.desired.as_deref() {
         None => None,
         Some(text) => Some(Desired::from_name(text).ok_or_else(|| {
@@ -360,7 +374,63 @@ fn read(order: &ChangeOrder, place: &str) -> Result<Change, Problem> {
         ChangeKind::Skip => Change::Skip { step: check_step(order, place)?, why: why()? },
         ChangeKind::Abort => Change::Abort { why: why()? },
         ChangeKind::Repair => Change::Repair { why: why()? },
+        ChangeKind::Rescue => Change::Rescue {
+            key: check_key(order, place)?,
+            for_ms: check_for(order, place)?,
+            why: why()?,
+        },
+        ChangeKind::EndRescue => Change::EndRescue { why: why()? },
     })
+}
+
+/// A workflow of the site's own may be older than rescues.
+async fn bootable(
+    state: &State,
+    id: MachineId,
+    name: &str,
+    change: &Change,
+) -> Result<(), Problem> {
+    let Change::Rescue { .. } = change else { return Ok(()) };
+    let lacks = ask(state, move |d, _| {
+        let site = d.site();
+        let profile = d.expected(id).and_then(|e| site.profiles.get(&e.profile));
+        let workflow = profile.and_then(|p| site.workflows.get(&p.workflow))?;
+        let rescues =
+            workflow.of_stage(Stage::Repair).any(|(_, s)| matches!(s.step, Step::Rescue(_)));
+        (!rescues).then(|| workflow.name.to_string())
+    })
+    .await?;
+    let Some(workflow) = lacks else { return Ok(()) };
+    let hint = "give it one: `[[step]]` with stage = \"repair\", key = \"rescue\", kind = \"rescue\"; \
+                `farrier reload` takes it in";
+    Err(Problem::new(Code::NotNow, format!("{name}: workflow `{workflow}` has no `rescue` step"))
+        .hint(hint))
+}
+
+fn check_key(order: &ChangeOrder, place: &str) -> Result<String, Problem> {
+    match order.key.as_deref().map(str::trim) {
+        Some(key) if is_public_key(key) => Ok(key.to_string()),
+        _ => Err(Problem::new(
+            Code::BadBody,
+            "`rescue` needs `key`, the person's OpenSSH public key",
+        )
+        .place(format!("{place}key"))
+        .hint(
+            "the one line of a file like ~/.ssh/id_ed25519.pub, without options before it; a \
+             private key has no place here",
+        )),
+    }
+}
+
+fn check_for(order: &ChangeOrder, place: &str) -> Result<u64, Problem> {
+    match order.for_ms.unwrap_or(rescue::USUAL.0) {
+        ms @ 60_000.. if ms <= rescue::LONGEST.0 => Ok(ms),
+        _ => Err(Problem::new(
+            Code::BadBody,
+            format!("a rescue lasts from a minute to {}", rescue::LONGEST),
+        )
+        .place(format!("{place}for_ms"))),
+    }
 }
 
 /// The step is said, never guessed: an order that comes late must not skip the next one.

@@ -8,7 +8,7 @@ use super::problem::{Body, Code, Problem};
 use super::select::Selector;
 use super::view::{
     Explanation, FactView, FaultView, History, Line, MachinePage, MachineRow, MachineView,
-    OpenView, OutOfBandView, RunView,
+    OpenView, OutOfBandView, RescueView, RunView,
 };
 use super::words::words;
 use crate::model::{EngineTime, Entry, MachineId, OpenState, Read, Report};
@@ -160,6 +160,7 @@ pub(crate) async fn machine_view(
             }),
             read_ago_ms: (read != EngineTime::ZERO).then(|| now.since(read)),
             next_look_ms: (due != EngineTime::NEVER).then(|| due.since(now)),
+            rescue: RescueView::of(m, now),
             out_of_band_changes: vec![],
             facts: facts.as_ref().map(|f| parts(f, now, watch)).unwrap_or_default(),
         })

@@ -180,6 +180,9 @@ pub struct MachineView {
     /// Until it is looked at next; absent while something is under way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_look_ms: Option<u64>,
+    /// A person's rescue, wanted or under way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rescue: Option<RescueView>,
     /// The last changes made behind Farrier's back, newest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub out_of_band_changes: Vec<OutOfBandView>,
@@ -421,9 +424,50 @@ pub struct Runs {
     pub runs: Vec<RunView>,
 }
 
+/// The deploy ramdisk for a person with their key.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct RescueView {
+    pub by: String,
+    pub why: String,
+    /// The public key that is let in.
+    pub key: String,
+    /// Until it ends by itself; 0 while it is being ended.
+    pub left_ms: u64,
+    /// `booting`, `up`, `ending`.
+    pub state: String,
+    /// Where to log in, as user `root`; once it is up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// The host key that it must show: kind and key, as in `known_hosts`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_key: Option<String>,
+}
+
+impl RescueView {
+    pub(super) fn of(m: &Machine, now: EngineTime) -> Option<Self> {
+        let rescue = m.rescue.as_ref()?;
+        let over = rescue.is_over(now);
+        let up = m.ramdisk.as_ref().filter(|_| rescue.up.is_some() && !over);
+        Some(Self {
+            by: rescue.by.to_string(),
+            why: rescue.why.to_string(),
+            key: rescue.key.to_string(),
+            left_ms: if over { 0 } else { rescue.until.since(now) },
+            state: match (over, &up) {
+                (true, _) => "ending",
+                (false, Some(_)) => "up",
+                (false, None) => "booting",
+            }
+            .into(),
+            address: up.map(|r| r.address.to_string()),
+            host_key: up.map(|r| r.host_key.to_string()),
+        })
+    }
+}
+
 /// What people may order. `why` is kept in the journal with `hold`, `unhold`, `release`, `skip`,
-/// `abort` and `repair`, which require it, and with `retry`; with the others it goes to the
-/// daemon's log.
+/// `abort`, `repair`, `rescue` and `end-rescue`, which require it, and with `retry`; with the others
+/// it goes to the daemon's log.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ChangeOrder {
@@ -439,6 +483,12 @@ pub struct ChangeOrder {
     /// by then refuses.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub step: Option<String>,
+    /// With `rescue` (required): the person's OpenSSH public key, one line of a `.pub` file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// With `rescue`: milliseconds from now until it ends by itself; default 8 h, at most 72 h.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub for_ms: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
 }
@@ -467,6 +517,11 @@ pub enum ChangeKind {
     Abort,
     /// Give the machine to people.
     Repair,
+    /// Boot the deploy ramdisk with `key` let in; the machine must rest in `repair`. Said again with
+    /// the same key, it lasts longer.
+    Rescue,
+    /// End a rescue: power off, back to rest in `repair`.
+    EndRescue,
 }
 
 /// A change is durable.

@@ -27,6 +27,9 @@ pub fn words(entry: &Entry) -> String {
         }
         Entry::HostKeyPinned { .. } => "SSH host key pinned".into(),
         Entry::RamdiskUp { address, .. } => format!("the deploy ramdisk answers at {address}"),
+        Entry::RescueUp { address, host_key } => {
+            format!("the rescue is up: root@{address}, host key {host_key}")
+        }
         Entry::Deployed { image, .. } => format!("image {image} deployed"),
         Entry::Intent { action, .. } => format!("will do {} ({})", action.kind(), action.about()),
         Entry::Settled { outcome } => match outcome {
@@ -88,7 +91,9 @@ fn order(change: &Change) -> String {
         | Change::Release { why }
         | Change::Retry { why }
         | Change::Abort { why }
+        | Change::EndRescue { why }
         | Change::Repair { why } => format!("{} ({why})", change.name()),
+        Change::Rescue { for_ms, why, .. } => format!("rescue for {} ({why})", Span(*for_ms)),
         Change::Password { end, why } => match end {
             PasswordEnd::Rotated => format!("the BMC's password was rotated ({why})"),
             PasswordEnd::TakenBack => format!("the BMC keeps its old password: {why}"),

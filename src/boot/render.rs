@@ -103,13 +103,14 @@ pub(super) fn here(w: &Window) -> String {
 /// `seed.json`: the same bytes each time.
 pub(super) fn seed(w: &Window, ssh_keys: &[String]) -> String {
     if w.is_of_ramdisk() {
+        let keys: Vec<&String> = ssh_keys.iter().chain(&w.keys).collect();
         let seed = serde_json::json!({
             "kind": "ramdisk",
             "name": w.name,
             "run": w.run,
             "token": w.token.as_ref().map(Secret::expose),
             "callback": format!("{}/callback", here(w)),
-            "authorized_keys": ssh_keys,
+            "authorized_keys": keys,
         });
         return format!("{seed}\n");
     }

@@ -5,7 +5,7 @@ use super::files::Files;
 use super::render::{Templates, is_plain, is_plain_url};
 use super::throttle::Throttle;
 use super::window::{Mac, VERSION, Window};
-use crate::model::deploy::RAMDISK;
+use crate::model::deploy::{RAMDISK, is_public_key};
 use crate::model::facts::WindowFacts;
 use crate::model::{Channel, Fault, FaultClass, MachineId, Outcome};
 use crate::port::deploy::{DeployOrder, DeployRequest};
@@ -423,6 +423,13 @@ fn check(order: &WindowOrder) -> Result<Mac, Fault> {
             ));
         }
     }
+    if let Some(key) = order.keys.iter().find(|key| !is_public_key(key)) {
+        return Err(refuse(
+            "bad-ssh-key",
+            format!("{key:?} is not an OpenSSH public key: `{name}` can't let anybody in with it"),
+            "give the one line of a .pub file, without options before it",
+        ));
+    }
     if !is_plain_url(&order.base_url) {
         return Err(refuse(
             "bad-boot-url",
@@ -471,6 +478,7 @@ fn new_window(order: &WindowOrder, mac: &Mac, token: Option<Secret>) -> Result<W
         callback: None,
         made,
         deploys: None,
+        keys: order.keys.clone(),
         opened_at: now,
         changed_at: now,
     })

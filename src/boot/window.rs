@@ -73,6 +73,9 @@ pub(super) struct Window {
     /// The disk image that was ordered to be written: the only one that is handed out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) deploys: Option<String>,
+    /// Whom the ramdisk lets in besides Farrier.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) keys: Vec<String>,
     /// Wall clock, seconds since 1970.
     pub(super) opened_at: u64,
     /// Wall clock, seconds since 1970.

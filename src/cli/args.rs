@@ -407,6 +407,32 @@ pub enum MachineCommand {
     Abort(Target),
     /// Give machines to people for repair
     Repair(Target),
+    /// Boot the deploy ramdisk for a person, with their key; the machine must rest in repair
+    ///
+    /// Farrier writes to no disk for it. It ends with `--end` or when its time is over, by cutting the
+    /// power: unmount what you mounted before. Said again with the same key it lasts longer. Without
+    /// --key and --end: how to log in.
+    Rescue(RescueOrder),
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct RescueOrder {
+    pub name: String,
+    /// Your public key, a file like ~/.ssh/id_ed25519.pub
+    #[arg(long, value_name = "FILE.pub", conflicts_with = "end", requires = "why")]
+    pub key: Option<PathBuf>,
+    /// How long from now, like 90m or 8h, at most 72h
+    #[arg(long, value_name = "TIME", requires = "key", default_value = "8h")]
+    pub r#for: String,
+    /// End it: power off, back to rest in repair
+    #[arg(long, requires = "why")]
+    pub end: bool,
+    /// For the person who reads the history at 3 a.m.
+    #[arg(long)]
+    pub why: Option<String>,
+    /// Idempotency key of a command that is said again
+    #[arg(long, value_name = "KEY")]
+    pub idempotency_key: Option<String>,
 }
 
 /// Which machines, and why.

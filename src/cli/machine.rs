@@ -49,6 +49,7 @@ pub(super) async fn run(
         MachineCommand::Skip { target, step } => skip(api, target, step, io).await,
         MachineCommand::Abort(t) => change(api, t, kind(ChangeKind::Abort), io).await,
         MachineCommand::Repair(t) => change(api, t, kind(ChangeKind::Repair), io).await,
+        MachineCommand::Rescue(order) => super::rescue::run(api, order, io).await,
     }
 }
 
@@ -209,6 +210,10 @@ async fn show(api: &Api, name: &str, io: &mut Io<'_>) -> Result<(), Failure> {
         ("uuid", text(&m.identity.uuid)),
         ("mac", text(&m.identity.mac)),
     ])?;
+    if let Some(rescue) = &m.rescue {
+        io.line("\nrescue")?;
+        super::rescue::fields(rescue, io)?;
+    }
     if !m.out_of_band_changes.is_empty() {
         io.line(format_args!("\nnot done by Farrier ({} in all)", r.out_of_band))?;
         let changes = m.out_of_band_changes.iter();

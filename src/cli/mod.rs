@@ -15,6 +15,7 @@ mod client;
 mod events;
 mod machine;
 pub(crate) mod out;
+mod rescue;
 mod runs;
 mod seen;
 mod site;

@@ -10,9 +10,9 @@ use super::table::Table;
 use crate::model::Stage;
 use crate::model::action::JobScript;
 use crate::model::time::Span;
-use crate::steps::Step;
 use crate::steps::power::Wanted;
 use crate::steps::workflow::{Retry, StepSpec, Unsupported, When, Workflow};
+use crate::steps::{Step, rescue};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
@@ -169,19 +169,27 @@ fn patience(step: &Step) -> Option<Span> {
         Step::Drain(p) => Some(p.deadline),
         // Once to the callback, once to the first login.
         Step::Provision(p) => Some(Span(p.deadline.0.saturating_mul(2))),
+        Step::Rescue(p) => {
+            Some(Span(rescue::LONGEST.0.saturating_add(p.deadline.0.saturating_mul(2))))
+        }
         _ => None,
     }
 }
 
 fn stage(t: &mut Table<'_, '_>) -> Option<Stage> {
     let text = t.need_text("stage")?;
-    if let Some(stage) = Stage::from_name(text.value).filter(|s| s.is_resting()) {
+    // What is done to a machine at rest there is done on a person's order.
+    let on_order = |s: &Stage| *s == Stage::Repair;
+    if let Some(stage) = Stage::from_name(text.value).filter(|s| s.is_resting() && !on_order(s)) {
         t.error(text.at, format!("nothing runs in `{stage}`: machines rest there"))
             .maybe_hint(working_stages_near(stage));
         return None;
     }
-    let working: Vec<(&str, Stage)> =
-        Stage::ALL.iter().filter(|s| !s.is_resting()).map(|s| (s.name(), *s)).collect();
+    let working: Vec<(&str, Stage)> = Stage::ALL
+        .iter()
+        .filter(|s| !s.is_resting() || on_order(s))
+        .map(|s| (s.name(), *s))
+        .collect();
     t.pick("stage", text, &working)
 }
 
@@ -240,6 +248,12 @@ fn check_place(t: &Table<'_, '_>, stage: Stage, step: &Step) {
     let only: &[Stage] = match step {
         // Wiping disks belongs to the end of a machine's life, after it has left its cluster.
         Step::Sanitize(_) | Step::ReleaseBmc(_) => &[Stage::Retire],
+        Step::Rescue(_) => &[Stage::Repair],
+        _ if stage == Stage::Repair => {
+            t.error(t.at, format!("a `{}` step can't stand in stage `repair`", step.kind()))
+                .hint("machines rest there; only a `rescue` step can, which a person asks for");
+            return;
+        }
         Step::Leave(_) => &[Stage::Drain, Stage::Retire],
         Step::Join(_) => &[Stage::Join],
         Step::Drain(_) => &[Stage::Drain, Stage::Retire],

@@ -109,6 +109,19 @@ pub fn explain(decider: &impl Decide, i: &Input<'_>, due: EngineTime) -> Explana
     if renewed || unpinned {
         ways_out.push(format!("farrier bmc pin {name} --why \"…\""));
     }
+    if let Some(rescue) = &m.rescue {
+        if let (Some(_), Some(r)) = (rescue.up, &m.ramdisk) {
+            hint = Some(format!(
+                "ssh root@{}, which must show the host key {}; over in {}",
+                r.address,
+                r.host_key,
+                Span(rescue.until.since(i.now))
+            ));
+        }
+        if rescue.ended.is_none() {
+            ways_out.push(format!("farrier machine rescue {name} --end --why \"…\""));
+        }
+    }
     if m.step.is_some() && !m.is_quarantined() {
         ways_out.push(format!("farrier machine retry {name}"));
         if m.hold.is_none() {
@@ -190,7 +203,7 @@ fn leave_behind(m: &Machine) -> Vec<String> {
     if let Some(step) = m.step.as_ref().filter(|s| s.skip.is_none() && free) {
         ways.push(format!("farrier machine skip {name} --step {} --why \"…\"", step.key));
     }
-    if is_legal(m.stage, Stage::Repair) {
+    if is_legal(m.stage, Stage::Repair) || m.stage == Stage::Repair {
         ways.push(format!("farrier machine abort {name} --why \"…\""));
     }
     ways

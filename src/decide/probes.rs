@@ -79,6 +79,7 @@ pub fn disrupts(step: &Step) -> bool {
             | Step::Power(_)
             | Step::Sanitize(_)
             | Step::BurnIn(_)
+            | Step::Rescue(_)
     )
 }
 

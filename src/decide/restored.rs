@@ -98,6 +98,10 @@ pub(super) fn weigh(i: &Input<'_>, action: &Action) -> Weighed {
     {
         return Weighed::Wait("what was sent before the restore to show itself".into());
     }
+    // A rescue writes to no disk, whatever the lost time holds, and a person who has looked asked for it.
+    if i.m.stage == Stage::Repair {
+        return Weighed::AsWanted;
+    }
     if let Some(left) = window_left(i, action) {
         return left;
     }

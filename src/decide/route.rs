@@ -16,6 +16,10 @@ pub(super) fn departure(i: &Input<'_>) -> Option<Vec<Entry>> {
         }
         (Stage::Discover, Control::Enrolled, _) => return Some(begin(i, None, "enrolled")),
         (Stage::Discover, Control::Adopted, _) => return Some(begin(i, None, "adopted")),
+        (Stage::Repair, Control::Enrolled, _) if m.rescue.is_some() => {
+            let by = m.rescue.as_ref().map_or("", |r| &r.by);
+            return Some(begin(i, None, &format!("rescue by {by}")));
+        }
         // `Enroll` after a repair or retirement; an adopted machine's `release` too.
         (Stage::Repair | Stage::Retired, Control::Enrolled, Some(d)) if d != Desired::Retired => {
             Stage::Discover
@@ -54,7 +58,9 @@ pub(super) fn abort(i: &Input<'_>) -> Vec<Entry> {
         end: StepEnd::Skipped { reason: reason.clone() },
     });
     let mut entries: Vec<Entry> = ended.into_iter().collect();
-    entries.push(Entry::Entered { stage: Stage::Repair });
+    if i.m.stage != Stage::Repair {
+        entries.push(Entry::Entered { stage: Stage::Repair });
+    }
     entries.push(Entry::RunEnded { why: reason });
     entries
 }
@@ -112,7 +118,13 @@ fn next_step(i: &Input<'_>, stage: Stage, after: Option<u16>, entries: &mut Vec<
     }
     match next_stage(i, stage) {
         Some(next) => arrive(i, next, entries),
-        None => entries.push(Entry::RunEnded { why: "discovered; adopt or enroll it".into() }),
+        None => entries.push(Entry::RunEnded {
+            why: match (stage, after) {
+                (Stage::Repair, None) => "its workflow has no `rescue` step".into(),
+                (Stage::Repair, Some(_)) => "the rescue is over; it rests in repair".into(),
+                _ => "discovered; adopt or enroll it".into(),
+            },
+        }),
     }
 }
 

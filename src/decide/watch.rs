@@ -56,7 +56,8 @@ pub(super) fn renewed(m: &Machine, now: EngineTime) -> bool {
 /// Another machine answers at the address: quarantine, whatever the stage. People at work (repair)
 /// and machines out of hand (retired) aside.
 pub(super) fn identity(i: &Input<'_>) -> Option<Verdict> {
-    if matches!(i.m.stage, Stage::Repair | Stage::Retired) || i.m.is_quarantined() {
+    let with_people = i.m.run.is_none() && matches!(i.m.stage, Stage::Repair | Stage::Retired);
+    if with_people || i.m.is_quarantined() {
         return None;
     }
     if let Some(verdict) = i.report.system.fault().and_then(|f| certificate(i, f)) {

@@ -256,7 +256,7 @@ async fn act(c: &Context, action: &Action, expect: &Expect) -> Outcome {
             };
             ports.bmc.update(&c.bmc(), expect, &order).await
         }
-        Action::OpenBootWindow { image, run, allow_existing_data } => {
+        Action::OpenBootWindow { image, run, allow_existing_data, keys } => {
             let Some(base) = ports.advertise.boot(&c.expected) else {
                 return nowhere("boot", "listen.boot");
             };
@@ -268,6 +268,7 @@ async fn act(c: &Context, action: &Action, expect: &Expect) -> Outcome {
                 image: image.clone(),
                 mac: c.identity.mac.as_deref().map(str::to_string),
                 allow_existing_data: *allow_existing_data,
+                keys: keys.clone(),
             };
             ports.boot.open(&order).await
         }

@@ -96,6 +96,9 @@ pub enum Action {
         image: String,
         run: String,
         allow_existing_data: bool,
+        /// Whom the deploy ramdisk lets in besides Farrier: OpenSSH public keys.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        keys: Vec<String>,
     },
     CloseBootWindow {
         run: String,

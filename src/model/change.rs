@@ -81,6 +81,17 @@ pub enum Change {
     Password { end: PasswordEnd, why: String },
     /// Give the machine to people. Only where the edge table has an edge to `repair`.
     Repair { why: String },
+    /// Boot the deploy ramdisk with this person's key, in `repair`; said again with the same key it
+    /// lasts longer. No disk is written.
+    Rescue {
+        /// OpenSSH public key, one line.
+        key: String,
+        /// From when it is said until it ends by itself.
+        for_ms: u64,
+        why: String,
+    },
+    /// End a rescue before its time.
+    EndRescue { why: String },
 }
 
 impl Change {
@@ -97,6 +108,8 @@ impl Change {
             Change::Abort { .. } => "abort",
             Change::Password { .. } => "password",
             Change::Repair { .. } => "repair",
+            Change::Rescue { .. } => "rescue",
+            Change::EndRescue { .. } => "end-rescue",
         }
     }
 }

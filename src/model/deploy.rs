@@ -115,3 +115,55 @@ impl BootMethod {
         BootMethod::ALL.into_iter().find(|m| m.name() == name)
     }
 }
+
+/// One line of an OpenSSH `.pub` file: kind, key, perhaps a comment. Nothing before it: options would
+/// run commands at a login, and nothing that a shell or a list of keys takes for more than text.
+pub fn is_public_key(line: &str) -> bool {
+    let mut words = line.splitn(3, ' ');
+    let kind = words.next().is_some_and(|kind| KEY_KINDS.contains(&kind));
+    let base64 = |c: char| c.is_ascii_alphanumeric() || "+/=".contains(c);
+    let key = words
+        .next()
+        .is_some_and(|key| key.len() >= 60 && key.starts_with("AAAA") && key.chars().all(base64));
+    let plain = |c: char| (c.is_ascii_graphic() || c == ' ') && !"\"\\".contains(c);
+    kind && key && line.len() <= 8_192 && words.next().is_none_or(|c| c.chars().all(plain))
+}
+
+const KEY_KINDS: [&str; 7] = [
+    "ssh-ed25519",
+    "ssh-rsa",
+    "ecdsa-sha2-nistp256",
+    "ecdsa-sha2-nistp384",
+    "ecdsa-sha2-nistp521",
+    "sk-ssh-ed25519@openssh.com",
+    "sk-ecdsa-sha2-nistp256@openssh.com",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_public_key_is_one_plain_line() {
+        let key = format!("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI{}", "a".repeat(43));
+        for good in [key.clone(), format!("{key} ann@laptop"), format!("{key} ann of row 3")] {
+            assert!(is_public_key(&good), "{good}");
+        }
+        for bad in [
+            String::new(),
+            "ssh-ed25519".into(),
+            "ssh-ed25519 AAAA".into(),
+            format!("command=\"rm\" {key}"),
+            format!("{key}\nssh-rsa AAAA"),
+            format!("{key} a\nb"),
+            format!("{key} \"x\""),
+            format!(" {key}"),
+            key.replace("ssh-ed25519", "ssh-dss"),
+            key.replace('I', "*"),
+            "-----BEGIN OPENSSH PRIVATE KEY-----".into(),
+            format!("{key} {}", "c".repeat(9_000)),
+        ] {
+            assert!(!is_public_key(&bad), "{bad}");
+        }
+    }
+}

@@ -73,6 +73,9 @@ pub fn apply(m: &mut Machine, entry: &Entry, at: EngineTime) -> Result<(), Illeg
             }
             m.step = None;
             m.waiting = None;
+            if m.stage == Stage::Repair {
+                (m.rescue, m.ramdisk) = (None, None);
+            }
         }
         Entry::Entered { stage } => {
             if !is_legal(m.stage, *stage) {
@@ -145,6 +148,10 @@ pub fn apply(m: &mut Machine, entry: &Entry, at: EngineTime) -> Result<(), Illeg
                 host_key: host_key.as_str().into(),
             }));
         }
+        Entry::RescueUp { .. } => match &mut m.rescue {
+            Some(rescue) => rescue.up = Some(at),
+            None => return Err(refuse("nobody asked for a rescue".into())),
+        },
         Entry::Deployed { image, run } => {
             m.deployed = Some(Deployed { image: image.as_str().into(), run: run.as_str().into() });
         }

@@ -74,6 +74,11 @@ pub enum Entry {
         address: String,
         host_key: String,
     },
+    /// The ramdisk of a person's rescue answers SSH there, with this host key: it is theirs now.
+    RescueUp {
+        address: String,
+        host_key: String,
+    },
     Deployed {
         image: String,
         run: String,
@@ -195,6 +200,7 @@ impl Entry {
             Entry::Proven { .. } => "proven",
             Entry::HostKeyPinned { .. } => "host-key-pinned",
             Entry::RamdiskUp { .. } => "ramdisk-up",
+            Entry::RescueUp { .. } => "rescue-up",
             Entry::Deployed { .. } => "deployed",
             Entry::Intent { .. } => "intent",
             Entry::Settled { .. } => "settled",

@@ -230,6 +230,28 @@ pub struct Ramdisk {
     pub host_key: Box<str>,
 }
 
+/// A person's rescue: the deploy ramdisk with their key, until then.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rescue {
+    /// OpenSSH public key, one line.
+    pub key: Box<str>,
+    pub by: Box<str>,
+    pub why: Box<str>,
+    pub until: EngineTime,
+    /// When the ramdisk was handed over: from then on Farrier does nothing to the host but end it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub up: Option<EngineTime>,
+    /// Why a person ended it before its time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended: Option<Box<str>>,
+}
+
+impl Rescue {
+    pub fn is_over(&self, now: EngineTime) -> bool {
+        self.ended.is_some() || now >= self.until
+    }
+}
+
 /// A fault with when it was last seen and how often in a row.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FaultNote {
@@ -318,6 +340,9 @@ pub struct Machine {
     /// Since it called back and until the host loses power.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ramdisk: Option<Box<Ramdisk>>,
+    /// Wanted by a person, in `repair`; gone with the end of its run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rescue: Option<Box<Rescue>>,
     pub deployed: Option<Deployed>,
     /// Since a restore, until everything on the way to `ready` was observed anew or a person has
     /// looked.
@@ -365,6 +390,7 @@ impl Machine {
             identity: Arc::default(),
             host_key: None,
             ramdisk: None,
+            rescue: None,
             deployed: None,
             restored: None,
         }

@@ -214,6 +214,8 @@ pub struct WindowOrder {
     pub allow_existing_data: bool,
     /// Where this host reaches the boot listener, without a slash at the end.
     pub base_url: String,
+    /// Whom the deploy ramdisk lets in besides Farrier: OpenSSH public keys.
+    pub keys: Vec<String>,
 }
 
 /// The boot server: answers a machine only while a run waits for it.

@@ -55,10 +55,12 @@ pub enum Break {
     LetsGo,
     /// A BMC that does not answer costs an attempt.
     ChargesOutages,
+    /// A rescue boots what the profile installs.
+    RescueInstalls,
 }
 
 impl Break {
-    pub const ALL: [Break; 20] = [
+    pub const ALL: [Break; 21] = [
         Break::NoIdentity,
         Break::ReissueNever,
         Break::NoLimits,
@@ -79,6 +81,7 @@ impl Break {
         Break::MovesOn,
         Break::LetsGo,
         Break::ChargesOutages,
+        Break::RescueInstalls,
     ];
 
     /// Rules of which at least one must be reported.
@@ -107,6 +110,7 @@ impl Break {
             Break::MovesOn => &["quarantined-moves"],
             Break::LetsGo => &["physical-limit"],
             Break::ChargesOutages => &["outage-charged"],
+            Break::RescueInstalls => &["rescue-wrote"],
             Break::RebuildAdopted => &["adopted-touched", "in-use", "quarantine-unjustified"],
         }
     }
@@ -340,6 +344,22 @@ impl Decide for Broken {
                 }
                 _ => Rules.decide(i),
             },
+            Break::RescueInstalls => {
+                let mut verdict = Rules.decide(i);
+                if let (Verdict::Act { entries }, Some(_)) = (&mut verdict, &m.rescue) {
+                    for entry in entries {
+                        if let Entry::Intent {
+                            action: Action::OpenBootWindow { image, allow_existing_data, .. },
+                            ..
+                        } = entry
+                        {
+                            image.clone_from(&i.profile.image.clone().unwrap_or_default());
+                            *allow_existing_data = true;
+                        }
+                    }
+                }
+                verdict
+            }
             Break::ManageUnmanaged | Break::RebuildAdopted => Rules.decide(i),
         }
     }

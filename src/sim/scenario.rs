@@ -328,6 +328,10 @@ impl Scenario {
                 }
                 return;
             }
+            // Who is done with a rescue says so before it is tried once more.
+            if row.rescue.as_ref().is_some_and(|r| r.ended.is_none()) {
+                plan.push((soon - 20_000, say(Change::EndRescue { why: "enough".into() })));
+            }
             // Some release without looking; most repair first.
             if !safety || rng.chance(800_000) {
                 plan.push((soon - 30_000, Deed::Mend { machine: id }));
@@ -350,7 +354,24 @@ impl Scenario {
             plan.push((soon, Deed::Mend { machine: id }));
             return;
         }
+        if let Some(rescue) = &row.rescue {
+            // Some forget it, and its time ends it.
+            if rescue.ended.is_none() && (!safety || rng.chance(300_000)) {
+                plan.push((soon, say(Change::EndRescue { why: "seen enough".into() })));
+            } else if rescue.ended.is_none() && rng.chance(50_000) {
+                let key = rescue.key.to_string();
+                let change = Change::Rescue { key, for_ms: 4 * HOUR, why: "not done yet".into() };
+                plan.push((soon, say(change)));
+            }
+            return;
+        }
         match row.stage {
+            Stage::Repair if safety && row.control == Control::Enrolled && rng.chance(400_000) => {
+                let key = format!("ssh-ed25519 AAAA{:064x} p@{id}", u64::from(id.0));
+                let change = Change::Rescue { key, for_ms: 4 * HOUR, why: "have a look".into() };
+                plan.push((soon, say(change)));
+                return;
+            }
             Stage::Repair if rng.chance(400_000) || !safety => {
                 plan.push((soon - 30_000, Deed::Mend { machine: id }));
                 let change =
@@ -376,6 +397,10 @@ impl Scenario {
             return;
         }
         let enrolled = row.control == Control::Enrolled;
+        if row.stage == Stage::Drained && enrolled && rng.chance(60_000) {
+            plan.push((soon, say(Change::Repair { why: "ECC errors".into() })));
+            return;
+        }
         match (row.stage, row.desired) {
             (Stage::InService, _) => match rng.below(1000) {
                 0..=7 => plan.push((soon, desire(Desired::Drained))),

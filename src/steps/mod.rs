@@ -14,6 +14,7 @@ pub mod provision;
 pub(crate) mod ramdisk;
 pub mod release_bmc;
 pub mod remediation;
+pub mod rescue;
 pub mod sanitize;
 pub mod site;
 pub mod version;
@@ -40,6 +41,7 @@ pub enum Step {
     Leave(leave::Params),
     Sanitize(sanitize::Params),
     ReleaseBmc(release_bmc::Params),
+    Rescue(rescue::Params),
 }
 
 macro_rules! dispatch {
@@ -56,13 +58,14 @@ macro_rules! dispatch {
             Step::Leave($p) => $call,
             Step::Sanitize($p) => $call,
             Step::ReleaseBmc($p) => $call,
+            Step::Rescue($p) => $call,
         }
     };
 }
 
 impl Step {
     /// Every kind's name, for diagnostics and coverage.
-    pub const KINDS: [&'static str; 11] = [
+    pub const KINDS: [&'static str; 12] = [
         "identify",
         "inventory",
         "firmware",
@@ -74,6 +77,7 @@ impl Step {
         "leave",
         "sanitize",
         "release-bmc",
+        "rescue",
     ];
 
     pub fn kind(&self) -> &'static str {
@@ -89,6 +93,7 @@ impl Step {
             Step::Leave(_) => "leave",
             Step::Sanitize(_) => "sanitize",
             Step::ReleaseBmc(_) => "release-bmc",
+            Step::Rescue(_) => "rescue",
         }
     }
 

@@ -72,13 +72,20 @@ impl Params {
         }
         let allow_existing_data = v.m.allow_existing_data || v.m.deployed.is_some();
         if v.profile.root_disk.is_some() {
-            let ramdisk =
-                Ramdisk { v, system, window, deadline: self.deadline, allow_existing_data };
+            let ramdisk = Ramdisk {
+                v,
+                system,
+                window,
+                deadline: self.deadline,
+                allow_existing_data,
+                keys: vec![],
+            };
             return self.deploy(&ramdisk, image, run);
         }
         // `Unbooted` until our window was opened in this attempt.
         let Some(opened) = v.m.happened(ActionKind::OpenBootWindow) else {
-            return Look::Act(Action::OpenBootWindow { image, run, allow_existing_data });
+            let keys = Vec::new();
+            return Look::Act(Action::OpenBootWindow { image, run, allow_existing_data, keys });
         };
         if window.run.as_deref() != Some(run.as_str()) {
             return Look::Fail(Fault::new(

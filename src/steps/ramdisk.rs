@@ -23,6 +23,8 @@ pub(super) struct Ramdisk<'v, 'a> {
     /// Longest time from power on to the callback, then again to the first login.
     pub(super) deadline: Span,
     pub(super) allow_existing_data: bool,
+    /// Whom it lets in besides Farrier.
+    pub(super) keys: Vec<String>,
 }
 
 impl<'a> Ramdisk<'_, 'a> {
@@ -67,6 +69,7 @@ impl<'a> Ramdisk<'_, 'a> {
                 image: RAMDISK.into(),
                 run: run.into(),
                 allow_existing_data: self.allow_existing_data,
+                keys: self.keys.clone(),
             });
         };
         if self.window.run.as_deref() != Some(run) {

@@ -39,8 +39,14 @@ impl Params {
         let in_ramdisk = v.profile.root_disk.is_some();
         if in_ramdisk {
             let window = need!(v.report.boot);
-            let ramdisk =
-                Ramdisk { v, system, window, deadline: self.deadline, allow_existing_data: true };
+            let ramdisk = Ramdisk {
+                v,
+                system,
+                window,
+                deadline: self.deadline,
+                allow_existing_data: true,
+                keys: vec![],
+            };
             if wiped.is_none()
                 && let Err(look) = ramdisk.enter()
             {

@@ -4,7 +4,7 @@
 use super::close;
 use crate::model::action::Redo;
 use crate::model::change::{Change, Desired};
-use crate::model::machine::{Condition, Control, Hold, Machine, OpenState};
+use crate::model::machine::{Condition, Control, Hold, Machine, OpenState, Rescue};
 use crate::model::stage::{Stage, is_legal};
 use crate::model::time::EngineTime;
 
@@ -85,7 +85,7 @@ pub(super) fn apply(
             m.condition = Condition::Ok;
         }
         Change::Abort { why } => {
-            if !is_legal(m.stage, Stage::Repair) {
+            if !is_legal(m.stage, Stage::Repair) && m.stage != Stage::Repair {
                 return Err(format!(
                     "there is no safe place to abort to from {}: set the desired state instead",
                     m.stage
@@ -121,6 +121,70 @@ pub(super) fn apply(
             m.stage = Stage::Repair;
             m.stage_since = at;
             m.desired = None;
+        }
+        Change::Rescue { key, for_ms, why } => rescue(m, key, *for_ms, why, by, at)?,
+        Change::EndRescue { why } => {
+            let Some(rescue) = &mut m.rescue else {
+                return Err("nobody asked for a rescue".into());
+            };
+            rescue.ended = Some(why.as_str().into());
+            if m.run.is_none() {
+                m.rescue = None;
+            }
+            // It goes on to its end also where the boot has failed and waits for its next attempt.
+            m.not_before = EngineTime::ZERO;
+            if matches!(m.condition, Condition::BackingOff) {
+                m.condition = Condition::Ok;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn rescue(
+    m: &mut Machine,
+    key: &str,
+    for_ms: u64,
+    why: &str,
+    by: &str,
+    at: EngineTime,
+) -> Result<(), String> {
+    if m.control != Control::Enrolled {
+        return Err("only an enrolled machine is booted by Farrier: enroll it first".into());
+    }
+    if m.stage != Stage::Repair {
+        let first = match is_legal(m.stage, Stage::Repair) {
+            true => "send it to repair first",
+            false => "set it to `drained`, then send it to repair",
+        };
+        return Err(format!(
+            "a rescue begins in repair and the machine is in {}: {first}",
+            m.stage
+        ));
+    }
+    let until = at + for_ms;
+    let (quarantined, runs) = (m.is_quarantined(), m.run.is_some());
+    match &mut m.rescue {
+        Some(before) if before.ended.is_some() => {
+            return Err("a rescue is being ended: wait until the machine rests in repair".into());
+        }
+        Some(before) if *before.key == *key => before.until = until,
+        Some(before) => {
+            return Err(format!("it is in the rescue of {} with another key: end that", before.by));
+        }
+        None if quarantined => {
+            return Err("the machine is quarantined: look at it and release it first".into());
+        }
+        None if runs => return Err("a run is under way".into()),
+        None => {
+            m.rescue = Some(Box::new(Rescue {
+                key: key.into(),
+                by: by.into(),
+                why: why.into(),
+                until,
+                up: None,
+                ended: None,
+            }));
         }
     }
     Ok(())

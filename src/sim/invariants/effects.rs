@@ -49,6 +49,10 @@ impl Checker {
         if consequence {
             return;
         }
+        // Who asked for a rescue has data on those disks, or a fault to look at.
+        if note.rescue && matches!(what, What::InstallStarted | What::WipeStarted) {
+            self.violate("rescue-wrote", e.at, id, || format!("{name} by seq {seq}"));
+        }
         if note.control == Control::Unmanaged {
             self.violate("unmanaged-touched", e.at, id, || format!("{name} by seq {seq}"));
         }

@@ -87,6 +87,7 @@ impl Checker {
                     held: row.hold.is_some(),
                     stopped,
                     quarantined: row.is_quarantined(),
+                    rescue: row.rescue.is_some(),
                     issued: None,
                 };
                 w.intents.push(intent);

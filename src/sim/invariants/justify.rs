@@ -167,6 +167,12 @@ pub(super) fn not_true(
         "drain" => (vm.node.workloads(now) > 0).then_some("workloads run"),
         "join" => (!vm.node.member).then_some("not a member"),
         "leave" => vm.node.member.then_some("still a member"),
+        // One that was over before it began leaves what it found.
+        "rescue" if opened_since(vm, since) => match (vm.window.facts.open, vm.host) {
+            (true, _) => Some("its boot window is open"),
+            (_, HostState::InRamdisk) => Some("the ramdisk still runs"),
+            _ => None,
+        },
         "sanitize" => {
             // After a restore the wipe may have run in the time that was lost.
             let restored = vm.dice.log().iter().any(|i| i.kind == FaultKind::OldDatabase);
@@ -182,6 +188,11 @@ pub(super) fn not_true(
 /// The run that wrote what is on the disk.
 fn installed(vm: &VirtualMachine) -> Option<&str> {
     vm.installed.as_ref()?.run.as_deref()
+}
+
+fn opened_since(vm: &VirtualMachine, since: EngineTime) -> bool {
+    let effects = vm.truth.effects().iter().rev().take_while(|e| e.at >= since);
+    effects.filter(|e| e.what == What::WindowOpened).count() > 0
 }
 
 fn last_install(vm: &VirtualMachine) -> EngineTime {

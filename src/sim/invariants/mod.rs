@@ -54,6 +54,7 @@ pub const RULES: &[&str] = &[
     "outage-charged",
     "quarantine-unjustified",
     "secret-in-journal",
+    "rescue-wrote",
     "liveness",
 ];
 
@@ -85,6 +86,8 @@ struct Intent {
     held: bool,
     stopped: bool,
     quarantined: bool,
+    /// A person's rescue was under way.
+    rescue: bool,
     issued: Option<EngineTime>,
 }
 

@@ -104,7 +104,7 @@ impl VirtualMachine {
             Action::Power { op } => self.order_power(now, *op, by),
             Action::BmcReset => self.restart_bmc(now, by),
             Action::SetBoot { target } => self.set_boot(now, *target, by),
-            Action::OpenBootWindow { image, run, allow_existing_data } => {
+            Action::OpenBootWindow { image, run, allow_existing_data, .. } => {
                 self.effect(now, What::WindowOpened, by);
                 self.window = Window {
                     facts: WindowFacts {

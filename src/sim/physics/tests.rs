@@ -65,6 +65,7 @@ fn install(vm: &mut VirtualMachine) {
             image: "img".into(),
             run: run.clone(),
             allow_existing_data: false,
+            keys: vec![],
         },
         &e,
     );
