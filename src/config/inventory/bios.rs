@@ -95,7 +95,11 @@ fn is_model(t: &Table<'_, '_>, model: Text<'_>) -> bool {
 }
 
 /// Text, a whole number or true/false: what BIOS attributes are (DSP0268 AttributeRegistry).
-fn attribute(t: &Table<'_, '_>, key: Text<'_>, value: &Spanned<DeValue<'_>>) -> Option<Value> {
+fn attribute<'a>(
+    t: &Table<'_, 'a>,
+    key: Text<'_>,
+    value: &Spanned<DeValue<'a>>,
+) -> Option<Value> {
     let found = match value.get_ref() {
         DeValue::String(text) => Some(Value::from(text.to_string())),
         DeValue::Boolean(on) => Some(Value::from(*on)),
