@@ -75,11 +75,7 @@ impl Case {
         let mut case = Case {
             m,
             site: Site::default(),
-            profile: Profile {
-                bios: settings,
-                cluster: Some("c".into()),
-                ..Profile::default()
-            },
+            profile: Profile { bios: settings, cluster: Some("c".into()), ..Profile::default() },
             workflow: Workflow {
                 name: "w".into(),
                 watch: time::Span(5 * MINUTE),
@@ -231,9 +227,8 @@ impl Case {
     }
 
     fn settle(&mut self, outcome: Outcome) {
-        let entries = self.input(|i| {
-            Rules.settle(&Input { report: &Report::default(), ..*i }, outcome)
-        });
+        let entries =
+            self.input(|i| Rules.settle(&Input { report: &Report::default(), ..*i }, outcome));
         for e in entries {
             self.apply(e);
         }
@@ -285,7 +280,10 @@ const DONE: &str = "done: BootMode = Uefi, Cores = 4, Sriov = On, Secure Boot on
 fn what_differs_is_set_once_rebooted_once_and_done_when_read_in_force() {
     let mut c = Case::rebooted(None);
     let waits = c.step();
-    assert!(waits.starts_with("waits for POST to apply BootMode reads Bios, wanted Uefi"), "{waits}");
+    assert!(
+        waits.starts_with("waits for POST to apply BootMode reads Bios, wanted Uefi"),
+        "{waits}"
+    );
     assert!(waits.ends_with("and 1 more"), "{waits}");
     assert_eq!(c.later(5 * MINUTE).step(), "rest");
     let said = c.input(|i| explain(&Rules, i, c.now + 1));

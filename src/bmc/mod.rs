@@ -84,18 +84,18 @@ pub use certificate::Certificate;
 
 use crate::model::action::{BootTarget, Expect, Outcome, PowerOp};
 use crate::model::facts::{Component, InventoryFacts, SystemFacts, Task};
-use crate::model::hardware::{
-    Account, AccountRules, BiosFacts, Controller, SecureBootFacts,
-};
+use crate::model::hardware::{Account, AccountRules, BiosFacts, Controller, SecureBootFacts};
 use crate::model::quirks::{QuirkTable, Quirks};
 use crate::model::{Channel, Fault, MachineId};
-use crate::port::capability::{BmcAccounts, BmcBios, BmcBoot, BmcMedia, BmcNature, BootOrder, MediaOrder};
+use crate::port::capability::{
+    BmcAccounts, BmcBios, BmcBoot, BmcMedia, BmcNature, BootOrder, MediaOrder,
+};
 use crate::port::session::SessionStore;
 use crate::port::stop::settle;
 use crate::port::{BmcCare, BmcPower, BmcRead, BmcTarget, BmcUpdate, Secret, UpdateOrder, Vault};
 use async_trait::async_trait;
-use serde_json::Value;
 use conn::{Bmc, Conn};
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;

@@ -160,9 +160,7 @@ async fn read_bmc(c: &Context, set: ProbeSet, handle: Option<&str>, until: Insta
     let bios = async {
         match set.has(ProbeSet::BIOS) {
             true => {
-                let read = async {
-                    Ok(c.profile.bios.keep(bmc.bios_settings(&target).await?))
-                };
+                let read = async { Ok(c.profile.bios.keep(bmc.bios_settings(&target).await?)) };
                 within(until, Channel::Bmc, read).await
             }
             false => Read::NotAsked,
@@ -323,12 +321,8 @@ async fn act(c: &Context, action: &Action, expect: &Expect) -> Outcome {
             ports.bmc.insert_media(&c.bmc(), expect, &url).await
         }
         Action::EjectMedia => ports.bmc.eject_media(&c.bmc(), expect).await,
-        Action::SetBios { attributes } => {
-            ports.bmc.change_bios(&c.bmc(), expect, attributes).await
-        }
-        Action::SetSecureBoot { on } => {
-            ports.bmc.change_secure_boot(&c.bmc(), expect, *on).await
-        }
+        Action::SetBios { attributes } => ports.bmc.change_bios(&c.bmc(), expect, attributes).await,
+        Action::SetSecureBoot { on } => ports.bmc.change_secure_boot(&c.bmc(), expect, *on).await,
         Action::Hook { verb } => match c.node() {
             Some(node) => ports.cluster.act(&node, expect, *verb).await,
             None => precondition(Channel::Cluster, "no-cluster", "the profile names no cluster"),

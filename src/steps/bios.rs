@@ -117,8 +117,7 @@ impl Params {
             return match own {
                 // The next step would cut the power under it.
                 Some(job)
-                    if job.state == TaskState::InProgress
-                        && v.step_age() <= self.deadline.0 =>
+                    if job.state == TaskState::InProgress && v.step_age() <= self.deadline.0 =>
                 {
                     Look::wait(format!("the BMC's job {} to end", job.uri), POLL_MS)
                 }
@@ -132,9 +131,8 @@ impl Params {
             return self.through_post(v, seen, booted, &left);
         }
         // The job that waits for our own reboot is not in its way.
-        let busy = |t: &&Task| {
-            t.state == TaskState::InProgress && !job.is_some_and(|job| is_job(t, job))
-        };
+        let busy =
+            |t: &&Task| t.state == TaskState::InProgress && !job.is_some_and(|job| is_job(t, job));
         if let Some(busy) = tasks.iter().find(busy) {
             return Look::wait(format!("the BMC's task {} to end", busy.uri), POLL_MS);
         }
@@ -251,7 +249,10 @@ impl Seen<'_> {
             .filter(|(k, v)| self.bios.planned(k) != Some(*v))
             .map(|(k, v)| (k.clone(), v.clone()))
             .collect();
-        Unplanned { attributes, secure: self.secure.filter(|on| self.secure_boot.enabled != Some(*on)) }
+        Unplanned {
+            attributes,
+            secure: self.secure.filter(|on| self.secure_boot.enabled != Some(*on)),
+        }
     }
 
     /// What is not in force, each with both values.
@@ -301,7 +302,10 @@ impl Seen<'_> {
         let foreign = self.foreign();
         if !foreign.is_empty() {
             // Our POST applies them too, and afterwards nobody can tell.
-            let what = format!("BIOS settings that are not ours wait for the same POST: {}", foreign.join(", "));
+            let what = format!(
+                "BIOS settings that are not ours wait for the same POST: {}",
+                foreign.join(", ")
+            );
             if v.m.notice.as_deref() != Some(&*what) {
                 return Look::Note(vec![Entry::Noticed { what }]);
             }

@@ -109,10 +109,7 @@ impl Settings {
                 None => {
                     return Err(precondition(
                         "bios-version-strange",
-                        format!(
-                            "BIOS version `{version}` can't be compared with `{}`",
-                            rule.bios
-                        ),
+                        format!("BIOS version `{version}` can't be compared with `{}`", rule.bios),
                     )
                     .hint("write the bounds as this BMC spells its BIOS version"));
                 }
@@ -221,7 +218,10 @@ mod tests {
         assert!(wanted("SYS-821GE", None).unwrap().is_empty());
         assert_eq!(wanted("PowerEdge R750", None).unwrap_err().code, "bios-version-unknown");
         let strange = wanted("PowerEdge R750", Some("U54 v1.8")).unwrap_err();
-        assert_eq!((strange.class, &*strange.code), (FaultClass::Precondition, "bios-version-strange"));
+        assert_eq!(
+            (strange.class, &*strange.code),
+            (FaultClass::Precondition, "bios-version-strange")
+        );
     }
 
     #[test]
@@ -239,7 +239,10 @@ mod tests {
         assert_eq!(ask("Dell Inc.", "BootMode", "Uefi", Legacy).unwrap(), "Bios");
         assert_eq!(ask("HPE", "BootMode", "Uefi", Legacy).unwrap(), "LegacyBios");
         assert_eq!(ask("Supermicro", "BootModeSelect", "Dual", Uefi).unwrap(), "UEFI");
-        assert_eq!(ask("Lenovo", "BootModes_SystemBootMode", "UEFIMODE", Uefi).unwrap(), "UEFIMODE");
+        assert_eq!(
+            ask("Lenovo", "BootModes_SystemBootMode", "UEFIMODE", Uefi).unwrap(),
+            "UEFIMODE"
+        );
         assert_eq!(ask("Acme", "Firmware", "x", Uefi).unwrap_err().code, "boot-mode-unknown");
         let twice = Settings {
             boot_mode: Some(Uefi),

@@ -12,7 +12,7 @@ use farrier::model::time::Span;
 use farrier::model::*;
 use farrier::port::capability::BmcBios;
 use farrier::port::{
-    Advertise, Boot, BmcRead, Cluster, HostTarget, Node, Ports, Shell, WindowOrder,
+    Advertise, BmcRead, Boot, Cluster, HostTarget, Node, Ports, Shell, WindowOrder,
 };
 use farrier::sim::physics::Attribute;
 use farrier::sim::serve::Profile as Vendor;
@@ -185,7 +185,9 @@ impl<'a> One<'a> {
     fn apply(&mut self, e: Entry, now: EngineTime) {
         match &e {
             Entry::Intent { action, .. } => self.said.push(action.kind().to_string()),
-            Entry::Quarantined { fault } => panic!("{}: {fault}, {:?}", self.vendor, fault.evidence),
+            Entry::Quarantined { fault } => {
+                panic!("{}: {fault}, {:?}", self.vendor, fault.evidence)
+            }
             _ => {}
         }
         let folded = fold::apply(&mut self.m, &e, now);

@@ -71,7 +71,8 @@ fn rule(t: &mut Table<'_, '_>) -> Option<(Rule, Vec<(String, Place)>)> {
     let (mut attributes, mut places) = (BTreeMap::new(), Vec::new());
     let pairs = table.pairs();
     if pairs.is_empty() {
-        table.error(table.at, "`attributes` names no attribute")
+        table
+            .error(table.at, "`attributes` names no attribute")
             .hint("`farrier bmc bios` lists those of a machine");
     }
     for (key, value) in pairs {
@@ -95,11 +96,7 @@ fn is_model(t: &Table<'_, '_>, model: Text<'_>) -> bool {
 }
 
 /// Text, a whole number or true/false: what BIOS attributes are (DSP0268 AttributeRegistry).
-fn attribute<'a>(
-    t: &Table<'_, 'a>,
-    key: Text<'_>,
-    value: &Spanned<DeValue<'a>>,
-) -> Option<Value> {
+fn attribute<'a>(t: &Table<'_, 'a>, key: Text<'_>, value: &Spanned<DeValue<'a>>) -> Option<Value> {
     let found = match value.get_ref() {
         DeValue::String(text) => Some(Value::from(text.to_string())),
         DeValue::Boolean(on) => Some(Value::from(*on)),

@@ -52,7 +52,10 @@ pub(super) fn tell(profile: &Profile, mode: TaskMode, id: &str, task: &mut Value
             }
         }
         TaskMode::FullWhileRunning if running => task["PercentComplete"] = 100.into(),
-        TaskMode::NewFirst if task["TaskState"] == "Running" && task["PercentComplete"].as_u64().unwrap_or(0) < 34 => {
+        TaskMode::NewFirst
+            if task["TaskState"] == "Running"
+                && task["PercentComplete"].as_u64().unwrap_or(0) < 34 =>
+        {
             task["TaskState"] = "New".into();
             task["PercentComplete"] = 0.into();
         }
