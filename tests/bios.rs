@@ -6,6 +6,9 @@ use farrier::model::facts::*;
 use farrier::model::hardware::{BiosFacts, BootMode, SecureBootFacts};
 use farrier::model::machine::{Condition, Control, Machine};
 use farrier::model::*;
+use farrier::sim::broken::{Break, first_catch};
+use farrier::sim::profile::Profile as Faults;
+use farrier::sim::run::{Spec, run};
 use farrier::steps::settings::{Rule, Settings};
 use farrier::steps::site::{Profile, Site};
 use farrier::steps::workflow::*;
@@ -583,4 +586,19 @@ fn a_bmc_without_tasks_has_none_and_one_without_bios_says_so() {
     c.report.bios = Read::Failed(none("no-bios"));
     c.workflow.steps[0].unsupported = Unsupported::Skip;
     assert!(c.step().starts_with("skipped"));
+}
+
+#[test]
+fn a_decider_that_takes_pending_for_done_is_caught_by_what_truly_is_in_force() {
+    let (seed, seen) = first_catch(Break::AssumeBios, 1);
+    assert!(seed.is_some(), "{seen:?}");
+}
+
+#[test]
+fn a_small_site_in_chaos_sets_its_bios_without_a_violation() {
+    let ran = run(&Spec::new(12, 2, 5, Faults::named("chaos").unwrap()), Rules);
+    let told: Vec<String> = ran.violations.iter().map(ToString::to_string).collect();
+    assert_eq!(told, [""; 0]);
+    let bios = Step::KINDS.iter().position(|k| *k == "bios").unwrap();
+    assert!(ran.coverage.ended[bios] > 3, "{}", ran.coverage.table());
 }

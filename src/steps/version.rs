@@ -85,11 +85,6 @@ impl Bound {
 }
 
 impl Range {
-    /// Every version, those that nobody knows too.
-    pub fn is_open(&self) -> bool {
-        self.0.is_empty()
-    }
-
     /// Does `version` lie inside? `None`: it can't be compared with a bound.
     pub fn holds(&self, version: &str) -> Option<bool> {
         let mut inside = true;
