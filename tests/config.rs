@@ -210,6 +210,52 @@ window = "soon"
 }
 
 #[test]
+fn what_is_asked_of_the_bios_is_read_with_all_its_mistakes() {
+    let head = "schema = 1\n[[profile]]\nname = \"p\"\nworkflow = \"gpu-node\"\nimage = \"i\"\n";
+    let good = format!(
+        "{head}boot_mode = \"uefi\"\nsecure_boot = \"on\"\n[[profile.bios]]\nmodel = \"PowerEdge R7*\"\n\
+         bios = \">=1.2, <2.0\"\nattributes = {{ Sriov = \"On\", Cores = 0x10, Turbo = true }}\n\
+         [[profile.bios]]\nmodel = \"SYS-821GE-TNHR\"\nattributes = {{ \"Q0 Mode\" = \"\" }}\n"
+    );
+    let (inventory, found) = config::inventory::parse(&[Source::new("i.toml", &good)]);
+    assert_eq!(config::render(&found), "");
+    let asked = &inventory.profiles["p"].bios;
+    assert_eq!((asked.boot_mode.map(|m| m.name()), asked.secure_boot), (Some("uefi"), Some(true)));
+    assert_eq!(asked.rules[0].bios.to_string(), ">=1.2, <2.0");
+    assert_eq!(asked.rules[0].attributes["Cores"], 16);
+    assert_eq!(asked.rules[0].attributes["Turbo"], true);
+    assert_eq!(asked.rules[1].attributes["Q0 Mode"], "");
+
+    let bad = format!(
+        "{head}boot_mode = \"legacy\"\nsecure_boot = \"on\"\n\
+         [[profile.bios]]\nmodel = \"*R7*\"\nbios = \">=2, <1\"\nattributes = {{ A = 1.5 }}\n\
+         [[profile.bios]]\nbios = \"newest\"\n\
+         [[profile.bios]]\nmodel = \"R\"\nattributes = {{}}\n\
+         [[profile.bios]]\nmodel = \"R7*\"\nattributes = {{ A = \"1\", B = [] }}\n\
+         [[profile.bios]]\nmodel = \"r7*\"\nattributes = {{ A = \"2\" }}\nversion = \"1\"\n"
+    );
+    let inventory = Source::new("inventory.toml", &bad);
+    let (_, found) = config::inventory::parse(std::slice::from_ref(&inventory));
+    insta::assert_snapshot!("bios_mistakes", config::render(&found));
+
+    // Nothing would set it.
+    let workflow = "schema = 1\nname = \"gpu-node\"\n[[step]]\nstage = \"discover\"\n\
+                    key = \"identify\"\nkind = \"identify\"\n\
+                    [[step]]\nstage = \"provision\"\nkey = \"i\"\nkind = \"provision\"\n";
+    let sources = Sources {
+        inventory: vec![Source::new("inventory.toml", &good)],
+        workflows: vec![Source::new("gpu-node.toml", workflow)],
+        ..shipped()
+    };
+    let found = match config::load(&sources, &in_catalog) {
+        Ok(loaded) => loaded.warnings,
+        Err(found) => found,
+    };
+    let report = config::render(&found);
+    assert!(report.contains("has no step that sets the BIOS"), "{report}");
+}
+
+#[test]
 fn mistakes_in_the_inventory() {
     let inventory = Source::new(
         "inventory.toml",

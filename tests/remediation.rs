@@ -248,6 +248,7 @@ fn a_bmc_is_never_reset_while_it_may_be_writing() {
     let mut c = Case::wedged();
     let now = c.now;
     c.m.step.as_mut().unwrap().acts.push(Act {
+        job: None,
         kind: ActionKind::UpdateFirmware,
         about: "bmc".into(),
         at: now,

@@ -7,6 +7,8 @@
     reason = "tests serve files, start programs and wait for conditions with a deadline"
 )]
 
+#[path = "vbmc_behaviour/bios.rs"]
+mod bios;
 #[path = "vbmc_behaviour/program.rs"]
 mod program;
 #[path = "vbmc_behaviour/replay.rs"]

@@ -8,9 +8,11 @@ use farrier::decide::outage::Outage;
 use farrier::decide::{Decide, Input, Room, Rules, Verdict};
 use farrier::model::action::{Baseline, Expect, JobScript};
 use farrier::model::facts::*;
+use farrier::model::hardware::{BiosFacts, SecureBootFacts};
 use farrier::model::machine::{Cursor, FaultNote, Hold, Rescue, Run};
 use farrier::model::time::Span;
 use farrier::model::*;
+use farrier::sim::physics::Board;
 use farrier::sim::workflows;
 use farrier::steps::Step;
 use farrier::steps::site::Site;
@@ -66,6 +68,8 @@ fn actions() -> Vec<Action> {
         },
         Action::InsertMedia { run: "r".into() },
         Action::EjectMedia,
+        Action::SetBios { attributes: [("SriovGlobalEnable".into(), "Enabled".into())].into() },
+        Action::SetSecureBoot { on: true },
         Action::Hook { verb: HookVerb::Join },
         Action::Hook { verb: HookVerb::Leave },
         Action::EndBmcSessions,
@@ -93,6 +97,8 @@ fn worlds() -> Vec<(&'static str, Report)> {
         job: Read::Failed(what(Channel::Host)),
         cluster: Read::Failed(what(Channel::Cluster)),
         boot: Read::Failed(what(Channel::Boot)),
+        bios: Read::Failed(what(Channel::Bmc)),
+        secure_boot: Read::Failed(what(Channel::Bmc)),
         ..Report::default()
     };
     let class = |class| move |channel| Fault::new(class, channel, "x", "x");
@@ -106,6 +112,8 @@ fn worlds() -> Vec<(&'static str, Report)> {
         job: Read::Seen(JobFacts::default()),
         cluster: Read::Seen(Membership { member: true, workloads: 1, ..Membership::default() }),
         boot: Read::Seen(WindowFacts::default()),
+        bios: Read::Seen(BiosFacts::default()),
+        secure_boot: Read::Seen(SecureBootFacts::default()),
         ..Report::default()
     };
     let beside = |report: Report| Report { system: system(Power::On), ..report };
@@ -116,7 +124,39 @@ fn worlds() -> Vec<(&'static str, Report)> {
         percent: Some(99),
         message: None,
     };
+    // Model and settings are there, and no POST ever applies what waits for it.
+    let factory = Board::default().bios();
+    let node = Read::Seen(SystemFacts {
+        identity: identity(),
+        power: Power::On,
+        model: Some("Virtual GPU node".into()),
+        bios_version: Some("2.1.0".into()),
+        ..SystemFacts::default()
+    });
+    let pending = workflows::BIOS.iter().map(|(k, v)| (k.to_string(), (*v).into())).collect();
+    let waits = BiosFacts { pending, ..factory.clone() };
+    let secure = |enabled, in_force| {
+        Read::Seen(SecureBootFacts { enabled, in_force, mode: Some("UserMode".into()) })
+    };
     vec![
+        (
+            "a BIOS that takes nothing",
+            Report {
+                system: node.clone(),
+                bios: Read::Seen(factory),
+                secure_boot: secure(Some(false), Some(false)),
+                ..seen(Power::On)
+            },
+        ),
+        (
+            "a BIOS that never applies",
+            Report {
+                system: node,
+                bios: Read::Seen(waits),
+                secure_boot: secure(Some(true), Some(false)),
+                ..seen(Power::On)
+            },
+        ),
         ("all is empty, power on", seen(Power::On)),
         ("all is empty, power off", seen(Power::Off)),
         ("power never settles", seen(Power::PoweringOn)),

@@ -6,11 +6,13 @@
 
 use crate::model::action::{BootTarget, PowerOp};
 use crate::model::facts::{Component, InventoryFacts, SystemFacts, Task};
+use crate::model::hardware::{BiosFacts, SecureBootFacts};
 use crate::model::{Channel, Expect, Fault, FaultClass, MachineId, Outcome};
 use crate::port::{Bmc, BmcCare, BmcPower, BmcRead, BmcTarget, BmcUpdate, UpdateOrder};
 use crate::store::Secrets;
 use crate::store::credentials::{FACTORY, Pins};
 use async_trait::async_trait;
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
@@ -194,6 +196,16 @@ impl BmcRead for Guarded {
         let (_call, bmc) = self.access.enter(bmc)?;
         self.inner.inserted_media(&bmc).await
     }
+
+    async fn bios_settings(&self, bmc: &BmcTarget) -> Result<BiosFacts, Fault> {
+        let (_call, bmc) = self.access.enter(bmc)?;
+        self.inner.bios_settings(&bmc).await
+    }
+
+    async fn secure_boot_state(&self, bmc: &BmcTarget) -> Result<SecureBootFacts, Fault> {
+        let (_call, bmc) = self.access.enter(bmc)?;
+        self.inner.secure_boot_state(&bmc).await
+    }
 }
 
 #[async_trait]
@@ -242,6 +254,25 @@ impl BmcCare for Guarded {
     async fn eject_media(&self, bmc: &BmcTarget, expect: &Expect) -> Outcome {
         match self.access.enter(bmc) {
             Ok((_call, bmc)) => self.inner.eject_media(&bmc, expect).await,
+            Err(fault) => Outcome::Failed { fault },
+        }
+    }
+
+    async fn change_bios(
+        &self,
+        bmc: &BmcTarget,
+        expect: &Expect,
+        attributes: &BTreeMap<String, Value>,
+    ) -> Outcome {
+        match self.access.enter(bmc) {
+            Ok((_call, bmc)) => self.inner.change_bios(&bmc, expect, attributes).await,
+            Err(fault) => Outcome::Failed { fault },
+        }
+    }
+
+    async fn change_secure_boot(&self, bmc: &BmcTarget, expect: &Expect, on: bool) -> Outcome {
+        match self.access.enter(bmc) {
+            Ok((_call, bmc)) => self.inner.change_secure_boot(&bmc, expect, on).await,
             Err(fault) => Outcome::Failed { fault },
         }
     }

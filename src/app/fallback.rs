@@ -13,9 +13,11 @@
 use crate::ipmi::{IpmiBmc, Look, Proof};
 use crate::model::action::{BootTarget, PowerOp};
 use crate::model::facts::{Component, InventoryFacts, SystemFacts, Task};
+use crate::model::hardware::{BiosFacts, SecureBootFacts};
 use crate::model::{Expect, Fault, Identity, MachineId, Outcome};
 use crate::port::{Bmc, BmcCare, BmcPower, BmcRead, BmcTarget, BmcUpdate, UpdateOrder};
 use async_trait::async_trait;
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -260,6 +262,14 @@ impl BmcRead for WithFallback {
     async fn inserted_media(&self, bmc: &BmcTarget) -> Result<Vec<String>, Fault> {
         self.redfish.inserted_media(bmc).await
     }
+
+    async fn bios_settings(&self, bmc: &BmcTarget) -> Result<BiosFacts, Fault> {
+        self.redfish.bios_settings(bmc).await
+    }
+
+    async fn secure_boot_state(&self, bmc: &BmcTarget) -> Result<SecureBootFacts, Fault> {
+        self.redfish.secure_boot_state(bmc).await
+    }
 }
 
 #[async_trait]
@@ -305,6 +315,19 @@ impl BmcCare for WithFallback {
 
     async fn eject_media(&self, bmc: &BmcTarget, expect: &Expect) -> Outcome {
         self.redfish.eject_media(bmc, expect).await
+    }
+
+    async fn change_bios(
+        &self,
+        bmc: &BmcTarget,
+        expect: &Expect,
+        attributes: &BTreeMap<String, Value>,
+    ) -> Outcome {
+        self.redfish.change_bios(bmc, expect, attributes).await
+    }
+
+    async fn change_secure_boot(&self, bmc: &BmcTarget, expect: &Expect, on: bool) -> Outcome {
+        self.redfish.change_secure_boot(bmc, expect, on).await
     }
 
     /// Never over IPMI: it can't cut the BMC's own power.

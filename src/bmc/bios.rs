@@ -21,6 +21,17 @@ pub(super) async fn read(bmc: &Bmc<'_>) -> Result<BiosFacts, Fault> {
     Ok(facts(&bios, settings.as_ref()))
 }
 
+/// As a step needs it: without attributes there is nothing to compare with.
+pub(super) async fn read_for_step(bmc: &Bmc<'_>) -> Result<BiosFacts, Fault> {
+    let facts = read(bmc).await?;
+    if facts.attributes.is_empty() {
+        let why = "the BMC shows no BIOS attributes now";
+        return Err(fault::new(FaultClass::Transient, "no-bios-attributes", why)
+            .hint("some know them only once the host has been through a POST"));
+    }
+    Ok(facts)
+}
+
 async fn bios(bmc: &Bmc<'_>, system: &Value) -> Result<Value, Fault> {
     let link = json::link(system, &["Bios"])
         .ok_or_else(|| fault::unsupported("no-bios", "the BMC shows no BIOS settings"))?;
@@ -54,6 +65,7 @@ pub(super) async fn set(
     wanted: &BTreeMap<String, Value>,
 ) -> Result<Outcome, Stop> {
     let _one = bmc.conn.write().await;
+    let quirks = bmc.quirks().await?;
     let (_, system) = guard::check(bmc, expect).await?;
     let now = bios(bmc, &system).await?;
     // Without a settings object the resource itself takes the change (DSP0266).
@@ -66,8 +78,11 @@ pub(super) async fn set(
     if let Some(fault) = wrong(&before, wanted) {
         return Ok(Outcome::Failed { fault });
     }
+    if let Some(fault) = read_only(bmc, &before, wanted).await? {
+        return Ok(Outcome::Failed { fault });
+    }
     let left: BTreeMap<&String, &Value> =
-        wanted.iter().filter(|(k, v)| planned(&before, k) != Some(*v)).collect();
+        wanted.iter().filter(|(k, v)| before.planned(k) != Some(*v)).collect();
     if left.is_empty() {
         return Ok(Outcome::Applied { handle: None });
     }
@@ -92,13 +107,18 @@ pub(super) async fn set(
             }
             // Turned down, so nothing was done: without the apply time.
             Err(Outcome::Failed { fault }) if fault.code == "rejected" && n + 1 < bodies.len() => {}
+            // HPE takes no change while the host is in POST.
+            Err(Outcome::Failed { fault }) if fault.code == "conflict" => {
+                let fault = fault::later(fault, quirks.reset.conflict_retry_s);
+                return Ok(Outcome::Failed { fault });
+            }
             Err(outcome) => return Ok(outcome),
         }
     }
     let after = facts(&bios(bmc, &system).await?, Some(&bmc.get(&path).await?));
     let missing: Vec<&str> = left
         .iter()
-        .filter(|(k, v)| planned(&after, k) != Some(**v))
+        .filter(|(k, v)| after.planned(k) != Some(**v))
         .map(|(k, _)| k.as_str())
         .collect();
     Ok(if missing.is_empty() {
@@ -114,11 +134,6 @@ pub(super) async fn set(
     })
 }
 
-/// What `key` will be after the next POST.
-fn planned<'f>(facts: &'f BiosFacts, key: &str) -> Option<&'f Value> {
-    facts.pending.get(key).or_else(|| facts.attributes.get(key))
-}
-
 /// Asked for what this BIOS does not have, or with another kind of value than it has.
 fn wrong(now: &BiosFacts, wanted: &BTreeMap<String, Value>) -> Option<Fault> {
     if now.attributes.is_empty() {
@@ -126,7 +141,7 @@ fn wrong(now: &BiosFacts, wanted: &BTreeMap<String, Value>) -> Option<Fault> {
         return None;
     }
     let unknown: Vec<&str> =
-        wanted.keys().filter(|k| planned(now, k).is_none()).map(String::as_str).collect();
+        wanted.keys().filter(|k| now.planned(k).is_none()).map(String::as_str).collect();
     if !unknown.is_empty() {
         return Some(
             fault::precondition(
@@ -137,12 +152,56 @@ fn wrong(now: &BiosFacts, wanted: &BTreeMap<String, Value>) -> Option<Fault> {
         );
     }
     wanted.iter().find_map(|(k, v)| {
-        let has = planned(now, k)?;
+        let has = now.planned(k)?;
         let (has, given) = (json::kind(has), json::kind(v));
         (has != given).then(|| {
             fault::precondition("bios-value-kind", format!("`{k}` is {has}, and {given} was given"))
         })
     })
+}
+
+/// What the attribute registry says that nobody can change. Without a registry the BMC will say so when
+/// it is asked.
+async fn read_only(
+    bmc: &Bmc<'_>,
+    before: &BiosFacts,
+    wanted: &BTreeMap<String, Value>,
+) -> Result<Option<Fault>, Fault> {
+    let differs = |k: &&String| before.planned(k) != wanted.get(*k);
+    let names: Vec<&String> = wanted.keys().filter(differs).collect();
+    let (Some(id), false) = (&before.registry, names.is_empty()) else { return Ok(None) };
+    let Some(registry) = registry(bmc, id).await? else { return Ok(None) };
+    let fixed = locked(&registry, &names);
+    Ok((!fixed.is_empty()).then(|| {
+        fault::precondition(
+            "read-only-bios-attribute",
+            format!("this BIOS does not let {} be changed", fixed.join(", ")),
+        )
+        .hint("another attribute may lock it, or it is a fact and no setting")
+    }))
+}
+
+/// The names among `names` that the registry calls read-only.
+fn locked<'n>(registry: &Value, names: &[&'n String]) -> Vec<&'n str> {
+    let entries = json::list(registry, &["RegistryEntries", "Attributes"]);
+    let is_locked = |name: &str| {
+        entries.iter().any(|e| {
+            json::at(e, &["ReadOnly"]).and_then(Value::as_bool) == Some(true)
+                && json::text(e, &["AttributeName"]).as_deref() == Some(name)
+        })
+    };
+    names.iter().map(|n| n.as_str()).filter(|n| is_locked(n)).collect()
+}
+
+/// The attribute registry's own document (DSP0268 MessageRegistryFile, AttributeRegistry).
+async fn registry(bmc: &Bmc<'_>, id: &str) -> Result<Option<Value>, Fault> {
+    let root = super::around::maybe(bmc, "/redfish/v1/").await?.unwrap_or_default();
+    let Some(all) = json::link(&root, &["Registries"]) else { return Ok(None) };
+    let path = format!("{}/{id}", all.trim_end_matches('/'));
+    let Some(file) = super::around::maybe(bmc, &path).await? else { return Ok(None) };
+    let places = json::list(&file, &["Location"]);
+    let Some(uri) = places.iter().find_map(|l| json::text(l, &["Uri"])) else { return Ok(None) };
+    super::around::maybe(bmc, &uri).await
 }
 
 #[cfg(test)]
@@ -157,6 +216,16 @@ mod tests {
         assert_eq!(f.attributes.len(), 2);
         assert_eq!(f.pending, BTreeMap::from([("B".into(), json!(2)), ("E".into(), json!(true))]));
         assert_eq!(facts(&json!({"Attributes": []}), Some(&json!(null))), BiosFacts::default());
+    }
+
+    #[test]
+    fn the_registry_says_what_is_locked() {
+        let registry = json!({"RegistryEntries": {"Attributes": [
+            {"AttributeName": "A", "ReadOnly": true}, {"AttributeName": "B", "ReadOnly": false},
+            {"AttributeName": "C"}, 7]}});
+        let names = ["A", "B", "C", "D"].map(String::from);
+        assert_eq!(locked(&registry, &names.each_ref()), ["A"]);
+        assert!(locked(&json!([]), &names.each_ref()).is_empty());
     }
 
     #[test]

@@ -90,15 +90,18 @@ pub use certificate::Certificate;
 
 use crate::model::action::{BootTarget, Expect, Outcome, PowerOp};
 use crate::model::facts::{Component, InventoryFacts, SystemFacts, Task};
-use crate::model::hardware::{Account, AccountRules, Controller};
+use crate::model::hardware::{Account, AccountRules, BiosFacts, Controller, SecureBootFacts};
 use crate::model::quirks::{QuirkTable, Quirks};
 use crate::model::{Channel, Fault, MachineId};
-use crate::port::capability::{BmcAccounts, BmcBoot, BmcMedia, BmcNature, BootOrder, MediaOrder};
+use crate::port::capability::{
+    BmcAccounts, BmcBios, BmcBoot, BmcMedia, BmcNature, BootOrder, MediaOrder,
+};
 use crate::port::session::SessionStore;
 use crate::port::stop::settle;
 use crate::port::{BmcCare, BmcPower, BmcRead, BmcTarget, BmcUpdate, Secret, UpdateOrder, Vault};
 use async_trait::async_trait;
 use conn::{Bmc, Conn};
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
@@ -268,6 +271,14 @@ impl BmcRead for RedfishBmc {
         let held = slots.into_iter().filter(|s| s.inserted != Some(false));
         Ok(held.filter_map(|s| s.image).collect())
     }
+
+    async fn bios_settings(&self, target: &BmcTarget) -> Result<BiosFacts, Fault> {
+        self.within(bios::read_for_step(&self.bmc(target)?)).await
+    }
+
+    async fn secure_boot_state(&self, target: &BmcTarget) -> Result<SecureBootFacts, Fault> {
+        self.within(secure_boot::read(&self.bmc(target)?)).await
+    }
 }
 
 #[async_trait]
@@ -313,6 +324,19 @@ impl BmcCare for RedfishBmc {
 
     async fn eject_media(&self, target: &BmcTarget, expect: &Expect) -> Outcome {
         BmcMedia::eject(self, target, expect).await
+    }
+
+    async fn change_bios(
+        &self,
+        target: &BmcTarget,
+        expect: &Expect,
+        attributes: &BTreeMap<String, Value>,
+    ) -> Outcome {
+        self.set_bios(target, expect, attributes).await
+    }
+
+    async fn change_secure_boot(&self, target: &BmcTarget, expect: &Expect, on: bool) -> Outcome {
+        self.set_secure_boot(target, expect, on).await
     }
 
     async fn ac_cycle(&self, target: &BmcTarget, expect: &Expect) -> Outcome {

@@ -242,6 +242,14 @@ impl Known<'_, '_> {
                     .hint("add `[listen.images]` to farrier.toml, or drop `firmware_set`");
             }
         }
+        if !profile.bios.asks_nothing() && workflow.is_some() && !has("bios") {
+            self.book
+                .warning(
+                    profile.at.bios,
+                    format!("workflow `{}` has no step that sets the BIOS", profile.workflow),
+                )
+                .hint("add a step of kind `bios` to it, behind the firmware's");
+        }
         match (&profile.image, has("provision")) {
             (None, true) => {
                 self.book
@@ -389,6 +397,7 @@ fn site(
             gpus: p.gpus,
             root_disk: p.root_disk.clone(),
             boot: p.boot.clone(),
+            bios: p.bios.clone(),
             authorized_keys: p.authorized_keys.clone(),
         };
         (name.clone(), Arc::new(profile))

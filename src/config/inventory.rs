@@ -1,6 +1,7 @@
 //! The inventory: sites, racks, networks, pools, profiles, limits and the machines expected in
 //! them. Several files read as one; `[defaults]` counts for the file it stands in.
 
+mod bios;
 mod deployment;
 mod machine;
 mod network;
@@ -17,6 +18,7 @@ use super::url::Subnet;
 use crate::model::deploy::{BootMethod, RootDisk};
 use crate::model::network::Lan;
 use crate::model::{Domain, DomainKind, Expected, Limit, LimitClass};
+use crate::steps::settings::Settings;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::ops::Range;
@@ -116,6 +118,7 @@ pub struct ProfileRef {
     pub cluster: Option<String>,
     pub root_disk: Option<RootDisk>,
     pub boot: Vec<BootMethod>,
+    pub bios: Settings,
     pub authorized_keys: Vec<String>,
     /// Interfaces of the installed system.
     pub(super) nics: Vec<PlacedNic>,
@@ -128,6 +131,8 @@ pub(super) struct ProfilePlaces {
     pub(super) workflow: Place,
     pub(super) firmware_set: Place,
     pub(super) cluster: Place,
+    /// Of what is asked of the BIOS, the first.
+    pub(super) bios: Place,
 }
 
 impl Inventory {
@@ -308,6 +313,7 @@ fn profile(t: &mut Table<'_, '_>) -> ProfileRef {
     let gpus = t.integer("gpus", 0..1025).and_then(|n| u16::try_from(n).ok()).unwrap_or(0);
     let root_disk = t.table("root_disk").map(deployment::root_disk);
     let boot = deployment::boot_methods(t);
+    let bios = bios::settings(t, &mut at.bios);
     let authorized_keys = deployment::authorized_keys(t);
     let nics = network::nics(t);
     ProfileRef {
@@ -318,6 +324,7 @@ fn profile(t: &mut Table<'_, '_>) -> ProfileRef {
         cluster,
         root_disk,
         boot,
+        bios,
         authorized_keys,
         nics,
         at,

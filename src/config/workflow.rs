@@ -172,6 +172,7 @@ fn patience(step: &Step) -> Option<Span> {
         Step::Rescue(p) => {
             Some(Span(rescue::LONGEST.0.saturating_add(p.deadline.0.saturating_mul(2))))
         }
+        Step::Bios(p) => Some(p.deadline),
         _ => None,
     }
 }
@@ -258,7 +259,7 @@ fn check_place(t: &Table<'_, '_>, stage: Stage, step: &Step) {
         Step::Join(_) => &[Stage::Join],
         Step::Drain(_) => &[Stage::Drain, Stage::Retire],
         // After these the machine takes workloads, or may not be touched any more.
-        Step::Firmware(_) | Step::Provision(_) => {
+        Step::Firmware(_) | Step::Bios(_) | Step::Provision(_) => {
             &[Stage::Discover, Stage::Firmware, Stage::Provision, Stage::BurnIn]
         }
         _ => return,

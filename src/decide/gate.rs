@@ -39,6 +39,9 @@ fn interrupts(kind: ActionKind) -> bool {
             | ActionKind::PowerRestart
             | ActionKind::UpdateFirmware
             | ActionKind::BmcReset
+            // Nobody's workloads are to meet another BIOS at their next boot.
+            | ActionKind::SetBios
+            | ActionKind::SetSecureBoot
             | ActionKind::BurnInJob
             | ActionKind::WipeJob
     ) || kind.class().touches.contains(&Touch::Disk)
@@ -100,7 +103,7 @@ pub(super) fn expectation(i: &Input<'_>, action: &Action) -> (Expect, Baseline) 
         },
     };
     let tasks = match action {
-        Action::UpdateFirmware { .. } => i
+        Action::UpdateFirmware { .. } | Action::SetBios { .. } => i
             .report
             .tasks
             .seen()

@@ -10,6 +10,9 @@ use crate::model::{
     OpenState, PowerOp,
 };
 use crate::steps::ramdisk::is_medium_of;
+use crate::steps::settings::shown;
+use serde_json::Value;
+use std::collections::BTreeMap;
 
 /// What the facts say of an open action.
 enum Judgement {
@@ -289,6 +292,22 @@ fn judge(i: &Input<'_>, open: &OpenAction, stall_ms: u64) -> Judgement {
             Some(images) if late => DidNot(format!("a virtual drive holds {}", images.join(", "))),
             Some(_) => Still("the BMC's virtual drives to be empty"),
         },
+        Action::SetBios { attributes } => bios(i, open, attributes, late),
+        Action::SetSecureBoot { on } => match i.report.secure_boot.seen() {
+            None => read(i.report.secure_boot.fault()),
+            Some(seen) if seen.enabled == Some(*on) => {
+                Happened("the BMC shows it for the next POST".into())
+            }
+            Some(seen) if late => DidNot(format!(
+                "Secure Boot for the next POST reads {}",
+                match seen.enabled {
+                    Some(true) => "on",
+                    Some(false) => "off",
+                    None => "nothing",
+                },
+            )),
+            Some(_) => Still("the BMC to show Secure Boot as set"),
+        },
         Action::EndBmcSessions => match open.state {
             OpenState::Applied => Happened("logged out".into()),
             _ if late => DidNot("no answer".into()),
@@ -432,6 +451,46 @@ fn update(
             },
             None => Still("the update's task to appear"),
         },
+    }
+}
+
+/// Do the settings wait for the next POST, or are they in force by now?
+fn bios(
+    i: &Input<'_>,
+    open: &OpenAction,
+    wanted: &BTreeMap<String, Value>,
+    late: bool,
+) -> Judgement {
+    let Some(seen) = i.report.bios.seen() else {
+        return match i.report.bios.fault() {
+            Some(fault) => Unread(fault.clone()),
+            None => Still("the BIOS settings"),
+        };
+    };
+    let missing: Vec<String> = (wanted.iter())
+        .filter(|(k, v)| seen.planned(k) != Some(*v))
+        .map(|(k, v)| {
+            let now = seen.planned(k).map_or("nothing".into(), shown);
+            format!("{k} for the next POST reads {now}, wanted {}", shown(v))
+        })
+        .collect();
+    if !missing.is_empty() && late {
+        return DidNot(missing.join("; "));
+    }
+    if !missing.is_empty() {
+        return Still("the BMC to show the settings as pending");
+    }
+    // Its answer was lost, and with it the name of the job that applies them: one that waits for the
+    // next POST is ours, and nobody waits for its end before the reboot.
+    let ours = |t: &&Task| {
+        t.state == TaskState::InProgress
+            && matches!(&*t.raw_state, "Pending" | "Scheduled")
+            && !open.baseline.tasks.contains(&t.uri)
+    };
+    let tasks = i.report.tasks.seen().map_or(&[][..], Vec::as_slice);
+    match (&open.handle, tasks.iter().find(ours)) {
+        (None, Some(job)) if open.state != OpenState::Applied => Found(job.uri.clone()),
+        _ => Happened(format!("{} attributes are set for the next POST", wanted.len())),
     }
 }
 

@@ -28,7 +28,7 @@ pub fn wanted(m: &Machine, profile: &Profile, workflow: &Workflow, now: EngineTi
     } else if let Some(spec) =
         m.step.as_ref().and_then(|s| workflow.steps.get(usize::from(s.index)))
     {
-        set = set.with(spec.step.needs(m));
+        set = set.with(spec.step.needs(m, profile));
         let failing = fails(m);
         if failing {
             // A remedy may follow: what it must know.
@@ -75,6 +75,7 @@ pub fn disrupts(step: &Step) -> bool {
     matches!(
         step,
         Step::Firmware(_)
+            | Step::Bios(_)
             | Step::Provision(_)
             | Step::Power(_)
             | Step::Sanitize(_)
@@ -95,6 +96,8 @@ fn for_action(kind: ActionKind) -> ProbeSet {
         ActionKind::UpdateFirmware => ProbeSet::FIRMWARE.with(ProbeSet::TASKS),
         ActionKind::BurnInJob | ActionKind::WipeJob | ActionKind::DeployJob => ProbeSet::JOB,
         ActionKind::InsertMedia | ActionKind::EjectMedia => ProbeSet::MEDIA,
+        ActionKind::SetBios => ProbeSet::BIOS.with(ProbeSet::TASKS),
+        ActionKind::SetSecureBoot => ProbeSet::SECURE_BOOT,
         ActionKind::Hook => ProbeSet::CLUSTER,
     }
 }

@@ -10,8 +10,19 @@ use std::time::Duration;
 /// How the edge's answer to an action is called, in the order of [`Meter::actions`].
 pub const OUTCOMES: [&str; 5] = ["applied", "refused", "failed", "unknown", "withdrawn"];
 /// The parts of a probe, in the order of [`Meter::reads`].
-pub const PARTS: [&str; 9] =
-    ["system", "inventory", "firmware", "tasks", "host", "job", "cluster", "boot", "media"];
+pub const PARTS: [&str; 11] = [
+    "system",
+    "inventory",
+    "firmware",
+    "tasks",
+    "host",
+    "job",
+    "cluster",
+    "boot",
+    "media",
+    "bios",
+    "secure-boot",
+];
 /// Upper bounds of the histograms' buckets, in microseconds: from a commit on a fast disk to a BMC
 /// that uses the whole deadline of a probe.
 pub const BOUNDS_US: [u64; 14] = [
@@ -154,6 +165,8 @@ impl Meter {
             result(&report.cluster),
             result(&report.boot),
             result(&report.media),
+            result(&report.bios),
+            result(&report.secure_boot),
         ];
         for (counts, result) in self.reads.iter().zip(parts) {
             if let Some(n) = result {

@@ -157,6 +157,21 @@ async fn read_bmc(c: &Context, set: ProbeSet, handle: Option<&str>, until: Insta
             false => Read::NotAsked,
         }
     };
+    let bios = async {
+        match set.has(ProbeSet::BIOS) {
+            true => {
+                let read = async { Ok(c.profile.bios.keep(bmc.bios_settings(&target).await?)) };
+                within(until, Channel::Bmc, read).await
+            }
+            false => Read::NotAsked,
+        }
+    };
+    let secure_boot = async {
+        match set.has(ProbeSet::SECURE_BOOT) {
+            true => within(until, Channel::Bmc, bmc.secure_boot_state(&target)).await,
+            false => Read::NotAsked,
+        }
+    };
     let updates = async {
         let Some(handle) = handle else { return tokio::join!(tasks, firmware) };
         // As long as its task tells how an update stands, nobody asks for versions.
@@ -164,7 +179,7 @@ async fn read_bmc(c: &Context, set: ProbeSet, handle: Option<&str>, until: Insta
         let told = tasks.seen().is_some_and(|all| all.iter().any(|t| t.uri == handle));
         (tasks, if told { Read::NotAsked } else { firmware.await })
     };
-    let parts = async { tokio::join!(inventory, updates, media) };
+    let parts = async { tokio::join!(inventory, updates, media, bios, secure_boot) };
     let (system, parts) = if c.answers {
         let (system, parts) = tokio::join!(system, parts);
         (system, Some(parts))
@@ -176,8 +191,8 @@ async fn read_bmc(c: &Context, set: ProbeSet, handle: Option<&str>, until: Insta
     if let (Some(fault), None) = (system.fault().filter(|f| f.is_no_answer()), &parts) {
         return silent(set, fault);
     }
-    let (inventory, (tasks, firmware), media) = parts.unwrap_or_default();
-    Report { system, inventory, firmware, tasks, media, ..Report::default() }
+    let (inventory, (tasks, firmware), media, bios, secure_boot) = parts.unwrap_or_default();
+    Report { system, inventory, firmware, tasks, media, bios, secure_boot, ..Report::default() }
 }
 
 /// Every part of a BMC that does not answer.
@@ -191,6 +206,8 @@ fn silent(set: ProbeSet, fault: &Fault) -> Report {
         firmware: part(set.has(ProbeSet::FIRMWARE), fault),
         tasks: part(set.has(ProbeSet::TASKS), fault),
         media: part(set.has(ProbeSet::MEDIA), fault),
+        bios: part(set.has(ProbeSet::BIOS), fault),
+        secure_boot: part(set.has(ProbeSet::SECURE_BOOT), fault),
         ..Report::default()
     }
 }
@@ -305,6 +322,8 @@ async fn act(c: &Context, action: &Action, expect: &Expect) -> Outcome {
             ports.bmc.insert_media(&c.bmc(), expect, &url).await
         }
         Action::EjectMedia => ports.bmc.eject_media(&c.bmc(), expect).await,
+        Action::SetBios { attributes } => ports.bmc.change_bios(&c.bmc(), expect, attributes).await,
+        Action::SetSecureBoot { on } => ports.bmc.change_secure_boot(&c.bmc(), expect, *on).await,
         Action::Hook { verb } => match c.node() {
             Some(node) => ports.cluster.act(&node, expect, *verb).await,
             None => precondition(Channel::Cluster, "no-cluster", "the profile names no cluster"),

@@ -3,6 +3,8 @@
 use super::fault::Fault;
 use super::limit::LimitClass;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::collections::BTreeMap;
 use std::fmt;
 
 /// A power change (DSP0268 ResetType, as far as Farrier uses it).
@@ -138,6 +140,14 @@ pub enum Action {
     },
     /// Empty the BMC's virtual drives.
     EjectMedia,
+    /// Leave these BIOS attributes for the next POST.
+    SetBios {
+        attributes: BTreeMap<String, Value>,
+    },
+    /// UEFI Secure Boot from the next POST on.
+    SetSecureBoot {
+        on: bool,
+    },
     Hook {
         verb: HookVerb,
     },
@@ -162,12 +172,14 @@ pub enum ActionKind {
     DeployJob,
     InsertMedia,
     EjectMedia,
+    SetBios,
+    SetSecureBoot,
     Hook,
     EndBmcSessions,
 }
 
 impl ActionKind {
-    pub const ALL: [ActionKind; 15] = [
+    pub const ALL: [ActionKind; 17] = [
         ActionKind::PowerOn,
         ActionKind::PowerOff,
         ActionKind::PowerRestart,
@@ -181,6 +193,8 @@ impl ActionKind {
         ActionKind::DeployJob,
         ActionKind::InsertMedia,
         ActionKind::EjectMedia,
+        ActionKind::SetBios,
+        ActionKind::SetSecureBoot,
         ActionKind::Hook,
         ActionKind::EndBmcSessions,
     ];
@@ -200,6 +214,8 @@ impl ActionKind {
             ActionKind::DeployJob => "deploy-job",
             ActionKind::InsertMedia => "insert-media",
             ActionKind::EjectMedia => "eject-media",
+            ActionKind::SetBios => "set-bios",
+            ActionKind::SetSecureBoot => "set-secure-boot",
             ActionKind::Hook => "hook",
             ActionKind::EndBmcSessions => "end-bmc-sessions",
         }
@@ -237,6 +253,8 @@ impl Action {
             Action::Deploy { .. } => ActionKind::DeployJob,
             Action::InsertMedia { .. } => ActionKind::InsertMedia,
             Action::EjectMedia => ActionKind::EjectMedia,
+            Action::SetBios { .. } => ActionKind::SetBios,
+            Action::SetSecureBoot { .. } => ActionKind::SetSecureBoot,
             Action::Hook { .. } => ActionKind::Hook,
             Action::EndBmcSessions => ActionKind::EndBmcSessions,
         }
@@ -317,7 +335,7 @@ const fn class(
 /// (field notes R7); lags: a BMC may apply a power change up to 60 s late (§4 there), a task may
 /// appear two minutes after its SimpleUpdate (downloads start late).
 #[rustfmt::skip]
-pub const CLASSES: [(ActionKind, Class); 15] = [
+pub const CLASSES: [(ActionKind, Class); 17] = [
     (ActionKind::PowerOn,         class(Duration::Short, Redo::IfStill, &[Touch::Bmc, Touch::Power], 60, 60, Some(LimitClass::Power), false)),
     (ActionKind::PowerOff,        class(Duration::Short, Redo::IfStill, &[Touch::Bmc, Touch::Power, Touch::Os], 60, 60, Some(LimitClass::Power), true)),
     (ActionKind::PowerRestart,    class(Duration::Short, Redo::IfStill, &[Touch::Bmc, Touch::Power, Touch::Os], 60, 60, Some(LimitClass::Power), true)),
@@ -331,6 +349,8 @@ pub const CLASSES: [(ActionKind, Class); 15] = [
     (ActionKind::DeployJob,       class(Duration::Job, Redo::Named, &[Touch::Disk, Touch::Os], 60, 0, None, true)),
     (ActionKind::InsertMedia,     class(Duration::Short, Redo::IfStill, &[Touch::Bmc], 120, 30, None, true)),
     (ActionKind::EjectMedia,      class(Duration::Short, Redo::Freely, &[Touch::Bmc], 120, 30, None, true)),
+    (ActionKind::SetBios,         class(Duration::Short, Redo::Freely, &[Touch::Bmc], 120, 30, None, true)),
+    (ActionKind::SetSecureBoot,   class(Duration::Short, Redo::Freely, &[Touch::Bmc], 60, 30, None, true)),
     (ActionKind::Hook,            class(Duration::Short, Redo::IfStill, &[Touch::Cluster], 120, 0, None, true)),
     (ActionKind::EndBmcSessions,  class(Duration::Short, Redo::Freely, &[Touch::Bmc], 60, 0, None, false)),
 ];
@@ -408,8 +428,21 @@ impl Action {
             Action::StartJob { name, .. } | Action::Deploy { name, .. } => name.clone(),
             Action::InsertMedia { run } => run.clone(),
             Action::EjectMedia => "media".into(),
+            Action::SetBios { attributes } => few(attributes.keys()),
+            Action::SetSecureBoot { on } => if *on { "on" } else { "off" }.into(),
             Action::Hook { verb } => verb.name().into(),
         }
+    }
+}
+
+/// The first of some names, and how many more there are: a row keeps this.
+fn few<'a>(names: impl ExactSizeIterator<Item = &'a String>) -> String {
+    const NAMED: usize = 3;
+    let more = names.len().saturating_sub(NAMED);
+    let named: Vec<&str> = names.take(NAMED).map(String::as_str).collect();
+    match more {
+        0 => named.join(", "),
+        n => format!("{} and {n} more", named.join(", ")),
     }
 }
 

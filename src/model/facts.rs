@@ -1,6 +1,7 @@
 //! What probes read. Every field is optional where the outside world may not say.
 
 use super::fault::Fault;
+use super::hardware::{BiosFacts, SecureBootFacts};
 use super::identity::Identity;
 use super::time::EngineTime;
 use serde::{Deserialize, Serialize};
@@ -68,6 +69,10 @@ impl ProbeSet {
     pub const BOOT: Self = Self(128);
     /// What is in the BMC's virtual drives.
     pub const MEDIA: Self = Self(256);
+    /// BIOS attributes in force and pending.
+    pub const BIOS: Self = Self(512);
+    /// UEFI Secure Boot.
+    pub const SECURE_BOOT: Self = Self(1024);
 
     pub fn with(self, other: Self) -> Self {
         Self(self.0 | other.0)
@@ -97,6 +102,11 @@ pub struct Report {
     /// Addresses of the images in the BMC's virtual drives, as it says.
     #[serde(default)]
     pub media: Read<Vec<String>>,
+    /// Only the attributes that the profile names, and all that wait for the next POST.
+    #[serde(default)]
+    pub bios: Read<BiosFacts>,
+    #[serde(default)]
+    pub secure_boot: Read<SecureBootFacts>,
 }
 
 /// Power as the BMC says it.

@@ -449,14 +449,16 @@ fn close(m: &mut Machine, happened: bool, at: EngineTime) {
         if step.acts.len() == ACTS_KEPT {
             step.acts.remove(0);
         }
+        let kind = open.action.kind();
         step.acts.push(Act {
-            kind: open.action.kind(),
+            kind,
             about: open.action.about(),
             at: open.at,
             closed: at,
             happened,
             presumed: open.presumed || cut && happened && class.redo == Redo::Never,
             baseline: open.baseline,
+            job: open.handle.filter(|_| kind == ActionKind::SetBios).map(Into::into),
         });
     }
 }

@@ -62,6 +62,20 @@ pub struct BiosFacts {
     pub registry: Option<String>,
 }
 
+impl BiosFacts {
+    /// What the attribute will be after the next POST.
+    pub fn planned(&self, name: &str) -> Option<&Value> {
+        self.pending.get(name).or_else(|| self.attributes.get(name))
+    }
+}
+
+impl SecureBootFacts {
+    /// In force now, as far as the BMC says so; some show only what is wanted.
+    pub fn now(&self) -> Option<bool> {
+        self.in_force.or(self.enabled)
+    }
+}
+
 /// UEFI Secure Boot (DSP0268 SecureBoot).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SecureBootFacts {
@@ -71,6 +85,24 @@ pub struct SecureBootFacts {
     pub in_force: Option<bool>,
     /// `UserMode`, `SetupMode`, …
     pub mode: Option<String>,
+}
+
+/// Firmware that reads the boot medium.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BootMode {
+    Uefi,
+    Legacy,
+}
+
+impl BootMode {
+    pub const ALL: [BootMode; 2] = [BootMode::Uefi, BootMode::Legacy];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            BootMode::Uefi => "uefi",
+            BootMode::Legacy => "legacy",
+        }
+    }
 }
 
 /// A line of a BMC's log: the SEL, or a log service.

@@ -172,6 +172,9 @@ pub struct Act {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub presumed: bool,
     pub baseline: Baseline,
+    /// The BMC's job that applies BIOS settings, where it made one: it waits for the next POST.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<Box<str>>,
 }
 
 /// How far an open action has come.

@@ -6,6 +6,7 @@
 
 use super::{BmcTarget, Secret};
 use crate::model::action::BootTarget;
+pub use crate::model::hardware::BootMode;
 use crate::model::hardware::{
     Abilities, Account, AccountRules, BiosFacts, ClockFacts, Controller, LogEntry, MediaSlot,
     SecureBootFacts, Sensor, Volume,
@@ -99,13 +100,6 @@ pub trait BmcAccounts: Send + Sync {
     async fn set_password(&self, bmc: &BmcTarget, user: &str, password: &Secret) -> Outcome;
     /// Does this login work? One try, in a session of its own that is ended again.
     async fn verify(&self, bmc: &BmcTarget, user: &str, password: &Secret) -> Result<(), Fault>;
-}
-
-/// Firmware that reads the boot medium.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BootMode {
-    Uefi,
-    Legacy,
 }
 
 /// A boot override with all that one can have.

@@ -16,11 +16,14 @@ use crate::model::facts::{
     Component, HostFacts, HostHardware, InventoryFacts, JobFacts, Membership, SystemFacts, Task,
     WindowFacts,
 };
+use crate::model::hardware::{BiosFacts, SecureBootFacts};
 use crate::model::quirks::PushForm;
 use crate::model::{
     BmcEndpoint, Change, EngineTime, Expect, Expected, Fault, HostEndpoint, MachineId, Outcome,
 };
 use async_trait::async_trait;
+use serde_json::Value;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -65,6 +68,13 @@ pub trait BmcRead: Send + Sync {
     /// Addresses of the images in the virtual drives; empty drives are left out.
     async fn inserted_media(&self, _bmc: &BmcTarget) -> Result<Vec<String>, Fault> {
         Err(no_media())
+    }
+    /// BIOS attributes in force and pending.
+    async fn bios_settings(&self, _bmc: &BmcTarget) -> Result<BiosFacts, Fault> {
+        Err(no_bios())
+    }
+    async fn secure_boot_state(&self, _bmc: &BmcTarget) -> Result<SecureBootFacts, Fault> {
+        Err(no_bios())
     }
 }
 
@@ -127,6 +137,20 @@ pub trait BmcCare: Send + Sync {
     async fn eject_media(&self, _bmc: &BmcTarget, _expect: &Expect) -> Outcome {
         Outcome::Failed { fault: no_media() }
     }
+    /// Leaves the attributes that differ for the next POST, all or none. `Applied{handle}` carries the
+    /// path of the BMC's job for them, where it made one.
+    async fn change_bios(
+        &self,
+        _bmc: &BmcTarget,
+        _expect: &Expect,
+        _attributes: &BTreeMap<String, Value>,
+    ) -> Outcome {
+        Outcome::Failed { fault: no_bios() }
+    }
+    /// From the next POST on.
+    async fn change_secure_boot(&self, _bmc: &BmcTarget, _expect: &Expect, _on: bool) -> Outcome {
+        Outcome::Failed { fault: no_bios() }
+    }
     /// Cuts all power of the machine, its BMC's too, and gives it back. Refused unless the host is
     /// off.
     async fn ac_cycle(&self, _bmc: &BmcTarget, _expect: &Expect) -> Outcome {
@@ -141,6 +165,12 @@ fn no_media() -> Fault {
     let class = crate::model::FaultClass::Unsupported;
     let channel = crate::model::Channel::Bmc;
     Fault::new(class, channel, "no-virtual-media", why)
+}
+
+fn no_bios() -> Fault {
+    let why = "this way to the BMC has no BIOS settings";
+    let class = crate::model::FaultClass::Unsupported;
+    Fault::new(class, crate::model::Channel::Bmc, "no-bios", why)
 }
 
 /// All of a BMC.

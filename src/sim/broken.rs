@@ -57,10 +57,12 @@ pub enum Break {
     ChargesOutages,
     /// A rescue boots what the profile installs.
     RescueInstalls,
+    /// BIOS settings that wait for a POST count as in force.
+    AssumeBios,
 }
 
 impl Break {
-    pub const ALL: [Break; 21] = [
+    pub const ALL: [Break; 22] = [
         Break::NoIdentity,
         Break::ReissueNever,
         Break::NoLimits,
@@ -82,6 +84,7 @@ impl Break {
         Break::LetsGo,
         Break::ChargesOutages,
         Break::RescueInstalls,
+        Break::AssumeBios,
     ];
 
     /// Rules of which at least one must be reported.
@@ -102,7 +105,7 @@ impl Break {
             Break::CutDuringFlash => &["write-during-flash", "two-at-once"],
             Break::QuarantineForNothing => &["quarantine-unjustified"],
             Break::IgnoreTasks => &["flash-while-busy", "write-during-flash"],
-            Break::AssumeVersion => &["done-not-true"],
+            Break::AssumeVersion | Break::AssumeBios => &["done-not-true"],
             Break::NeverDone => &["liveness"],
             Break::LeakOutput => &["secret-in-journal"],
             Break::FlashesForEver => &["flash-again"],
@@ -253,6 +256,14 @@ impl Decide for Broken {
                             c.version = Some(wanted.1.into());
                         }
                     }
+                }
+            }),
+            Break::AssumeBios => with_report(i, &|r| {
+                if let Read::Seen(bios) = &mut r.bios {
+                    bios.attributes.append(&mut bios.pending);
+                }
+                if let Read::Seen(secure) = &mut r.secure_boot {
+                    secure.in_force = secure.enabled;
                 }
             }),
             Break::NeverDone => match Rules.decide(i) {

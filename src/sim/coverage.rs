@@ -75,7 +75,7 @@ pub fn label(command: &Command) -> String {
 fn meets(fault: &str, step: &str) -> bool {
     let acts = !matches!(step, "identify" | "inventory");
     match fault {
-        "act-late" => matches!(step, "firmware" | "provision" | "power"),
+        "act-late" => matches!(step, "firmware" | "bios" | "provision" | "power"),
         "boots-disk-not-pxe" | "callback-lost" | "callback-doubled" | "install-fails" => {
             step == "provision"
         }

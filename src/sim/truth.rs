@@ -108,6 +108,8 @@ impl What {
             What::PowerCut
                 | What::BmcReset
                 | What::SetBoot
+                | What::BiosSet
+                | What::SecureBootSet
                 | What::FlashStarted { .. }
                 | What::InstallStarted
                 | What::WipeStarted
@@ -123,6 +125,8 @@ impl What {
         matches!(
             self,
             What::PowerCut
+                | What::BiosSet
+                | What::SecureBootSet
                 | What::FlashStarted { .. }
                 | What::InstallStarted
                 | What::WipeStarted

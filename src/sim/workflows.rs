@@ -3,11 +3,13 @@
 
 use crate::config::{self, shipped};
 use crate::model::deploy::{BootMethod, DiskKind, RootDisk};
+use crate::model::hardware::BootMode;
 use crate::model::time::Span;
 use crate::model::{
     Domain, DomainKind, Expected, HostEndpoint, Identity, Limit, LimitClass, MachineId,
 };
 use crate::steps::catalog::Catalog;
+use crate::steps::settings::{self, Settings};
 use crate::steps::site::{Profile, Site};
 use crate::steps::workflow::Workflow;
 use std::sync::Arc;
@@ -33,6 +35,27 @@ pub fn catalog() -> Catalog {
 /// The profile of every third machine.
 const DISK: &str = "gpu-disk";
 
+/// Attributes that the factory sets otherwise.
+pub const BIOS: [(&str, &str); 2] = [("SriovGlobalEnable", "Enabled"), ("NumaNodesPerSocket", "4")];
+
+/// What the profiles ask of the BIOS.
+pub fn bios() -> Settings {
+    let rule = |model: &str, bios: &str, attributes: &[(&str, &str)]| settings::Rule {
+        model: model.into(),
+        bios: bios.parse().unwrap_or_default(),
+        attributes: attributes.iter().map(|(k, v)| (k.to_string(), (*v).into())).collect(),
+    };
+    Settings {
+        rules: vec![
+            rule("Virtual*", ">=2", &BIOS),
+            // Not this machine's: it must not be believed.
+            rule("Virtual*", ">=9", &[("LogicalProc", "Disabled")]),
+        ],
+        boot_mode: Some(BootMode::Uefi),
+        secure_boot: Some(true),
+    }
+}
+
 /// Machines of one rack.
 pub const RACK: u32 = 10;
 
@@ -52,6 +75,7 @@ pub fn site() -> Site {
         image: Some("ubuntu-24.04-gpu".into()),
         cluster: Some("sim".into()),
         gpus: 8,
+        bios: bios(),
         ..Profile::default()
     };
     // The same, from a disk image that the deploy ramdisk writes.

@@ -1,6 +1,7 @@
 //! What a stage is made of: one file a step kind, with its parameters, its pure judgement and the
 //! actions it may ask for. A new kind is a file here, a line in [`Step`] and in `dispatch`.
 
+pub mod bios;
 pub mod burn_in;
 pub mod catalog;
 pub mod drain;
@@ -16,6 +17,7 @@ pub mod release_bmc;
 pub mod remediation;
 pub mod rescue;
 pub mod sanitize;
+pub mod settings;
 pub mod site;
 pub mod version;
 pub mod workflow;
@@ -33,6 +35,7 @@ pub enum Step {
     Identify(identify::Params),
     Inventory(inventory::Params),
     Firmware(firmware::Params),
+    Bios(bios::Params),
     Provision(provision::Params),
     Power(power::Params),
     BurnIn(burn_in::Params),
@@ -50,6 +53,7 @@ macro_rules! dispatch {
             Step::Identify($p) => $call,
             Step::Inventory($p) => $call,
             Step::Firmware($p) => $call,
+            Step::Bios($p) => $call,
             Step::Provision($p) => $call,
             Step::Power($p) => $call,
             Step::BurnIn($p) => $call,
@@ -65,10 +69,11 @@ macro_rules! dispatch {
 
 impl Step {
     /// Every kind's name, for diagnostics and coverage.
-    pub const KINDS: [&'static str; 12] = [
+    pub const KINDS: [&'static str; 13] = [
         "identify",
         "inventory",
         "firmware",
+        "bios",
         "provision",
         "power",
         "burn-in",
@@ -85,6 +90,7 @@ impl Step {
             Step::Identify(_) => "identify",
             Step::Inventory(_) => "inventory",
             Step::Firmware(_) => "firmware",
+            Step::Bios(_) => "bios",
             Step::Provision(_) => "provision",
             Step::Power(_) => "power",
             Step::BurnIn(_) => "burn-in",
@@ -98,8 +104,11 @@ impl Step {
     }
 
     /// Which parts a probe must read before [`Step::look`].
-    pub fn needs(&self, m: &Machine) -> ProbeSet {
-        dispatch!(self, p => p.needs(m))
+    pub fn needs(&self, m: &Machine, profile: &Profile) -> ProbeSet {
+        match self {
+            Step::Bios(_) => bios::Params::needs_of(profile),
+            _ => dispatch!(self, p => p.needs(m)),
+        }
     }
 
     /// Headroom held from this step's first action to its end.

@@ -3,6 +3,7 @@
 
 use super::catalog::Catalog;
 use super::remediation::Remediation;
+use super::settings::Settings;
 use super::workflow::Workflow;
 use crate::model::Limit;
 use crate::model::deploy::{BootMethod, RootDisk};
@@ -28,6 +29,8 @@ pub struct Profile {
     pub root_disk: Option<RootDisk>,
     /// Ways to boot what Farrier serves, the first one first; none = PXE.
     pub boot: Vec<BootMethod>,
+    /// What its BIOS is to be set to.
+    pub bios: Settings,
     /// Public SSH keys that an installed system takes besides Farrier's own.
     pub authorized_keys: Vec<String>,
 }

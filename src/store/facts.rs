@@ -24,7 +24,9 @@ pub(super) fn elements(
     part.add("job", &report.job)?;
     part.add("cluster", &report.cluster)?;
     part.add("boot", &report.boot)?;
-    part.add("media", &report.media)
+    part.add("media", &report.media)?;
+    part.add("bios", &report.bios)?;
+    part.add("secure-boot", &report.secure_boot)
 }
 
 struct Parts<'a> {
@@ -71,6 +73,8 @@ pub(super) async fn load(
             "cluster" => report.cluster = kept(machine, &part, seen, &json),
             "boot" => report.boot = kept(machine, &part, seen, &json),
             "media" => report.media = kept(machine, &part, seen, &json),
+            "bios" => report.bios = kept(machine, &part, seen, &json),
+            "secure-boot" => report.secure_boot = kept(machine, &part, seen, &json),
             // Of another version; the next probe reads it again.
             _ => {}
         }

@@ -3,8 +3,9 @@
 use super::Checker;
 use crate::model::{EngineTime, Fault, FaultClass, MachineId, Stage};
 use crate::sim::faults::{FaultKind, Injected};
-use crate::sim::physics::{HostState, PowerState, Sickness, VirtualMachine};
+use crate::sim::physics::{Attribute, HostState, PowerState, Sickness, VirtualMachine};
 use crate::sim::truth::{Cause, What};
+use crate::sim::workflows;
 
 impl Checker {
     /// Nothing but a dead network has happened to this machine since its step began, and it was
@@ -163,6 +164,13 @@ pub(super) fn not_true(
         "provision" => {
             let ours = vm.installed.as_ref().is_some_and(|i| i.run.is_some());
             (!ours).then_some("no image of ours is on the disk")
+        }
+        "bios" => {
+            let asked = |(name, value): &(&str, &str)| {
+                Attribute::of(name).is_some_and(|a| vm.board.attribute(a) == *value)
+            };
+            let set = workflows::BIOS.iter().all(asked) && vm.board.secure_boot_now;
+            (!set).then_some("a setting is not in force")
         }
         "drain" => (vm.node.workloads(now) > 0).then_some("workloads run"),
         "join" => (!vm.node.member).then_some("not a member"),

@@ -2,7 +2,7 @@
 
 use super::host::Work;
 use super::probe::no_bmc;
-use super::{Cause, Due, Installed, Medium, VirtualMachine, What, Window};
+use super::{Attribute, Cause, Due, Installed, Medium, VirtualMachine, What, Window};
 use crate::model::action::Touch;
 use crate::model::deploy::RAMDISK;
 use crate::model::facts::WindowFacts;
@@ -61,6 +61,17 @@ impl VirtualMachine {
                     _ => None,
                 }
             }
+            Action::SetBios { attributes } => attributes
+                .iter()
+                .find(|(name, value)| Attribute::of(name).is_none_or(|a| !a.takes(value)))
+                .map(|(name, _)| Outcome::Failed {
+                    fault: Fault::new(
+                        FaultClass::Precondition,
+                        Channel::Bmc,
+                        "rejected",
+                        format!("400, PropertyValueNotInList: {name}"),
+                    ),
+                }),
             Action::StartJob { .. } | Action::Deploy { .. } => {
                 if !self.answers_ssh() {
                     return Some(Outcome::Failed {
@@ -152,6 +163,14 @@ impl VirtualMachine {
             Action::EjectMedia => {
                 self.eject_medium(now, by, CD);
             }
+            Action::SetBios { attributes } => {
+                let known = attributes.iter();
+                let known: Vec<_> = known
+                    .filter_map(|(name, value)| Some((Attribute::of(name)?, value.clone())))
+                    .collect();
+                self.set_bios(now, by, &known);
+            }
+            Action::SetSecureBoot { on } => self.set_secure_boot(now, by, *on),
             Action::Hook { verb } => self.hook(now, *verb, by),
             Action::EndBmcSessions => self.effect(now, What::SessionsEnded, by),
         }

@@ -1,10 +1,12 @@
 //! What the mainboard and its BMC keep besides power and firmware: BIOS settings, Secure Boot,
-//! virtual media, volumes, the log's mark, the clock, a leak. Only a wire touches these, and none of
-//! it draws from the machine's random numbers, so the simulator's runs do not know of it.
+//! virtual media, volumes, the log's mark, the clock, a leak. None of it draws from the machine's
+//! random numbers; volumes, log and clock are touched by a wire only.
 
+use super::attribute::{ATTRIBUTES, Attribute};
 use super::{Cause, HostState, VirtualMachine, What, Window};
 use crate::model::EngineTime;
 use crate::model::action::BootTarget;
+use crate::model::hardware::{BiosFacts, SecureBootFacts};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,91 +17,6 @@ const STALE_MS: u64 = 6_000;
 const VOLUME_MS: u64 = 30_000;
 /// Tasks and log lines that are kept.
 const KEPT: usize = 20;
-
-/// A BIOS attribute as the attribute registry describes it (DSP0268 AttributeRegistry).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Attribute {
-    pub name: &'static str,
-    pub title: &'static str,
-    pub kind: Kind,
-}
-
-/// Type and factory value of an attribute.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// The first of the values is the factory's.
-    Enumeration(&'static [&'static str]),
-    Integer {
-        from: i64,
-        to: i64,
-        factory: i64,
-    },
-    Boolean(bool),
-    Text(&'static str),
-}
-
-/// The settings of the virtual board.
-pub const ATTRIBUTES: [Attribute; 8] = [
-    Attribute {
-        name: "BootMode",
-        title: "Boot mode",
-        kind: Kind::Enumeration(&["Uefi", "LegacyBios"]),
-    },
-    Attribute {
-        name: "SriovGlobalEnable",
-        title: "SR-IOV",
-        kind: Kind::Enumeration(&["Disabled", "Enabled"]),
-    },
-    Attribute {
-        name: "IommuSupport",
-        title: "IOMMU",
-        kind: Kind::Enumeration(&["Enabled", "Disabled"]),
-    },
-    Attribute {
-        name: "LogicalProc",
-        title: "Simultaneous multithreading",
-        kind: Kind::Enumeration(&["Enabled", "Disabled"]),
-    },
-    Attribute {
-        name: "NumaNodesPerSocket",
-        title: "NUMA nodes per socket",
-        kind: Kind::Enumeration(&["1", "2", "4"]),
-    },
-    Attribute {
-        name: "PowerOnDelaySeconds",
-        title: "Delay before power on",
-        kind: Kind::Integer { from: 0, to: 240, factory: 0 },
-    },
-    Attribute { name: "AcpiSlit", title: "ACPI SLIT table", kind: Kind::Boolean(true) },
-    Attribute { name: "ServiceTagLine", title: "Line of text", kind: Kind::Text("") },
-];
-
-impl Attribute {
-    pub fn of(name: &str) -> Option<&'static Attribute> {
-        ATTRIBUTES.iter().find(|a| a.name == name)
-    }
-
-    pub fn factory(&self) -> Value {
-        match self.kind {
-            Kind::Enumeration(values) => values.first().copied().unwrap_or_default().into(),
-            Kind::Integer { factory, .. } => factory.into(),
-            Kind::Boolean(on) => on.into(),
-            Kind::Text(text) => text.into(),
-        }
-    }
-
-    /// Does the board take this value?
-    pub fn takes(&self, value: &Value) -> bool {
-        match self.kind {
-            Kind::Enumeration(values) => value.as_str().is_some_and(|v| values.contains(&v)),
-            Kind::Integer { from, to, .. } => {
-                value.as_i64().is_some_and(|v| (from..=to).contains(&v))
-            }
-            Kind::Boolean(_) => value.is_boolean(),
-            Kind::Text(_) => value.as_str().is_some_and(|v| v.chars().count() <= 64),
-        }
-    }
-}
 
 /// An image in a virtual drive.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -163,6 +80,7 @@ pub struct Chore {
     pub id: u32,
     pub name: &'static str,
     pub started: EngineTime,
+    /// [`EngineTime::NEVER`]: it waits for the next POST.
     pub ends: EngineTime,
     /// What it leaves, as a path below `/redfish/v1/`.
     pub leaves: String,
@@ -218,8 +136,28 @@ impl Board {
         self.pending.get(attribute.name).cloned().unwrap_or_else(|| self.attribute(attribute))
     }
 
+    /// Does a job wait for the next POST?
+    pub fn has_bios_job(&self) -> bool {
+        self.chores.iter().any(|c| c.ends == EngineTime::NEVER)
+    }
+
     pub fn has_pending(&self) -> bool {
         !self.pending.is_empty()
+    }
+
+    /// All attributes as a probe reads them.
+    pub fn bios(&self) -> BiosFacts {
+        let attributes = ATTRIBUTES.iter().map(|a| (a.name.to_string(), self.attribute(a)));
+        let pending = self.pending.iter().map(|(k, v)| (k.to_string(), v.clone()));
+        BiosFacts { attributes: attributes.collect(), pending: pending.collect(), registry: None }
+    }
+
+    pub fn secure_boot_facts(&self) -> SecureBootFacts {
+        SecureBootFacts {
+            enabled: Some(self.secure_boot),
+            in_force: Some(self.secure_boot_now),
+            mode: Some("UserMode".into()),
+        }
     }
 
     fn apply_pending(&mut self, at: EngineTime) -> bool {
@@ -234,6 +172,9 @@ impl Board {
             self.secure_boot_now = self.secure_boot;
             self.applied = Some(at);
         }
+        for job in self.chores.iter_mut().filter(|c| c.ends == EngineTime::NEVER) {
+            job.ends = at;
+        }
         any
     }
 
@@ -245,7 +186,8 @@ impl Board {
     /// The BMC restarted: what is only in its memory is gone.
     pub(super) fn forget(&mut self) {
         self.drives = Default::default();
-        self.chores.clear();
+        // A job that waits for a POST outlives the BMC.
+        self.chores.retain(|c| c.ends == EngineTime::NEVER);
     }
 
     pub(super) fn note(&mut self, at: EngineTime, note: Note) {
@@ -270,6 +212,28 @@ impl VirtualMachine {
             }
         }
         self.effect(now, What::BiosSet, by);
+    }
+
+    /// The BMC's job for the settings that wait: its number.
+    pub fn add_bios_job(&mut self, now: EngineTime) -> u32 {
+        let leaves = "Systems/1/Bios".to_string();
+        self.add_chore("Configure: BIOS.Setup.1-1", now, EngineTime::NEVER, leaves)
+    }
+
+    fn add_chore(
+        &mut self,
+        name: &'static str,
+        started: EngineTime,
+        ends: EngineTime,
+        leaves: String,
+    ) -> u32 {
+        let id = self.next_task;
+        self.next_task += 1;
+        if self.board.chores.len() == KEPT {
+            self.board.chores.remove(0);
+        }
+        self.board.chores.push(Chore { id, name, started, ends, leaves });
+        id
     }
 
     /// The factory's settings from the next POST on.
@@ -337,19 +301,8 @@ impl VirtualMachine {
         let (id, ready) = (board.next_volume, now + VOLUME_MS);
         let volume = Volume { id, name: name.into(), raid, drives: drives.to_vec(), ready };
         board.volumes.push(volume);
-        let task = self.next_task;
-        self.next_task += 1;
-        if self.board.chores.len() == KEPT {
-            self.board.chores.remove(0);
-        }
-        self.board.chores.push(Chore {
-            id: task,
-            name: "Volume creation",
-            started: now,
-            ends: ready,
-            leaves: format!("Systems/1/Storage/1/Volumes/{id}"),
-        });
-        Some(task)
+        let leaves = format!("Systems/1/Storage/1/Volumes/{id}");
+        Some(self.add_chore("Volume creation", now, ready, leaves))
     }
 
     /// Takes a volume apart; `false`: there is none.
@@ -430,14 +383,6 @@ impl VirtualMachine {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn every_attribute_takes_its_own_factory_value_and_no_other_type() {
-        for a in &ATTRIBUTES {
-            assert!(a.takes(&a.factory()), "{}", a.name);
-            assert!(!a.takes(&Value::Null) && !a.takes(&serde_json::json!([])), "{}", a.name);
-        }
-    }
 
     #[test]
     fn settings_wait_for_a_post_and_factory_values_are_not_kept() {

@@ -10,6 +10,7 @@
 //! What really happened: [`VirtualMachine::truth`].
 
 mod act;
+mod attribute;
 mod bmc;
 mod board;
 mod host;
@@ -21,10 +22,9 @@ mod spent;
 mod tests;
 mod wire;
 
+pub use attribute::{ATTRIBUTES, Attribute, Kind};
 pub use bmc::{BmcTask, BootMode, BootOverride, Flaw, Slot};
-pub use board::{
-    ATTRIBUTES, Attribute, Board, Chore, Kind, Medium, Note, Raid, VirtualDrive, Volume,
-};
+pub use board::{Board, Chore, Medium, Note, Raid, VirtualDrive, Volume};
 pub use host::{HostJob, HostState, Installed, JobEnd, Work};
 pub use node::Node;
 pub use probe::{Ask, CANARY};

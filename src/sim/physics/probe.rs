@@ -35,7 +35,9 @@ impl VirtualMachine {
             .with(ProbeSet::INVENTORY)
             .with(ProbeSet::FIRMWARE)
             .with(ProbeSet::TASKS)
-            .with(ProbeSet::MEDIA);
+            .with(ProbeSet::MEDIA)
+            .with(ProbeSet::BIOS)
+            .with(ProbeSet::SECURE_BOOT);
         if ask.set.0 & bmc.0 != 0 {
             let silent = (!self.bmc_up).then(no_bmc);
             if ask.set.has(ProbeSet::SYSTEM) {
@@ -51,7 +53,14 @@ impl VirtualMachine {
                 report.tasks = silent.clone().map_or_else(|| Ok(self.task_list(now)), Err).into();
             }
             if ask.set.has(ProbeSet::MEDIA) {
-                report.media = silent.map_or_else(|| Ok(self.media(now)), Err).into();
+                report.media = silent.clone().map_or_else(|| Ok(self.media(now)), Err).into();
+            }
+            if ask.set.has(ProbeSet::BIOS) {
+                report.bios = silent.clone().map_or_else(|| Ok(self.board.bios()), Err).into();
+            }
+            if ask.set.has(ProbeSet::SECURE_BOOT) {
+                let seen = || Ok(self.board.secure_boot_facts());
+                report.secure_boot = silent.map_or_else(seen, Err).into();
             }
         }
         if ask.set.has(ProbeSet::HOST) {

@@ -295,6 +295,12 @@ fn silence(report: &mut Report, why: &str) {
     if report.media.was_asked() {
         report.media = Read::Failed(fault());
     }
+    if report.bios.was_asked() {
+        report.bios = Read::Failed(fault());
+    }
+    if report.secure_boot.was_asked() {
+        report.secure_boot = Read::Failed(fault());
+    }
 }
 
 /// What a probe meets on its way; returns how much longer it takes.
@@ -323,7 +329,7 @@ fn meddle(dice: &mut Dice, rng: &mut Rng, now: EngineTime, report: &mut Report) 
     }
     if dice.throw(FaultKind::ProbePartial, now) {
         let http = || Fault::new(FaultClass::Transient, Channel::Bmc, "http-500", "500");
-        match rng.below(6) {
+        match rng.below(8) {
             0 if report.firmware.was_asked() => report.firmware = Read::Failed(http()),
             1 if report.tasks.was_asked() => report.tasks = Read::Failed(http()),
             2 if report.host.was_asked() => {
@@ -341,6 +347,8 @@ fn meddle(dice: &mut Dice, rng: &mut Rng, now: EngineTime, report: &mut Report) 
                 ));
             }
             5 if report.inventory.was_asked() => report.inventory = Read::Failed(http()),
+            6 if report.bios.was_asked() => report.bios = Read::Failed(http()),
+            7 if report.secure_boot.was_asked() => report.secure_boot = Read::Failed(http()),
             _ => {}
         }
     }

@@ -25,6 +25,7 @@ pub(super) fn patch(world: &World, seat: &Seat, body: &Value) -> Result<(), Refu
                 Kind::Enumeration(_) => "PropertyValueNotInList",
                 Kind::Integer { .. } if value.is_i64() => "PropertyValueOutOfRange",
                 Kind::Text(_) if value.is_string() => "PropertyValueFormatError",
+                Kind::Fixed(_) => return Err(bad("PropertyNotWritable", &[name])),
                 _ => "PropertyValueTypeError",
             };
             return Err(bad(id, &[&value.to_string(), name]));
@@ -34,6 +35,16 @@ pub(super) fn patch(world: &World, seat: &Seat, body: &Value) -> Result<(), Refu
     let (now, by) = (world.now(), Cause::Farrier { seq: world.seq() });
     seat.with(now, |b| b.vm.set_bios(now, by, &values));
     Ok(())
+}
+
+/// The same where it becomes a job: the job's number.
+pub(super) fn patch_by_job(world: &World, seat: &Seat, body: &Value) -> Result<u32, Refusal> {
+    let now = world.now();
+    if seat.with(now, |b| b.vm.board.has_bios_job()) {
+        return Err(bad("ResourceInUse", &[]));
+    }
+    patch(world, seat, body)?;
+    Ok(seat.with(now, |b| b.vm.add_bios_job(now)))
 }
 
 /// `ResetBios`.

@@ -377,6 +377,8 @@ pub struct Tasks {
     pub accept: Accept,
     /// A failure shows as Completed with a Critical message (Dell).
     pub fails_completed: bool,
+    /// A change of BIOS settings becomes a job that waits for the next POST, one at a time (Dell).
+    pub bios_job: bool,
 }
 
 /// How the service takes and spells paths.

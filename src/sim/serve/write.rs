@@ -40,6 +40,11 @@ pub(super) async fn write(
     match parts.method {
         Method::PATCH => {
             fits(world, seat, parts, path)?;
+            if ["Systems", "1", "Bios", "Settings"] == *path && seat.profile.tasks.bios_job {
+                let job = bios::patch_by_job(world, seat, &body)?;
+                let task = format!("{}/TaskService/Tasks/{job}", tree::V1);
+                return Ok(update::accepted(world, seat, &task));
+            }
             patch(world, seat, caller, path, &body)?;
             let now = world.now();
             let after = seat.with(now, |b| tree::resource(b, now, path));

@@ -32,7 +32,7 @@ pub(super) fn mode(seat: &Seat, seed: u64, id: &str) -> TaskMode {
 }
 
 fn is_running(task: &Value) -> bool {
-    task["TaskState"] == "Running"
+    matches!(task["TaskState"].as_str(), Some("Running" | "Pending"))
 }
 
 /// Changes a task into what this vendor shows of it.
@@ -52,7 +52,10 @@ pub(super) fn tell(profile: &Profile, mode: TaskMode, id: &str, task: &mut Value
             }
         }
         TaskMode::FullWhileRunning if running => task["PercentComplete"] = 100.into(),
-        TaskMode::NewFirst if running && task["PercentComplete"].as_u64().unwrap_or(0) < 34 => {
+        TaskMode::NewFirst
+            if task["TaskState"] == "Running"
+                && task["PercentComplete"].as_u64().unwrap_or(0) < 34 =>
+        {
             task["TaskState"] = "New".into();
             task["PercentComplete"] = 0.into();
         }

@@ -53,7 +53,7 @@ fn attributes() -> Value {
 fn entry(a: &Attribute) -> Value {
     let mut out = json!({
         "AttributeName": a.name, "DisplayName": a.title, "DefaultValue": a.factory(),
-        "ReadOnly": false, "ResetRequired": true,
+        "ReadOnly": matches!(a.kind, Kind::Fixed(_)), "ResetRequired": true,
     });
     match a.kind {
         Kind::Enumeration(values) => {
@@ -67,7 +67,7 @@ fn entry(a: &Attribute) -> Value {
             out["UpperBound"] = to.into();
         }
         Kind::Boolean(_) => out["Type"] = "Boolean".into(),
-        Kind::Text(_) => {
+        Kind::Text(_) | Kind::Fixed(_) => {
             out["Type"] = "String".into();
             out["MaxLength"] = 64.into();
         }

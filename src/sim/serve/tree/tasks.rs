@@ -64,7 +64,12 @@ fn of_chore(chore: &Chore, now: EngineTime) -> Value {
     let ended = chore.ends <= now;
     let span = chore.ends.since(chore.started).max(1);
     let mut body = frame(chore.id, chore.name, chore.started);
-    body["TaskState"] = if ended { "Completed" } else { "Running" }.into();
+    body["TaskState"] = match (chore.ends, ended) {
+        (EngineTime::NEVER, _) => "Pending",
+        (_, true) => "Completed",
+        (_, false) => "Running",
+    }
+    .into();
     body["TaskStatus"] = "OK".into();
     let percent = (now.since(chore.started) * 100 / span).min(if ended { 100 } else { 99 });
     body["PercentComplete"] = percent.into();
