@@ -35,6 +35,7 @@ fn shipped() -> Sources {
             file("firmware-catalog/supermicro/sys-821ge-tnhr.toml"),
         ],
         catalog_root: "firmware-catalog".into(),
+        ..Sources::default()
     }
 }
 

@@ -609,16 +609,17 @@ fn the_network_of_an_installed_system() {
         },
         Nic { tagged: true, ..nic("lan1", &[port("enp65s0*")], "data") },
     ];
-    let host = Host { name: "n1", mac: Some(mac(1)), address: Some(OWN) };
+    let host = Host { name: "n1", mac: Some(mac(1)), addresses: &[OWN] };
     insta::assert_snapshot!("network_config", network_config(&host, &nics, &lans).unwrap());
     // What the profile asks for and the machine has not.
-    let nowhere = Host { address: Some(Ipv4Addr::new(10, 99, 0, 1)), ..host };
-    let why = network_config(&nowhere, &nics, &lans).unwrap_err();
-    assert!(why.contains("`n1` has no `host.address` in network `provision`"), "{why}");
-    let why = network_config(&Host { mac: None, ..host }, &nics, &lans).unwrap_err();
-    assert!(why.contains("no `mac`"), "{why}");
-    let again = [nic("lan0", &[Port::Boot], "gone")];
-    assert_eq!(network_config(&host, &again, &lans).unwrap_err(), "there is no network `gone`");
+    let lacks = |host: &Host<'_>, nics: &[Nic]| network_config(host, nics, &lans).unwrap_err();
+    let why = lacks(&Host { addresses: &[Ipv4Addr::new(10, 99, 0, 1)], ..host }, &nics);
+    assert!(why.what.contains("`n1` has no address in network `provision`"), "{why}");
+    assert!(why.what.contains("`bond0`") && why.hint.contains("reservation"), "{why:?}");
+    let why = lacks(&Host { mac: None, ..host }, &nics);
+    assert!(why.what.contains("`n1` has no `mac`") && why.what.contains("`bond0p0`"), "{why}");
+    let why = lacks(&host, &[nic("lan0", &[Port::Boot], "gone")]);
+    assert!(why.what.contains("is in network `gone`"), "{why}");
 }
 
 /// The findings of an inventory with these networks and this profile, as `line: message`.
@@ -697,6 +698,11 @@ fn interfaces_are_checked_against_networks_and_machines() {
         ),
         ("port = [\"boot\", \"enp1s0\"]", "several ports are one interface only in a bond"),
         ("port = \"/dev/eth0\"", "`/dev/eth0` names no port"),
+        ("port = []", "`port` names no port"),
+        (
+            "port = [\"boot\", \"a\"]\nbond = \"802.3ad\"\n[[profile.nic]]\nname = \"lan0p1\"\nport = \"c\"",
+            "`lan0p1` is the name of a member of `lan0`",
+        ),
         ("port = \"boot\"\nbond = \"lacp\"", "unknown bond `lacp` in `profile.nic`"),
     ] {
         assert_eq!(nic(lines), [message], "{lines}");

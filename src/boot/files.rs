@@ -153,6 +153,8 @@ mod tests {
             callback: None,
             made: None,
             deploys: None,
+            profile: "p".into(),
+            network: None,
             opened_at: 1,
             changed_at: 1,
         }

@@ -73,6 +73,12 @@ pub(super) struct Window {
     /// The disk image that was ordered to be written: the only one that is handed out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) deploys: Option<String>,
+    /// Whose templates count before the image's.
+    #[serde(default)]
+    pub(super) profile: String,
+    /// `network-config` of the system that an installer installs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) network: Option<String>,
     /// Wall clock, seconds since 1970.
     pub(super) opened_at: u64,
     /// Wall clock, seconds since 1970.
