@@ -22,8 +22,10 @@ pub async fn system_network(
     let Some(nics) = loaded.nics.get(&machine.profile) else { return Ok(None) };
     let mac = boot_mac(machine, mac);
     let mut addresses: Vec<Ipv4Addr> = own_address(machine).into_iter().collect();
-    for lan in nics.iter().filter_map(|nic| wants_lease(loaded, nic, &addresses)) {
-        if let (Some(lessor), Some(mac)) = (lessor, mac) {
+    for nic in &**nics {
+        if let (Some(lan), Some(lessor), Some(mac)) =
+            (wants_lease(loaded, nic, &addresses), lessor, mac)
+        {
             let given = lessor.lease(lan, mac).await.map_err(|why| {
                 let what = format!("`{}` needs an address and gets none: {why}", machine.name);
                 refused(what, "make the network's `range` larger, or give it a `host.address`")

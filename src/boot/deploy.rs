@@ -73,15 +73,12 @@ pub(super) async fn order(
         .await?;
     let window = window.ok_or_else(gone)?;
     let private = window.made.as_ref().and_then(|m| m.private.clone()).ok_or_else(gone)?;
-    let mut keys = shared.settings.ssh_keys.clone();
-    keys.extend(request.authorized_keys.iter().cloned());
     let seed = DeployedSeed {
         image: &request.image,
         profile: &request.profile,
         public: &request.host_key,
         private: &private,
-        user: &shared.settings.user,
-        keys: &keys,
+        keys: &request.authorized_keys,
         network: request.network.as_deref(),
     };
     let mut files = Vec::new();

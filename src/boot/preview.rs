@@ -1,7 +1,7 @@
 //! What a machine would be handed, for a person to look at: made by the same code, with words in the
 //! place of what is secret or known only in a run.
 
-use super::render::{DeployedSeed, Document, Templates, seed};
+use super::render::{DeployedSeed, Document, Login, Templates, seed};
 use super::window::{Mac, VERSION, Window};
 use crate::model::MachineId;
 use crate::model::deploy::RAMDISK;
@@ -40,7 +40,8 @@ pub type Files = Vec<(String, Result<String, String>)>;
 /// # Errors
 /// A sentence for a person: a template does not parse, the MAC is none.
 pub fn files(recipes: &Recipes, p: &Preview<'_>) -> Result<Files, String> {
-    let templates = Templates::new(recipes).map_err(|e| e.kind().to_string())?;
+    let login = Login { user: p.user.into(), keys: p.keys.to_vec() };
+    let templates = Templates::new(recipes, login).map_err(|e| e.kind().to_string())?;
     let window = window(p)?;
     let mut files: Files = templates
         .served(&window)
@@ -55,14 +56,13 @@ pub fn files(recipes: &Recipes, p: &Preview<'_>) -> Result<Files, String> {
         .collect();
     files.push(("seed.json".into(), Ok(seed(&window, p.keys))));
     if p.by_ramdisk {
-        let (keys, private) = ([p.keys, p.more_keys].concat(), Secret::new(PRIVATE));
+        let private = Secret::new(PRIVATE);
         let deployed = DeployedSeed {
             image: p.image,
             profile: p.profile,
             public: PUBLIC,
             private: &private,
-            user: p.user,
-            keys: &keys,
+            keys: p.more_keys,
             network: p.network,
         };
         for (name, made) in templates.deployed(&window, &deployed) {

@@ -4,7 +4,7 @@ use super::window::Window;
 use crate::model::template::{OwnTemplate, Recipe, Recipes, environment};
 use crate::model::{Channel, Fault, FaultClass};
 use crate::port::Secret;
-use minijinja::value::Value;
+use minijinja::value::{Serde, Value};
 use minijinja::{Environment, context};
 use std::collections::BTreeMap;
 
@@ -71,12 +71,20 @@ pub(super) struct Templates {
     /// Name of an operator's template → where it lies.
     own: BTreeMap<String, String>,
     recipes: BTreeMap<String, Recipe>,
+    login: Login,
+}
+
+/// Whom an installed system lets in, and with which public keys.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Login {
+    pub(super) user: String,
+    pub(super) keys: Vec<String>,
 }
 
 impl Templates {
     /// Built-in templates, and the operator's over them. One of those that does not parse was reported
     /// when it was read; it is left out.
-    pub(super) fn new(recipes: &Recipes) -> Result<Self, minijinja::Error> {
+    pub(super) fn new(recipes: &Recipes, login: Login) -> Result<Self, minijinja::Error> {
         let mut env = environment()?;
         env.add_template("ipxe", include_str!("templates/ipxe.j2"))?;
         env.add_template("ramdisk-ipxe", include_str!("templates/ramdisk-ipxe.j2"))?;
@@ -89,7 +97,7 @@ impl Templates {
             env.add_template_owned(name.clone(), text.clone())?;
             own.insert(name.clone(), path.clone());
         }
-        Ok(Self { env, own, recipes: recipes.images.clone() })
+        Ok(Self { env, own, recipes: recipes.images.clone(), login })
     }
 
     /// How this image is booted, where it is not by a seed of ours.
@@ -132,6 +140,9 @@ impl Templates {
             mac => w.mac.to_string(),
             mac_dashes => w.mac.to_string().replace(':', "-"),
             network => network,
+            user => &self.login.user,
+            keys => &self.login.keys,
+            allow_existing_data => w.allow_existing_data,
         };
         let values = match token {
             Some(token) => context! { token => token, ..values },
@@ -179,7 +190,7 @@ impl Templates {
 /// The part that a template may take on: an autoinstall's `network`, a list of interfaces.
 fn network_of(text: Option<&str>) -> Option<Value> {
     let whole: serde_json::Value = serde_json::from_str(text?).ok()?;
-    Some(Value::from_serialize(whole.get("network")?))
+    Some(Value::from(Serde(whole.get("network")?)))
 }
 
 /// What a deployed system is told besides what its window knows.
@@ -189,7 +200,7 @@ pub(super) struct DeployedSeed<'a> {
     pub(super) profile: &'a str,
     pub(super) public: &'a str,
     pub(super) private: &'a Secret,
-    pub(super) user: &'a str,
+    /// Besides those of the site.
     pub(super) keys: &'a [String],
     pub(super) network: Option<&'a str>,
 }
@@ -209,18 +220,22 @@ impl Templates {
             mac => w.mac.to_string(),
             mac_dashes => w.mac.to_string().replace(':', "-"),
             network => network_of(seed.network),
+            user => &self.login.user,
+            keys => [&self.login.keys, seed.keys].concat(),
         };
         let secret = context! {
             public => seed.public,
             private => seed.private.expose(),
-            user => seed.user,
-            keys => seed.keys.to_vec(),
             ..values.clone()
         };
         // Who reads `meta-data` and `network-config` need not be root.
         let own = |file: &str| self.own(seed.profile, seed.image, file);
         let make = |file: &str, values| self.make(own(file).as_deref().unwrap_or(file), values);
-        let served = context! { here => here(w), ..values.clone() };
+        let served = context! {
+            here => here(w),
+            allow_existing_data => w.allow_existing_data,
+            ..values.clone()
+        };
         let mut files = vec![
             ("meta-data", make("meta-data", served.clone())),
             ("user-data", make("deployed-user-data", secret)),

@@ -2,7 +2,7 @@
 
 use super::deploy;
 use super::files::Files;
-use super::render::{Templates, is_plain, is_plain_url};
+use super::render::{Login, Templates, is_plain, is_plain_url};
 use super::throttle::Throttle;
 use super::window::{Mac, VERSION, Window};
 use crate::model::deploy::RAMDISK;
@@ -94,7 +94,7 @@ impl BootServer {
     /// Reads the windows back from `<state_dir>/boot-windows`; blocks for as long as that takes.
     pub fn open(state_dir: &Path, settings: Settings, inbox: Inbox) -> Result<Self, Fault> {
         let files = Files::open(state_dir)?;
-        let templates = parse(&settings.recipes)?;
+        let templates = parse(&settings, &settings.recipes)?;
         let mut windows = files.load()?;
         // The youngest first: should two claim one MAC, it is the one that is waited for.
         windows.sort_by_key(|w| std::cmp::Reverse((w.opened_at, w.changed_at)));
@@ -130,7 +130,7 @@ impl BootServer {
     /// # Errors
     /// One of them does not parse; those from before stay.
     pub fn set_recipes(&self, recipes: &Recipes) -> Result<(), Fault> {
-        let fresh = Arc::new(parse(recipes)?);
+        let fresh = Arc::new(parse(&self.0.settings, recipes)?);
         *self.0.templates.write().unwrap_or_else(PoisonError::into_inner) = fresh;
         Ok(())
     }
@@ -515,8 +515,9 @@ fn new_window(order: &WindowOrder, mac: &Mac, token: Option<Secret>) -> Result<W
     })
 }
 
-fn parse(recipes: &Recipes) -> Result<Templates, Fault> {
-    Templates::new(recipes).map_err(|e| {
+fn parse(settings: &Settings, recipes: &Recipes) -> Result<Templates, Fault> {
+    let login = Login { user: settings.user.clone(), keys: settings.ssh_keys.clone() };
+    Templates::new(recipes, login).map_err(|e| {
         let what = match e.name() {
             Some(name) => format!("the boot template `{name}` does not parse: {}", e.kind()),
             None => format!("a boot template does not parse: {}", e.kind()),

@@ -35,8 +35,19 @@ pub struct Recipes {
 }
 
 /// What every file may name.
-const COMMON: [&str; 8] =
-    ["name", "run", "image", "profile", "here", "mac", "mac_dashes", "network"];
+const COMMON: [&str; 11] = [
+    "name",
+    "run",
+    "image",
+    "profile",
+    "here",
+    "mac",
+    "mac_dashes",
+    "network",
+    "user",
+    "keys",
+    "allow_existing_data",
+];
 
 /// The documents that an operator may have a template for, with what each may name besides. The files
 /// of a recipe are like `user-data`.
@@ -45,7 +56,7 @@ const DOCUMENTS: [(&str, &[&str]); 5] = [
     ("meta-data", &[]),
     ("user-data", &["token"]),
     ("network-config", &[]),
-    ("deployed-user-data", &["public", "private", "user", "keys"]),
+    ("deployed-user-data", &["public", "private"]),
 ];
 
 /// Is it one of the usual documents?
@@ -61,8 +72,10 @@ pub fn documents() -> impl Iterator<Item = &'static str> {
 /// What a template of this file may name; `arguments` are those of the kernel.
 pub fn variables(file: &str) -> BTreeSet<&'static str> {
     let own = DOCUMENTS.iter().find(|(name, _)| *name == file).map(|(_, own)| *own);
-    // Written to the disk, not served: there is no address of its own.
-    let served = |name: &&str| file != "deployed-user-data" || *name != "here";
+    // Written to the disk, not served: there is no address of its own, and the disk was looked at.
+    let served = |name: &&str| {
+        file != "deployed-user-data" || !matches!(*name, "here" | "allow_existing_data")
+    };
     let common = COMMON.into_iter().filter(served);
     match own {
         Some(own) => common.chain(own.iter().copied()).collect(),
