@@ -18,8 +18,8 @@ use farrier::dhcp::answer::{Answer, Scene, Why, answer};
 use farrier::dhcp::lease::{Leases, Record};
 use farrier::dhcp::packet::{Kind, Malformed, Reply, Request, Said, code, parse};
 use farrier::dhcp::{Door, Mode};
-use farrier::model::{FaultClass, MachineId};
 use farrier::model::network::{Addressing, BondMode, Lan, Mac, Nic, Port};
+use farrier::model::{FaultClass, MachineId};
 use farrier::port::netboot::{
     Lessor, LoaderGate, Loaders, NetbootPlan, Racks, Resident, Residents,
 };
@@ -995,7 +995,8 @@ async fn the_first_login_goes_where_the_installed_system_is() {
     let fixed = "address = \"static\"";
     let found = |nics: &str, host: &str| {
         let site = site(nics, host);
-        system_network::leased_address(&site, &site.expected[0], None, &lease).map(|a| a.to_string())
+        system_network::leased_address(&site, &site.expected[0], None, &lease)
+            .map(|a| a.to_string())
     };
     let leased = Some("10.30.0.105".to_string());
     // By its name, which only our own leases can tell.
@@ -1021,7 +1022,8 @@ async fn the_first_login_goes_where_the_installed_system_is() {
     let host = "host = { address = \"10.30.0.11\" }";
     let written = text(&nic("boot", "provision", fixed), host, lessor).await.unwrap().unwrap();
     assert!(written.contains("\"10.30.0.11/24\""), "{written}");
-    for (lessor, what) in [(lessor, "no lease in data"), (None, "has no address in network `data`")] {
+    for (lessor, what) in [(lessor, "no lease in data"), (None, "has no address in network `data`")]
+    {
         let fault = text(&nic("boot", "data", fixed), host, lessor).await.unwrap_err();
         assert_eq!((&*fault.code, fault.class), ("no-system-network", FaultClass::Precondition));
         assert!(fault.message.contains("`n1`") && fault.message.contains(what), "{fault}");
