@@ -596,6 +596,7 @@ fn read_as_all(text: &str) {
         quirks: Some(source.clone()),
         catalog: vec![source],
         catalog_root: String::new(),
+        ..Sources::default()
     };
     for d in config::load(&sources, &|_| false).err().into_iter().flatten() {
         let lines = text.lines().count().max(1) + 1;

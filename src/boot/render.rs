@@ -82,8 +82,7 @@ pub(super) struct Login {
 }
 
 impl Templates {
-    /// Built-in templates, and the operator's over them. One of those that does not parse was reported
-    /// when it was read; it is left out.
+    /// Built-in templates, and the operator's over them.
     pub(super) fn new(recipes: &Recipes, login: Login) -> Result<Self, minijinja::Error> {
         let mut env = environment()?;
         env.add_template("ipxe", include_str!("templates/ipxe.j2"))?;
@@ -141,7 +140,7 @@ impl Templates {
             mac_dashes => w.mac.to_string().replace(':', "-"),
             network => network,
             user => &self.login.user,
-            keys => &self.login.keys,
+            keys => self.login.keys.clone(),
             allow_existing_data => w.allow_existing_data,
         };
         let values = match token {
@@ -170,7 +169,7 @@ impl Templates {
             let own = Some(format!("image.toml of `{}`", w.image));
             Unmade { own, what: format!("`arguments` could not be rendered: {}", e.kind()) }
         })?;
-        let (kernel, initrds) = (&recipe.kernel, &recipe.initrds);
+        let (kernel, initrds) = (&recipe.kernel, recipe.initrds.clone());
         self.make("recipe-ipxe", context! { kernel, initrds, arguments, ..values })
     }
 
@@ -221,7 +220,7 @@ impl Templates {
             mac_dashes => w.mac.to_string().replace(':', "-"),
             network => network_of(seed.network),
             user => &self.login.user,
-            keys => [&self.login.keys, seed.keys].concat(),
+            keys => [&*self.login.keys, seed.keys].concat(),
         };
         let secret = context! {
             public => seed.public,

@@ -112,7 +112,7 @@ pub fn flaw(file: &str, text: &str) -> Option<Flaw> {
         Ok(env) => env,
         Err(e) => return Some(broken(&e)),
     };
-    if let Err(e) = env.add_template(file, text) {
+    if let Err(e) = env.add_template_owned(file.to_string(), text.to_string()) {
         return Some(broken(&e));
     }
     let template = match env.get_template(file) {
