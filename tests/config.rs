@@ -594,9 +594,11 @@ fn read_as_all(text: &str) {
         workflows: vec![source.clone()],
         remediation: Some(source.clone()),
         quirks: Some(source.clone()),
-        catalog: vec![source],
+        catalog: vec![source.clone()],
         catalog_root: String::new(),
-        ..Sources::default()
+        recipes: vec![("x".into(), source)],
+        templates: vec![Source::new("image/x/user-data.j2", text)],
+        templates_root: String::new(),
     };
     for d in config::load(&sources, &|_| false).err().into_iter().flatten() {
         let lines = text.lines().count().max(1) + 1;

@@ -203,7 +203,9 @@ fn addressing(
             let own = format!("{address}/{}", lan.subnet.prefix());
             entry.insert("addresses".into(), json!([own]));
             if let Some(gateway) = lan.gateway {
-                entry.insert("routes".into(), json!([{ "to": "default", "via": gateway }]));
+                // Not netplan's `default`: cloud-init 22.4 (Debian 12) takes that for an address.
+                let all = if gateway.is_ipv4() { "0.0.0.0/0" } else { "::/0" };
+                entry.insert("routes".into(), json!([{ "to": all, "via": gateway }]));
             }
             let mut names = Map::new();
             if !lan.dns.is_empty() {
