@@ -133,7 +133,10 @@ fn a_machine_shows_what_it_would_be_handed() {
         "ipxe\nmeta-data\nuser-data\nnetwork-config\nseed.json\n"
     );
     for file in ["ipxe", "seed.json", "deployed-user-data", "network-config"] {
-        insta::assert_snapshot!(format!("disk_{}", file.replace(['-', '.'], "_")), site.render("n1", file));
+        insta::assert_snapshot!(
+            format!("disk_{}", file.replace(['-', '.'], "_")),
+            site.render("n1", file)
+        );
     }
     assert!(site.render("n3", "user-data").contains("\"token\":\"FARRIER-TOKEN\""));
     let json: serde_json::Value =
