@@ -133,7 +133,7 @@ pub fn load(
     let images = template::recipes(&book, recipe_files.zip(ids));
     let templates =
         template::templates(&book, template_files, &sources.templates_root, &inventory, &images);
-    let recipes = template::complete(&book, templates, images, &inventory);
+    let recipes = template::complete(&book, templates, images);
 
     fill_users(&mut inventory, &daemon.ssh.user);
     let nics = inventory.profiles.iter().filter(|(_, p)| !p.nics.is_empty());

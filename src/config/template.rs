@@ -135,23 +135,12 @@ fn line(file: usize, text: &str, number: usize) -> Place {
     place(file, start + blank..start + line.trim_end().len().max(blank))
 }
 
-/// Recipes, templates and profiles together: each file of a recipe has its template, and no ramdisk is
-/// to write what is no disk image.
+/// Recipes and templates together: each file of a recipe has its template.
 pub(super) fn complete(
     book: &Book<'_>,
     templates: Vec<OwnTemplate>,
     recipes: BTreeMap<String, Placed>,
-    inventory: &Inventory,
 ) -> Recipes {
-    // With `@`: made from a pool's own cluster, and its base is among them too.
-    let own = inventory.profiles.iter().filter(|(name, _)| !name.contains('@'));
-    for profile in own.map(|(_, p)| p).filter(|p| p.root_disk.is_some()) {
-        let image = profile.image.as_deref().unwrap_or("");
-        if recipes.contains_key(image) {
-            book.error(profile.at.header, format!("image `{image}` is a recipe, not a disk image"))
-                .hint("drop `root_disk`: the installer that the recipe boots chooses the disk");
-        }
-    }
     for (id, placed) in &recipes {
         let lacks = |file: &&String| {
             let own = format!("image/{id}/{file}");
