@@ -21,6 +21,7 @@ fn main() -> ExitCode {
 fn local(command: Local, json: bool) -> ExitCode {
     match command {
         Local::Check(args) => app::check::check(&args.config, json),
+        Local::Render(args) => app::render::render(&args, json),
         Local::Sim(args) => app::simulate::simulate(&app::simulate::Ask {
             machines: args.machines,
             days: u64::from(args.days),

@@ -3,7 +3,10 @@
 
 use axum::Router;
 use farrier::boot::{BootServer, ImageServer, KnownImage, Settings};
-use farrier::model::{MachineId, Outcome};
+use farrier::model::deploy::RootDisk;
+use farrier::model::template::{OwnTemplate, Recipe, Recipes};
+use farrier::model::{FaultClass, MachineId, Outcome};
+use farrier::port::deploy::{DeployRequest, SeedFile};
 use farrier::port::{Boot, Inward, WindowOrder};
 use reqwest::{Client, Method, Response, StatusCode};
 use serde_json::{Value, json};
@@ -142,6 +145,8 @@ fn order() -> WindowOrder {
         allow_existing_data: false,
         base_url: "http://10.0.0.2:7121".into(),
         keys: vec![],
+        profile: "gpu".into(),
+        network: None,
     }
 }
 
@@ -501,6 +506,138 @@ async fn the_rendered_files() {
     insta::assert_snapshot!("seed", site.ok("seed.json").await.replace(&token, "TOKEN"));
     assert!(!site.ok("ipxe").await.contains(&token), "a boot script is shown on consoles");
     assert!(!site.ok("meta-data").await.contains(&token), "every user of the host reads this");
+}
+
+fn own(name: &str, text: &str) -> OwnTemplate {
+    OwnTemplate { name: name.into(), path: format!("templates/{name}.j2"), text: text.into() }
+}
+
+const NETWORK: &str = "{\"network\":{\"version\":2,\"ethernets\":{\"lan0\":{}}}}\n";
+
+#[tokio::test]
+async fn an_installer_fetches_the_network_of_its_system() {
+    let site = Site::new().await;
+    site.open(&order()).await;
+    assert_eq!(site.get(&site.host, "network-config").await.0, 404, "its profile has none");
+    site.open(&WindowOrder { network: Some(NETWORK.into()), ..order() }).await;
+    assert_eq!(site.ok("network-config").await, NETWORK);
+    let stranger = client_from("127.0.0.3");
+    assert_eq!(site.get(&stranger, "network-config").await.0, 404, "it is bound by then");
+    let site = site.restart().await;
+    assert_eq!(site.ok("network-config").await, NETWORK, "kept with the window");
+    assert_eq!(site.call(&site.host, &done(&site.token().await)).await, 200);
+    assert_eq!(site.get(&site.host, "network-config").await.0, 404, "after the callback");
+}
+
+#[tokio::test]
+async fn an_operators_template_counts_and_its_fault_is_told_before_the_machine_is_touched() {
+    let site = Site::new().await;
+    let mut recipes = Recipes {
+        templates: vec![
+            own("image/ubuntu-24.04-gpu/user-data", "image {{ name }} {{ token }}\n"),
+            own("profile/gpu/meta-data", "profile {{ profile }} {{ network.version }}\n"),
+        ],
+        ..Recipes::default()
+    };
+    site.boot.set_recipes(&recipes).unwrap();
+    // No network, so what the profile's template takes on is not there.
+    let Outcome::Failed { fault } = site.boot.open(&order()).await else { panic!("opened") };
+    assert_eq!((&*fault.code, fault.class), ("boot-template", FaultClass::Precondition));
+    assert!(fault.message.contains("`gpu-001`"), "{fault:?}");
+    assert!(fault.message.contains("templates/profile/gpu/meta-data.j2:1"), "{fault:?}");
+    assert!(fault.hint.as_deref().unwrap().contains("farrier render"), "{fault:?}");
+    assert!(!site.boot.window(MachineId(1), RUN).await.unwrap().open);
+    let order = WindowOrder { network: Some(NETWORK.into()), ..order() };
+    site.open(&order).await;
+    let token = site.token().await;
+    assert_eq!(site.ok("user-data").await, format!("image gpu-001 {token}\n"));
+    assert_eq!(site.ok("meta-data").await, "profile gpu 2\n");
+    // Reloaded while the installer is under way: what counts when it asks.
+    recipes.templates.truncate(1);
+    site.boot.set_recipes(&recipes).unwrap();
+    assert!(site.ok("meta-data").await.starts_with("instance-id"));
+    let broken = Recipes { templates: vec![own("image/x/ipxe", "{% if %}")], ..recipes };
+    assert_eq!(site.boot.set_recipes(&broken).unwrap_err().code, "boot-template");
+    assert_eq!(site.ok("user-data").await, format!("image gpu-001 {token}\n"), "the last good one");
+}
+
+#[tokio::test]
+async fn a_recipe_boots_another_installer() {
+    let site = Site::new().await;
+    let recipe = Recipe {
+        kernel: "linux".into(),
+        initrds: vec!["a.img".into(), "b.img".into()],
+        arguments: "inst.ks={{ here }}/file/ks.cfg".into(),
+        files: vec!["ks.cfg".into()],
+    };
+    let id = order().image;
+    let recipes = Recipes {
+        templates: vec![own(&format!("image/{id}/ks.cfg"), "{{ name }} {{ token }}\n")],
+        images: BTreeMap::from([(id, recipe)]),
+    };
+    site.boot.set_recipes(&recipes).unwrap();
+    site.open(&order()).await;
+    insta::assert_snapshot!("recipe_ipxe", site.ok("ipxe").await);
+    assert!(!site.boot.window(MachineId(1), RUN).await.unwrap().seed_fetched);
+    let text = site.ok("file/ks.cfg").await;
+    assert!(site.boot.window(MachineId(1), RUN).await.unwrap().seed_fetched, "that is its seed");
+    assert_eq!(text, format!("gpu-001 {}\n", site.token().await));
+    for bad in ["file/user-data", "file/other.cfg", "file/..%2Fks.cfg", "file/"] {
+        assert_eq!(site.get(&site.host, bad).await.0, 404, "{bad}");
+    }
+}
+
+/// The order to write an image, as the ramdisk's job gets it.
+async fn seed_of(
+    site: &Site,
+    images: &Path,
+    request: impl Fn(&mut DeployRequest),
+) -> Vec<SeedFile> {
+    let about = "schema = 1\nkind = \"disk\"\nfile = \"disk.raw\"\nformat = \"raw\"\nsize = 4\nraw_size = 4\n";
+    fs::create_dir_all(images.join("debian")).unwrap();
+    fs::write(images.join("debian/image.toml"), format!("{about}sha256 = \"{:064}\"\n", 0))
+        .unwrap();
+    site.open(&WindowOrder { image: "farrier-ramdisk".into(), ..order() }).await;
+    let host_key = site.boot.window(MachineId(1), RUN).await.unwrap().made_key.unwrap();
+    let mut wanted = DeployRequest {
+        name: "gpu-001".into(),
+        run: RUN.into(),
+        image: "debian".into(),
+        host_key,
+        root: RootDisk::default(),
+        allow_existing_data: false,
+        authorized_keys: Vec::new(),
+        profile: "gpu".into(),
+        network: None,
+    };
+    request(&mut wanted);
+    site.boot.deploy_order(&wanted).await.unwrap().seed
+}
+
+#[tokio::test]
+async fn the_seed_of_a_disk_image_brings_its_network() {
+    let images = tempfile::tempdir().unwrap();
+    let state = Arc::new(tempfile::tempdir().unwrap());
+    let site = Site::start(state, Some(images.path().into())).await;
+    let names = |seed: &[SeedFile]| seed.iter().map(|f| f.name.clone()).collect::<Vec<_>>();
+    let seed = seed_of(&site, images.path(), |_| {}).await;
+    assert_eq!(names(&seed), ["meta-data", "user-data"]);
+    let with = |r: &mut DeployRequest| r.network = Some(NETWORK.into());
+    let seed = seed_of(&site, images.path(), with).await;
+    assert_eq!(names(&seed), ["meta-data", "user-data", "network-config"]);
+    assert_eq!(seed[2].content.expose(), NETWORK);
+    assert_eq!(site.get(&site.host, "network-config").await.0, 404, "it is written, not served");
+    let recipes = Recipes {
+        templates: vec![
+            own("profile/gpu/network-config", "{{ network.ethernets|tojson }} {{ here }}\n"),
+            own("image/debian/deployed-user-data", "{{ public }} {{ keys|length }}\n"),
+        ],
+        ..Recipes::default()
+    };
+    site.boot.set_recipes(&recipes).unwrap();
+    let seed = seed_of(&site, images.path(), with).await;
+    assert!(seed[1].content.expose().starts_with("ssh-ed25519 "), "{}", seed[1].content.expose());
+    assert!(seed[2].content.expose().starts_with("{\"lan0\""), "{}", seed[2].content.expose());
 }
 
 /// The callback script of user-data, run by `sh` with `curl` against this server.

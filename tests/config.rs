@@ -35,6 +35,7 @@ fn shipped() -> Sources {
             file("firmware-catalog/supermicro/sys-821ge-tnhr.toml"),
         ],
         catalog_root: "firmware-catalog".into(),
+        ..Sources::default()
     }
 }
 
@@ -639,8 +640,11 @@ fn read_as_all(text: &str) {
         workflows: vec![source.clone()],
         remediation: Some(source.clone()),
         quirks: Some(source.clone()),
-        catalog: vec![source],
+        catalog: vec![source.clone()],
         catalog_root: String::new(),
+        recipes: vec![("x".into(), source)],
+        templates: vec![Source::new("image/x/user-data.j2", text)],
+        templates_root: String::new(),
     };
     for d in config::load(&sources, &|_| false).err().into_iter().flatten() {
         let lines = text.lines().count().max(1) + 1;

@@ -9,6 +9,7 @@
 use axum::Router;
 use axum::extract::Path as UrlPath;
 use axum::routing::get;
+use farrier::app::system_network;
 use farrier::boot::network_config::{Host, network_config};
 use farrier::boot::pace::{Limits, paced};
 use farrier::config::netboot::DhcpMode;
@@ -17,9 +18,11 @@ use farrier::dhcp::answer::{Answer, Scene, Why, answer};
 use farrier::dhcp::lease::{Leases, Record};
 use farrier::dhcp::packet::{Kind, Malformed, Reply, Request, Said, code, parse};
 use farrier::dhcp::{Door, Mode};
-use farrier::model::MachineId;
 use farrier::model::network::{Addressing, BondMode, Lan, Mac, Nic, Port};
-use farrier::port::netboot::{LoaderGate, Loaders, NetbootPlan, Racks, Resident, Residents};
+use farrier::model::{FaultClass, MachineId};
+use farrier::port::netboot::{
+    Lessor, LoaderGate, Loaders, NetbootPlan, Racks, Resident, Residents,
+};
 use farrier::tftp::{self, TftpServer};
 use proptest::prelude::*;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -609,16 +612,17 @@ fn the_network_of_an_installed_system() {
         },
         Nic { tagged: true, ..nic("lan1", &[port("enp65s0*")], "data") },
     ];
-    let host = Host { name: "n1", mac: Some(mac(1)), address: Some(OWN) };
+    let host = Host { name: "n1", mac: Some(mac(1)), addresses: &[OWN] };
     insta::assert_snapshot!("network_config", network_config(&host, &nics, &lans).unwrap());
     // What the profile asks for and the machine has not.
-    let nowhere = Host { address: Some(Ipv4Addr::new(10, 99, 0, 1)), ..host };
-    let why = network_config(&nowhere, &nics, &lans).unwrap_err();
-    assert!(why.contains("`n1` has no `host.address` in network `provision`"), "{why}");
-    let why = network_config(&Host { mac: None, ..host }, &nics, &lans).unwrap_err();
-    assert!(why.contains("no `mac`"), "{why}");
-    let again = [nic("lan0", &[Port::Boot], "gone")];
-    assert_eq!(network_config(&host, &again, &lans).unwrap_err(), "there is no network `gone`");
+    let lacks = |host: &Host<'_>, nics: &[Nic]| network_config(host, nics, &lans).unwrap_err();
+    let why = lacks(&Host { addresses: &[Ipv4Addr::new(10, 99, 0, 1)], ..host }, &nics);
+    assert!(why.what.contains("`n1` has no address in network `provision`"), "{why}");
+    assert!(why.what.contains("`bond0`") && why.hint.contains("reservation"), "{why:?}");
+    let why = lacks(&Host { mac: None, ..host }, &nics);
+    assert!(why.what.contains("`n1` has no `mac`") && why.what.contains("`bond0p0`"), "{why}");
+    let why = lacks(&host, &[nic("lan0", &[Port::Boot], "gone")]);
+    assert!(why.what.contains("is in network `gone`"), "{why}");
 }
 
 /// The findings of an inventory with these networks and this profile, as `line: message`.
@@ -697,6 +701,11 @@ fn interfaces_are_checked_against_networks_and_machines() {
         ),
         ("port = [\"boot\", \"enp1s0\"]", "several ports are one interface only in a bond"),
         ("port = \"/dev/eth0\"", "`/dev/eth0` names no port"),
+        ("port = []", "`port` names no port"),
+        (
+            "port = [\"boot\", \"a\"]\nbond = \"802.3ad\"\n[[profile.nic]]\nname = \"lan0p1\"\nport = \"c\"",
+            "`lan0p1` is the name of a member of `lan0`",
+        ),
         ("port = \"boot\"\nbond = \"lacp\"", "unknown bond `lacp` in `profile.nic`"),
     ] {
         assert_eq!(nic(lines), [message], "{lines}");
@@ -937,4 +946,87 @@ async fn many_machines_load_at_once_and_nobody_loads_anything_else() {
         assert_eq!(fetch_by_tftp(address, "127.1.0.1", &request).await, Err(1), "{name}");
     }
     assert_eq!(fetch_by_tftp(address, "127.9.9.9", want).await, Err(2), "no run waits for it");
+}
+
+/// What a DHCP server would have given: one address, in one network.
+struct OneLease(&'static str, Ipv4Addr);
+
+#[async_trait::async_trait]
+impl Lessor for OneLease {
+    fn lease_of(&self, network: &str, _: Mac) -> Option<Ipv4Addr> {
+        (network == self.0).then_some(self.1)
+    }
+    async fn lease(&self, lan: &Lan, mac: Mac) -> Result<Ipv4Addr, String> {
+        self.lease_of(&lan.name, mac).ok_or_else(|| format!("no lease in {}", lan.name))
+    }
+}
+
+/// A site with two networks, whose machine `n1` is as `host` and `nics` say.
+fn site(nics: &str, host: &str) -> config::Loaded {
+    let daemon = "schema = 1\n[listen.api]\nbind = \"127.0.0.1:7120\"\n[listen.boot]\nbind = \"10.30.0.2:7121\"\n\
+        advertise_url = \"http://10.30.0.2:7121\"\n[listen.dhcp]\nmode = \"reservation\"\ninterfaces = [\"eth1\"]\n\
+        [[credential]]\nname = \"bmc\"\nuser = \"u\"\nfrom = { file = \"p\" }\n";
+    let inventory = format!(
+        "schema = 1\n[[site]]\nname = \"s\"\n[[rack]]\nname = \"r\"\nsite = \"s\"\n\
+         [[network]]\nname = \"provision\"\npurpose = \"provision\"\nsubnet = \"10.30.0.0/24\"\nrange = \"10.30.0.100-10.30.0.110\"\n\
+         [[network]]\nname = \"data\"\npurpose = \"data\"\nsubnet = \"10.40.0.0/24\"\nrange = \"10.40.0.100-10.40.0.110\"\nvlan = 7\n\
+         [[profile]]\nname = \"p\"\nworkflow = \"cpu-node\"\nimage = \"debian\"\n{nics}\n[[pool]]\nname = \"p\"\nprofile = \"p\"\n\
+         [[machine]]\nname = \"n1\"\nrack = \"r\"\npool = \"p\"\nserial = \"S1\"\nmac = \"0c:42:a1:00:00:01\"\n{host}\n\
+         bmc = {{ url = \"https://10.20.0.1\", credential = \"bmc\" }}\n"
+    );
+    let workflow = concat!(env!("CARGO_MANIFEST_DIR"), "/workflows/cpu-node.toml");
+    let sources = config::Sources {
+        daemon: Source::new("farrier.toml", daemon),
+        inventory: vec![Source::new("inventory.toml", inventory)],
+        workflows: vec![Source::new("cpu-node.toml", std::fs::read_to_string(workflow).unwrap())],
+        ..config::Sources::default()
+    };
+    config::load(&sources, &|_| true).unwrap_or_else(|found| panic!("{}", config::render(&found)))
+}
+
+#[tokio::test]
+async fn the_first_login_goes_where_the_installed_system_is() {
+    let lease = OneLease("provision", Ipv4Addr::new(10, 30, 0, 105));
+    let nic = |port: &str, network: &str, more: &str| {
+        format!(
+            "[[profile.nic]]\nname = \"lan0\"\nport = \"{port}\"\nnetwork = \"{network}\"\n{more}\n"
+        )
+    };
+    let fixed = "address = \"static\"";
+    let found = |nics: &str, host: &str| {
+        let site = site(nics, host);
+        system_network::leased_address(&site, &site.expected[0], None, &lease)
+            .map(|a| a.to_string())
+    };
+    let leased = Some("10.30.0.105".to_string());
+    // By its name, which only our own leases can tell.
+    assert_eq!(found("", ""), leased);
+    assert_eq!(found(&nic("boot", "provision", ""), ""), leased, "DHCP tells the boot MAC");
+    assert_eq!(found(&nic("eno2", "provision", fixed), ""), leased, "written into its seed");
+    assert_eq!(found(&nic("eno2", "provision", ""), ""), None, "another port's MAC asks there");
+    assert_eq!(found(&nic("boot", "data", "tagged = true"), ""), None);
+    // What the inventory says counts, a name for DNS too.
+    for host in ["10.30.0.11", "n1.example.net"] {
+        let host = format!("host = {{ address = \"{host}\" }}");
+        assert_eq!(found(&nic("boot", "provision", fixed), &host), None);
+    }
+
+    let text = async |nics: &str, host: &str, lessor: Option<&dyn Lessor>| {
+        let site = site(nics, host);
+        system_network::system_network(&site, &site.expected[0], None, lessor).await
+    };
+    let lessor: Option<&dyn Lessor> = Some(&lease);
+    assert_eq!(text("", "", lessor).await.unwrap(), None, "no interfaces, no file");
+    let written = text(&nic("boot", "provision", fixed), "", lessor).await.unwrap().unwrap();
+    assert!(written.contains("\"10.30.0.105/24\""), "{written}");
+    let host = "host = { address = \"10.30.0.11\" }";
+    let written = text(&nic("boot", "provision", fixed), host, lessor).await.unwrap().unwrap();
+    assert!(written.contains("\"10.30.0.11/24\""), "{written}");
+    for (lessor, what) in [(lessor, "no lease in data"), (None, "has no address in network `data`")]
+    {
+        let fault = text(&nic("boot", "data", fixed), host, lessor).await.unwrap_err();
+        assert_eq!((&*fault.code, fault.class), ("no-system-network", FaultClass::Precondition));
+        assert!(fault.message.contains("`n1`") && fault.message.contains(what), "{fault}");
+        assert!(fault.hint.is_some());
+    }
 }

@@ -29,7 +29,7 @@ fuzz   | -          | fn:run_fuzz
 scan   | -          | scan
 shell  | ssh,busybox,image_tools | shell cluster
 credentials | -     | credentials
-boot   | curl       | boot netboot
+boot   | curl       | boot netboot render
 dhcp   | wire       | dhcp
 image  | image_tools,busybox | image
 config | -          | config

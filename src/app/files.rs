@@ -79,6 +79,15 @@ pub fn load(path: &Path) -> Result<config::Loaded, Problems> {
         }
     }
     sources.catalog_root = daemon.catalog.display().to_string();
+    if daemon.images.is_dir() {
+        sources.recipes = recipes(&daemon.images, &mut unreadable);
+    }
+    sources.templates_root = daemon.templates.display().to_string();
+    if daemon.templates.is_dir() {
+        for path in templates(&daemon.templates, &mut unreadable) {
+            sources.templates.extend(read(&path, &mut unreadable));
+        }
+    }
     let catalog = daemon.catalog.clone();
     let result = config::load(&sources, &|file| catalog.join(file).is_file());
     match (result, unreadable.is_empty()) {
@@ -98,6 +107,33 @@ fn read(path: &Path, unreadable: &mut Vec<String>) -> Option<Source> {
             None
         }
     }
+}
+
+/// The descriptions of images that are booted by a recipe; those of disk images are the boot server's.
+fn recipes(images: &Path, unreadable: &mut Vec<String>) -> Vec<(String, Source)> {
+    let described = folders(images, unreadable).into_iter().filter_map(|dir| {
+        let id = dir.file_name()?.to_str()?.to_string();
+        let source = read(&Some(dir.join("image.toml")).filter(|p| p.is_file())?, unreadable)?;
+        config::is_recipe(&source.text).then_some((id, source))
+    });
+    described.collect()
+}
+
+/// Everything below the templates' directory, so that what is in a wrong place is told; editors' and
+/// hidden files aside.
+fn templates(dir: &Path, unreadable: &mut Vec<String>) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for path in entries(dir, unreadable) {
+        let name = path.file_name().map(|n| n.to_string_lossy().to_string()).unwrap_or_default();
+        if name.starts_with('.') || name.ends_with('~') {
+            continue;
+        }
+        match path.is_dir() {
+            true => found.extend(templates(&path, unreadable)),
+            false => found.push(path),
+        }
+    }
+    found
 }
 
 /// `*.toml` of a directory, by name.

@@ -8,7 +8,6 @@
 use super::arrivals::{Arrival, Known, arrivals};
 use super::current::Current;
 use super::discover;
-use crate::boot::network_config::{Host, network_config};
 use crate::boot::pace::{Limits, paced};
 use crate::boot::{BootServer, loader_router};
 use crate::config::netboot::DhcpMode;
@@ -249,6 +248,7 @@ pub async fn open(
             };
             let netboot = Arc::new(boot.clone());
             let server = DhcpServer::open(&daemon.state, settings, netboot, roster.clone())?;
+            current.lend(server.lessor());
             let sockets = server.bind()?;
             Some((server, sockets))
         }
@@ -360,23 +360,4 @@ async fn status(State(desk): State<Desk>) -> Response {
         None => Json(json!({ "mode": "off", "interfaces": [], "leases": [], "strangers": [] }))
             .into_response(),
     }
-}
-
-/// The network of the machine's installed system, as netplan and cloud-init read it. `None`: its profile
-/// has no `[[profile.nic]]`.
-///
-/// # Errors
-/// A sentence for a person: what the profile asks for and this machine does not have.
-pub fn system_network(loaded: &Loaded, machine: &Expected) -> Result<Option<String>, String> {
-    let Some(nics) = loaded.nics.get(&machine.profile) else { return Ok(None) };
-    let lans: Vec<Lan> = loaded.networks.iter().map(|n| (*n.lan).clone()).collect();
-    let host = Host {
-        name: &machine.name,
-        mac: machine.identity.mac.as_ref().and_then(|m| m.parse().ok()),
-        address: match Loaded::address_of(&machine.host.address) {
-            Some(IpAddr::V4(address)) => Some(address),
-            _ => None,
-        },
-    };
-    network_config(&host, nics, &lans).map(Some)
 }

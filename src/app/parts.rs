@@ -147,6 +147,7 @@ pub fn build(
         images: images_dir.clone(),
         ssh_keys: own_key(daemon).into_iter().collect(),
         user: daemon.ssh.user.clone(),
+        recipes: loaded.recipes.clone(),
         ..Default::default()
     };
     let boot = BootServer::open(&daemon.state, settings, inbox).map_err(|f| f.to_string())?;
@@ -166,7 +167,7 @@ pub fn build(
 }
 
 /// The public half of the site's SSH key, for those who are to let it in.
-fn own_key(daemon: &Daemon) -> Option<String> {
+pub fn own_key(daemon: &Daemon) -> Option<String> {
     let path = daemon.ssh.key.as_ref()?;
     let text = std::fs::read_to_string(path).ok()?;
     let key = russh::keys::decode_secret_key(&text, None).ok()?;

@@ -5,7 +5,7 @@ use super::systemd::{self, Manager};
 use super::{files, parts, webhooks};
 use crate::api::problem::Body;
 use crate::bmc::RedfishBmc;
-use crate::boot::ImageServer;
+use crate::boot::{BootServer, ImageServer};
 use crate::config;
 use crate::engine::driver::Handle;
 use crate::model::{Expected, MachineId};
@@ -130,6 +130,7 @@ pub struct Control {
     pub current: Current,
     pub store: Arc<dyn Store>,
     pub engine: Handle,
+    pub boot: BootServer,
     pub images: ImageServer,
     pub bmc: Arc<RedfishBmc>,
     pub notifier: Notifier,
@@ -173,6 +174,7 @@ impl Control {
         let machines = take(&*self.store, &known, &lines, &loaded, confirmed).await?;
         let count = machines.len();
         let site = site(&loaded, &incarnation, &BTreeMap::new());
+        self.boot.set_recipes(&loaded.recipes).map_err(|f| f.to_string())?;
         self.images.offer(parts::known(&loaded.site.catalog));
         self.bmc.set_quirks(loaded.quirks.clone());
         self.notifier.set(webhooks::hooks(&loaded.daemon.webhooks)).await;

@@ -216,6 +216,7 @@ async fn run(
         current: current.clone(),
         store: store.clone(),
         engine: handle.clone(),
+        boot: parts.boot.clone(),
         images: parts.images.clone(),
         bmc: parts.bmc.clone(),
         notifier: notifier.clone(),

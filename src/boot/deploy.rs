@@ -73,21 +73,19 @@ pub(super) async fn order(
         .await?;
     let window = window.ok_or_else(gone)?;
     let private = window.made.as_ref().and_then(|m| m.private.clone()).ok_or_else(gone)?;
-    let mut keys = shared.settings.ssh_keys.clone();
-    keys.extend(request.authorized_keys.iter().cloned());
     let seed = DeployedSeed {
         image: &request.image,
+        profile: &request.profile,
         public: &request.host_key,
         private: &private,
-        user: &shared.settings.user,
-        keys: &keys,
+        keys: &request.authorized_keys,
+        network: request.network.as_deref(),
     };
-    let rendered = shared.templates.deployed(&window, &seed);
-    let (meta_data, user_data) = rendered.map_err(|kind| {
-        bug("boot-template", format!("a built-in seed template could not be rendered: {kind}"))
-    })?;
-    let file =
-        |name: &str, content: String| SeedFile { name: name.into(), content: Secret::new(content) };
+    let mut files = Vec::new();
+    for (name, made) in shared.templates().deployed(&window, &seed) {
+        let content = Secret::new(made.map_err(|why| why.fault(&request.name))?);
+        files.push(SeedFile { name: name.into(), content });
+    }
     Ok(DeployOrder {
         image: request.image.clone(),
         run: request.run.clone(),
@@ -98,7 +96,7 @@ pub(super) async fn order(
         raw_size: about.raw_size,
         root: request.root.clone(),
         allow_existing_data: request.allow_existing_data,
-        seed: vec![file("meta-data", meta_data), file("user-data", user_data)],
+        seed: files,
     })
 }
 

@@ -154,6 +154,8 @@ mod tests {
             made: None,
             deploys: None,
             keys: vec![],
+            profile: "p".into(),
+            network: None,
             opened_at: 1,
             changed_at: 1,
         }

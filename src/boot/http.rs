@@ -30,6 +30,8 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .route("/boot/{mac}/ipxe", get(ipxe))
         .route("/boot/{mac}/meta-data", get(meta_data))
         .route("/boot/{mac}/user-data", get(user_data))
+        .route("/boot/{mac}/network-config", get(network_config))
+        .route("/boot/{mac}/file/{name}", get(recipe_file))
         .route("/boot/{mac}/seed.json", get(seed))
         .route("/boot/{mac}/image/{*file}", get(image))
         .route("/boot/{mac}/disk/{file}", get(disk))
@@ -65,6 +67,37 @@ async fn user_data(
         return Err(Problem::not_found());
     }
     document(&s, Document::UserData, &window, "text/cloud-config; charset=utf-8")
+}
+
+/// cloud-init asks for it where it reads a NoCloud seed; without one it goes its own way.
+async fn network_config(
+    s: Server,
+    peer: Peer,
+    m: Method,
+    mac: Path<String>,
+) -> Result<Response, Problem> {
+    let window = fetch(&s, &peer, &mac, Part::MetaData, &m).await?;
+    if window.network.is_none() {
+        return Err(Problem::not_found());
+    }
+    document(&s, Document::NetworkConfig, &window, "text/yaml; charset=utf-8")
+}
+
+/// A file that the image's recipe names.
+async fn recipe_file(
+    s: Server,
+    peer: Peer,
+    m: Method,
+    path: Path<(String, String)>,
+) -> Result<Response, Problem> {
+    let (mac, name) = path.0;
+    let window = fetch(&s, &peer, &mac, Part::Seed, &m).await?;
+    let templates = s.templates();
+    let recipe = templates.recipe(&window.image).filter(|r| r.files.contains(&name));
+    if recipe.is_none() || window.is_of_ramdisk() {
+        return Err(Problem::not_found());
+    }
+    document(&s, Document::File(&name), &window, "text/plain; charset=utf-8")
 }
 
 async fn seed(s: Server, peer: Peer, m: Method, mac: Path<String>) -> Result<Response, Problem> {
@@ -214,16 +247,15 @@ fn source(peer: &Peer) -> IpAddr {
 
 fn document(
     shared: &Shared,
-    what: Document,
+    what: Document<'_>,
     window: &Window,
     kind: &'static str,
 ) -> Result<Response, Problem> {
-    match shared.templates.render(what, window) {
+    match shared.templates().render(what, window) {
         Ok(body) => Ok(text(body, kind)),
-        // Not `{e:#}`: that prints the template's variables.
-        Err(e) => {
-            tracing::error!(machine = window.name, run = window.run, what = ?what, kind = ?e.kind(),
-                "a built-in boot template could not be rendered");
+        Err(why) => {
+            tracing::error!(machine = window.name, run = window.run, what = ?what, %why,
+                "a boot template could not be rendered; the host got nothing");
             let detail = "a boot template could not be rendered";
             Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "boot-template", detail))
         }

@@ -10,6 +10,8 @@
 //! | --- | --- |
 //! | `GET /boot/{mac}/ipxe` | iPXE script |
 //! | `GET /boot/{mac}/meta-data`, `user-data` | cloud-init NoCloud seed |
+//! | `GET /boot/{mac}/network-config` | the installed system's network, where its profile names interfaces |
+//! | `GET /boot/{mac}/file/{name}` | a file that the image's recipe names |
 //! | `GET /boot/{mac}/seed.json` | `run`, `image`, `allow_existing_data`, `token`, `callback` |
 //! | `GET /boot/{mac}/image/{file}` | a file of the image's directory |
 //! | `GET /boot/{mac}/disk/{file}` | the disk image that the deploy job was told to write, to the same address |
@@ -32,6 +34,7 @@ mod media;
 mod netboot;
 pub mod network_config;
 pub mod pace;
+pub mod preview;
 mod problem;
 mod render;
 mod server;

@@ -3,6 +3,7 @@
 
 use crate::model::network::{Addressing, BondMode, Lan, Mac, Nic, Port};
 use serde_json::{Map, Value, json};
+use std::fmt;
 use std::net::Ipv4Addr;
 
 /// The machine as its network sees it.
@@ -11,22 +12,46 @@ pub struct Host<'a> {
     pub name: &'a str,
     /// Of the port that it boots from.
     pub mac: Option<Mac>,
-    /// The inventory's `host.address`.
-    pub address: Option<Ipv4Addr>,
+    /// The inventory's `host.address`, then what Farrier's DHCP server gave it for good.
+    pub addresses: &'a [Ipv4Addr],
 }
+
+/// What a profile asks for and this machine does not have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lacking {
+    /// A sentence that names the machine and its interface.
+    pub what: String,
+    pub hint: &'static str,
+}
+
+impl fmt::Display for Lacking {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what)
+    }
+}
+
+/// The profile and the networks don't fit: nothing that a machine could mend.
+const CHECK: &str = "`farrier check` shows what is wrong with the profile's interfaces";
 
 /// The text of `network-config` for one machine. Ends with a newline.
 ///
 /// # Errors
-/// A sentence for a person: what the profile asks for and this machine does not have.
-pub fn network_config(host: &Host<'_>, nics: &[Nic], lans: &[Lan]) -> Result<String, String> {
+/// What is missing, with the machine and the interface.
+pub fn network_config(host: &Host<'_>, nics: &[Nic], lans: &[Lan]) -> Result<String, Lacking> {
     let mut sections = Sections::default();
     for nic in nics {
         let lan = match &nic.network {
             None => None,
             Some(name) => {
                 let found = lans.iter().find(|l| l.name == *name);
-                Some(found.ok_or_else(|| format!("there is no network `{name}`"))?)
+                let gone = || Lacking {
+                    what: format!(
+                        "interface `{}` of `{}` is in network `{name}`, and there is none",
+                        nic.name, host.name
+                    ),
+                    hint: CHECK,
+                };
+                Some(found.ok_or_else(gone)?)
             }
         };
         let addressed = addressing(host, nic, lan)?;
@@ -41,7 +66,11 @@ pub fn network_config(host: &Host<'_>, nics: &[Nic], lans: &[Lan]) -> Result<Str
         }
         match nic.bond {
             None => {
-                let port = nic.ports.first().ok_or("an interface without a port")?;
+                let none = || Lacking {
+                    what: format!("interface `{}` of `{}` has no port", nic.name, host.name),
+                    hint: CHECK,
+                };
+                let port = nic.ports.first().ok_or_else(none)?;
                 sections.port(host, &nic.name, port, link)?;
             }
             Some(mode) => sections.bond(host, nic, mode, link)?,
@@ -83,14 +112,15 @@ impl Sections {
         name: &str,
         port: &Port,
         mut entry: Map<String, Value>,
-    ) -> Result<(), String> {
+    ) -> Result<(), Lacking> {
         let found = match port {
             Port::Boot => {
-                let mac = host.mac.ok_or_else(|| {
-                    format!(
-                        "`{}` has no `mac`, and `{name}` is the port that it boots from",
+                let mac = host.mac.ok_or_else(|| Lacking {
+                    what: format!(
+                        "`{}` has no `mac`, and its interface `{name}` is the port that it boots from",
                         host.name
-                    )
+                    ),
+                    hint: "give the machine its `mac` in the inventory",
                 })?;
                 // A name is only set where the card is known by its MAC: with a pattern several
                 // could fit, and two can't have one name.
@@ -101,7 +131,8 @@ impl Sections {
         };
         entry.insert("match".into(), found);
         if self.ethernets.insert(name.into(), entry.into()).is_some() {
-            return Err(format!("two interfaces are called `{name}`"));
+            let what = format!("two interfaces of `{}` are called `{name}`", host.name);
+            return Err(Lacking { what, hint: CHECK });
         }
         Ok(())
     }
@@ -112,7 +143,7 @@ impl Sections {
         nic: &Nic,
         mode: BondMode,
         mut entry: Map<String, Value>,
-    ) -> Result<(), String> {
+    ) -> Result<(), Lacking> {
         let mut members = Vec::new();
         for (n, port) in nic.ports.iter().enumerate() {
             let member = format!("{}p{n}", nic.name);
@@ -145,7 +176,11 @@ fn silent() -> Map<String, Value> {
     entry.into_iter().map(|(key, on)| (key.to_string(), on.into())).collect()
 }
 
-fn addressing(host: &Host<'_>, nic: &Nic, lan: Option<&Lan>) -> Result<Map<String, Value>, String> {
+fn addressing(
+    host: &Host<'_>,
+    nic: &Nic,
+    lan: Option<&Lan>,
+) -> Result<Map<String, Value>, Lacking> {
     let mut entry = silent();
     match (nic.addressing, lan) {
         (Addressing::None, _) | (_, None) => {}
@@ -155,17 +190,22 @@ fn addressing(host: &Host<'_>, nic: &Nic, lan: Option<&Lan>) -> Result<Map<Strin
             entry.insert("dhcp-identifier".into(), "mac".into());
         }
         (Addressing::Static, Some(lan)) => {
-            let inside = host.address.filter(|a| lan.subnet.contains((*a).into()));
-            let address = inside.ok_or_else(|| {
-                format!(
-                    "`{}` has no `host.address` in network `{}`, and its interface `{}` is `static` there",
+            let inside = host.addresses.iter().find(|a| lan.subnet.contains((**a).into()));
+            let address = inside.ok_or_else(|| Lacking {
+                what: format!(
+                    "`{}` has no address in network `{}`, and its interface `{}` is `static` there",
                     host.name, lan.name, nic.name
-                )
+                ),
+                hint: "give the machine a `host.address` there or the interface `address = \"dhcp\"`; \
+                       Farrier gives addresses of the network's `range` where it is the DHCP server \
+                       (`reservation`)",
             })?;
             let own = format!("{address}/{}", lan.subnet.prefix());
             entry.insert("addresses".into(), json!([own]));
             if let Some(gateway) = lan.gateway {
-                entry.insert("routes".into(), json!([{ "to": "default", "via": gateway }]));
+                // Not netplan's `default`: cloud-init 22.4 (Debian 12) takes that for an address.
+                let all = if gateway.is_ipv4() { "0.0.0.0/0" } else { "::/0" };
+                entry.insert("routes".into(), json!([{ "to": all, "via": gateway }]));
             }
             let mut names = Map::new();
             if !lan.dns.is_empty() {

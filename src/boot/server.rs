@@ -2,18 +2,19 @@
 
 use super::deploy;
 use super::files::Files;
-use super::render::{Templates, is_plain, is_plain_url};
+use super::render::{Login, Templates, is_plain, is_plain_url};
 use super::throttle::Throttle;
 use super::window::{Mac, VERSION, Window};
 use crate::model::deploy::{RAMDISK, is_public_key};
 use crate::model::facts::WindowFacts;
+use crate::model::template::Recipes;
 use crate::model::{Channel, Fault, FaultClass, MachineId, Outcome};
 use crate::port::deploy::{DeployOrder, DeployRequest};
 use crate::port::{Boot, Inbox, Inward, Secret, WindowOrder};
 use async_trait::async_trait;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::sync::Mutex as AsyncMutex;
 
@@ -28,11 +29,19 @@ pub struct Settings {
     pub user: String,
     /// Days after which the file of a run's window is removed.
     pub keep_days: u32,
+    /// The operator's templates; see [`BootServer::set_recipes`].
+    pub recipes: Recipes,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { images: None, ssh_keys: Vec::new(), user: "root".into(), keep_days: 30 }
+        Self {
+            images: None,
+            ssh_keys: Vec::new(),
+            user: "root".into(),
+            keep_days: 30,
+            recipes: Recipes::default(),
+        }
     }
 }
 
@@ -48,7 +57,7 @@ pub(super) struct Shared {
     pub(super) settings: Settings,
     inbox: Inbox,
     index: Mutex<Index>,
-    pub(super) templates: Templates,
+    templates: RwLock<Arc<Templates>>,
     pub(super) throttle: Mutex<Throttle>,
 }
 
@@ -85,9 +94,7 @@ impl BootServer {
     /// Reads the windows back from `<state_dir>/boot-windows`; blocks for as long as that takes.
     pub fn open(state_dir: &Path, settings: Settings, inbox: Inbox) -> Result<Self, Fault> {
         let files = Files::open(state_dir)?;
-        let templates = Templates::new().map_err(|e| {
-            bug("boot-template", format!("a built-in boot template does not parse: {e}"))
-        })?;
+        let templates = parse(&settings, &settings.recipes)?;
         let mut windows = files.load()?;
         // The youngest first: should two claim one MAC, it is the one that is waited for.
         windows.sort_by_key(|w| std::cmp::Reverse((w.opened_at, w.changed_at)));
@@ -113,9 +120,19 @@ impl BootServer {
             settings,
             inbox,
             index: Mutex::new(index),
-            templates,
+            templates: RwLock::new(Arc::new(templates)),
             throttle: Mutex::default(),
         })))
+    }
+
+    /// The configuration was reloaded: from now on files are made with these.
+    ///
+    /// # Errors
+    /// One of them does not parse; those from before stay.
+    pub fn set_recipes(&self, recipes: &Recipes) -> Result<(), Fault> {
+        let fresh = Arc::new(parse(&self.0.settings, recipes)?);
+        *self.0.templates.write().unwrap_or_else(PoisonError::into_inner) = fresh;
+        Ok(())
     }
 
     /// Closes windows of runs that no machine is in (a database older than they are was restored), so
@@ -222,6 +239,10 @@ impl Shared {
         self.index.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(super) fn templates(&self) -> Arc<Templates> {
+        self.templates.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     pub(super) fn by_run(&self, run: &str) -> Option<Slot> {
         self.index().by_run.get(run).cloned()
     }
@@ -233,6 +254,7 @@ impl Shared {
 
     async fn open_window(self: &Arc<Self>, order: &WindowOrder) -> Result<(), Fault> {
         let mac = check(order)?;
+        self.rehearse(order, &mac)?;
         let turn = self.index().by_machine.entry(order.machine).or_default().turn.clone();
         let _turn = turn.lock().await;
         let older = {
@@ -259,6 +281,19 @@ impl Shared {
         }
         self.warn_without_kernel(order).await;
         self.sweep().await;
+        Ok(())
+    }
+
+    /// Makes once what this window will serve: a template that fails does so before the machine is
+    /// powered off for it.
+    fn rehearse(&self, order: &WindowOrder, mac: &Mac) -> Result<(), Fault> {
+        if order.image == RAMDISK {
+            return Ok(());
+        }
+        let (templates, window) = (self.templates(), new_window(order, mac, None)?);
+        for document in templates.served(&window) {
+            templates.render(document, &window).map_err(|why| why.fault(&order.name))?;
+        }
         Ok(())
     }
 
@@ -367,7 +402,9 @@ impl Shared {
 
     async fn warn_without_kernel(&self, order: &WindowOrder) {
         let Some(images) = &self.settings.images else { return };
-        let kernel = images.join(&order.image).join("vmlinuz");
+        let templates = self.templates();
+        let kernel = templates.recipe(&order.image).map_or("vmlinuz", |r| &r.kernel);
+        let kernel = images.join(&order.image).join(kernel);
         if !tokio::fs::try_exists(&kernel).await.unwrap_or(false) {
             tracing::warn!(machine = &*order.name, run = order.run, missing = %kernel.display(),
                 "the image has no kernel: the machine will get its boot script and then nothing");
@@ -479,8 +516,22 @@ fn new_window(order: &WindowOrder, mac: &Mac, token: Option<Secret>) -> Result<W
         made,
         deploys: None,
         keys: order.keys.clone(),
+        profile: order.profile.to_string(),
+        network: order.network.clone(),
         opened_at: now,
         changed_at: now,
+    })
+}
+
+fn parse(settings: &Settings, recipes: &Recipes) -> Result<Templates, Fault> {
+    let login = Login { user: settings.user.clone(), keys: settings.ssh_keys.clone() };
+    Templates::new(recipes, login).map_err(|e| {
+        let what = match e.name() {
+            Some(name) => format!("the boot template `{name}` does not parse: {}", e.kind()),
+            None => format!("a boot template does not parse: {}", e.kind()),
+        };
+        Fault::new(FaultClass::Precondition, Channel::Boot, "boot-template", what)
+            .hint("`farrier check` shows the place")
     })
 }
 

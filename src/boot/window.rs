@@ -76,6 +76,12 @@ pub(super) struct Window {
     /// Whom the ramdisk lets in besides Farrier.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) keys: Vec<String>,
+    /// Whose templates count before the image's.
+    #[serde(default)]
+    pub(super) profile: String,
+    /// `network-config` of the system that an installer installs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) network: Option<String>,
     /// Wall clock, seconds since 1970.
     pub(super) opened_at: u64,
     /// Wall clock, seconds since 1970.

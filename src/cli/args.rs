@@ -51,6 +51,11 @@ pub enum Command {
     Serve(Serve),
     /// Check the configuration, the inventory, workflows and catalog: all problems at once
     Check(Check),
+    /// Show a file as a machine would be handed it: boot script, seed, network
+    ///
+    /// Made from the configuration's files and from leases, without a daemon. The run's name and
+    /// everything secret are words in capitals that begin with FARRIER.
+    Render(Render),
     /// Show a fleet of virtual machines going into service, on real HTTP and SSH
     Demo(Demo),
     /// The demo's cluster hook: order on standard input, answer on standard output
@@ -152,6 +157,19 @@ pub struct Serve {
 
 #[derive(Debug, Args)]
 pub struct Check {
+    #[arg(long, default_value = "farrier.toml", value_name = "FILE")]
+    pub config: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct Render {
+    pub machine: String,
+    /// ipxe, user-data, meta-data, network-config, seed.json, deployed-user-data, or a file of the
+    /// image's recipe [default: tells which there are]
+    pub file: Option<String>,
+    /// The port that it boots from, where the inventory does not say
+    #[arg(long)]
+    pub mac: Option<String>,
     #[arg(long, default_value = "farrier.toml", value_name = "FILE")]
     pub config: PathBuf,
 }

@@ -44,6 +44,7 @@ pub enum Dispatch {
 pub enum Local {
     Serve(args::Serve),
     Check(args::Check),
+    Render(args::Render),
     Demo(args::Demo),
     DemoHook(String),
     Vbmc(args::Vbmc),
@@ -91,6 +92,7 @@ fn split(command: Command, global: &Global) -> Result<Local, Box<Command>> {
     Ok(match command {
         Command::Serve(a) => Local::Serve(a),
         Command::Check(a) => Local::Check(a),
+        Command::Render(a) => Local::Render(a),
         Command::Demo(a) => Local::Demo(a),
         Command::DemoHook { url } => Local::DemoHook(url),
         Command::Vbmc(a) => Local::Vbmc(a),

@@ -95,6 +95,11 @@ impl<'a> Book<'a> {
         self.files.get(place.file as usize).and_then(|s| s.text.get(span)).unwrap_or("")
     }
 
+    /// The text of a file.
+    pub(super) fn whole(&self, file: usize) -> &'a str {
+        self.files.get(file).map_or("", |s| &s.text)
+    }
+
     pub(super) fn path(&self, file: usize) -> &'a str {
         self.files.get(file).map_or("", |s| &s.path)
     }

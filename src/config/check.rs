@@ -6,9 +6,10 @@ use super::daemon::{self, Daemon, Listener};
 use super::diagnostic::Diagnostic;
 use super::inventory::{self, Inventory, Network, Purpose};
 use super::names::dangling;
-use super::{Source, catalog, netboot, quirks, remediation, shipped, url, workflow};
+use super::{Source, catalog, netboot, quirks, remediation, shipped, template, url, workflow};
 use crate::model::network::Nic;
 use crate::model::quirks::QuirkTable;
+use crate::model::template::Recipes;
 use crate::model::{Expected, Stage};
 use crate::steps::catalog::{Catalog, SetStatus};
 use crate::steps::remediation::Remediation;
@@ -32,6 +33,11 @@ pub struct Sources {
     pub catalog: Vec<Source>,
     /// The catalog's directory, as the paths of `catalog` start with it.
     pub catalog_root: String,
+    /// `image.toml` of images that are booted by a recipe, with their ids.
+    pub recipes: Vec<(String, Source)>,
+    /// The operator's templates, and their directory as the paths start with it.
+    pub templates: Vec<Source>,
+    pub templates_root: String,
 }
 
 /// A configuration without an error in it.
@@ -47,6 +53,8 @@ pub struct Loaded {
     pub nics: BTreeMap<Arc<str>, Arc<[Nic]>>,
     /// The site's quirks of BMCs, then the shipped ones.
     pub quirks: Arc<QuirkTable>,
+    /// The operator's templates, and images that are booted by a recipe.
+    pub recipes: Recipes,
     /// Findings that do not stop anything.
     pub warnings: Vec<Diagnostic>,
 }
@@ -92,6 +100,10 @@ pub fn load(
     files.push(sources.remediation.as_ref().unwrap_or(&shipped));
     let remediation_file = catalog_files.end;
     files.extend(&sources.quirks);
+    let recipe_files = files.len()..files.len() + sources.recipes.len();
+    files.extend(sources.recipes.iter().map(|(_, source)| source));
+    let template_files = recipe_files.end..recipe_files.end + sources.templates.len();
+    files.extend(&sources.templates);
     let book = Book::new(files);
 
     let daemon = daemon::read(&book, 0);
@@ -115,6 +127,13 @@ pub fn load(
     known.check_networks(&inventory);
     known.check_dhcp(&inventory);
     known.check_pools(&inventory);
+    known.check_nics(&inventory);
+
+    let ids = sources.recipes.iter().map(|(id, _)| id.as_str());
+    let images = template::recipes(&book, recipe_files.zip(ids));
+    let templates =
+        template::templates(&book, template_files, &sources.templates_root, &inventory, &images);
+    let recipes = template::complete(&book, templates, images);
 
     fill_users(&mut inventory, &daemon.ssh.user);
     let nics = inventory.profiles.iter().filter(|(_, p)| !p.nics.is_empty());
@@ -132,6 +151,7 @@ pub fn load(
         networks: inventory.networks,
         nics,
         quirks: Arc::new(quirks::over(site_quirks.unwrap_or_default(), quirks::shipped())),
+        recipes,
         warnings: found,
     })
 }
@@ -185,6 +205,14 @@ impl Known<'_, '_> {
                 )
                 .hint("add `range = \"first-last\"` to the network, or `host.address` to machines");
         }
+    }
+
+    /// Who gives addresses to static interfaces.
+    fn check_nics(&self, inventory: &Inventory) {
+        let Some(daemon) = self.daemon.filter(|_| !inventory.broken) else { return };
+        let reserves = |d: &netboot::Dhcp| d.mode == netboot::DhcpMode::Reservation;
+        let gives = daemon.dhcp.as_ref().is_some_and(reserves);
+        inventory::check_leased_nics(self.book, inventory, gives);
     }
 
     fn check_profiles(&self, inventory: &Inventory) {

@@ -36,6 +36,8 @@ pub struct Daemon {
     pub catalog: PathBuf,
     /// Directory of OS images and what the boot server hands out.
     pub images: PathBuf,
+    /// Directory of the operator's templates, `image/<id>/<file>.j2` and `profile/<name>/<file>.j2`.
+    pub templates: PathBuf,
     pub api: ApiListener,
     /// Answers hosts that boot; without it nothing can be provisioned.
     pub boot: Option<Listener>,
@@ -208,6 +210,7 @@ fn settings(mut top: Table<'_, '_>, base: &Path) -> Daemon {
     let workflows = path("workflows", "workflows");
     let catalog = path("catalog", "firmware-catalog");
     let images = path("images", "images");
+    let templates = path("templates", "templates");
     let database = match paths.as_mut().and_then(|t| t.text("database")) {
         Some(text) => base.join(text.value),
         None => state.join("farrier.db"),
@@ -252,6 +255,7 @@ fn settings(mut top: Table<'_, '_>, base: &Path) -> Daemon {
         quirks,
         catalog,
         images,
+        templates,
         api,
         boot,
         image_server,

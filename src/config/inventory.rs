@@ -7,7 +7,7 @@ mod machine;
 mod network;
 
 pub(super) use machine::FACTORY;
-pub(super) use network::PlacedNic;
+pub(super) use network::{PlacedNic, check_leased_nics};
 
 use super::Source;
 use super::book::{Book, Place};

@@ -15,6 +15,7 @@ pub mod remediation;
 pub mod rotation;
 pub mod shipped;
 mod table;
+mod template;
 mod url;
 pub mod webhook;
 pub mod workflow;
@@ -23,6 +24,8 @@ pub use check::{Loaded, Sources, load};
 pub use daemon::Daemon;
 pub use diagnostic::{Diagnostic, Severity, render};
 pub use inventory::{Inventory, Network, Purpose};
+pub use names::listed;
+pub use template::is_recipe;
 pub use url::Subnet;
 
 /// One file, read by somebody else.

@@ -28,6 +28,19 @@ pub(super) fn hint(word: &str, candidates: &[&str]) -> Option<String> {
     (1..=24).contains(&candidates.len()).then(|| format!("known here: {}", list(candidates)))
 }
 
+/// The name that was probably meant, or the first ones that there are.
+pub fn listed(word: &str, known: &[&str]) -> String {
+    if let Some(name) = nearest(word, known.iter().copied()) {
+        return format!("did you mean `{name}`?");
+    }
+    let first = known.get(..known.len().min(10)).unwrap_or_default();
+    match known.len() - first.len() {
+        _ if first.is_empty() => "there is none at all".into(),
+        0 => format!("there are {}", list(first)),
+        more => format!("there are {}, and {more} more", list(first)),
+    }
+}
+
 /// `a`, `b` and `c`.
 pub(super) fn list(names: &[&str]) -> String {
     let quoted: Vec<String> = names.iter().map(|n| format!("`{n}`")).collect();

@@ -241,14 +241,18 @@ fn own_address(
     if lan.range.is_none() {
         return Err(Why::NoRange);
     }
-    let barred = |a: Ipv4Addr| {
-        let ours = a == scene.server || scene.residents.addresses.contains(&a);
-        let theirs = [lan.gateway.as_slice(), &lan.dns, &lan.ntp].concat();
-        ours || lan.relay.contains(&a) || theirs.contains(&IpAddr::V4(a))
-    };
+    let barred = |a: Ipv4Addr| a == scene.server || is_used(a, lan, scene.residents);
     let wish = Some(request.ciaddr).filter(|a| !a.is_unspecified()).or(request.requested);
     let found = leases.allocate(lan, request.mac, wish, barred, scene.now_s);
     found.map(|a| (a.address, a.keep)).map_err(|_| Why::Exhausted)
+}
+
+/// Is that the network's own, or one that the inventory gives to a machine?
+pub(super) fn is_used(address: Ipv4Addr, lan: &Lan, residents: &Residents) -> bool {
+    let theirs = [lan.gateway.as_slice(), &lan.dns, &lan.ntp].concat();
+    residents.addresses.contains(&address)
+        || lan.relay.contains(&address)
+        || theirs.contains(&IpAddr::V4(address))
 }
 
 fn declined(

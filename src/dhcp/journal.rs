@@ -66,6 +66,23 @@ pub(super) fn open(state_dir: &Path) -> Result<(Leases, Journal), String> {
     Ok((leases, Journal { orders }))
 }
 
+/// The leases below `state_dir` as a daemon has kept them; none where it has not. Changes nothing.
+///
+/// # Errors
+/// A sentence for a person.
+pub fn kept_leases(state_dir: &Path) -> Result<Leases, String> {
+    let path = state_dir.join("dhcp-leases.jsonl");
+    let wrong = |e: &dyn std::fmt::Display| format!("can't read `{}`: {e}", path.display());
+    let mut text = String::new();
+    match File::open(&path) {
+        Ok(file) => file.take(MOST_BYTES).read_to_string(&mut text).map_err(|e| wrong(&e))?,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Leases::default()),
+        Err(e) => return Err(wrong(&e)),
+    };
+    let (leases, _) = read(&text).map_err(|(line, e)| wrong(&format!("line {line}: {e}")))?;
+    Ok(leases)
+}
+
 /// The leases, and how many bytes of the text are whole lines. `Err`: line number and what is wrong.
 fn read(text: &str) -> Result<(Leases, usize), (usize, serde_json::Error)> {
     let whole = text.rfind('\n').map_or(0, |end| end + 1);

@@ -89,6 +89,11 @@ impl Leases {
         self.lans.get(lan)?.by_mac.get(&mac).map(|l| l.address)
     }
 
+    /// The same, once it is on the disk.
+    pub fn kept_of(&self, lan: &str, mac: Mac) -> Option<Ipv4Addr> {
+        self.lans.get(lan)?.by_mac.get(&mac).filter(|l| l.durable).map(|l| l.address)
+    }
+
     /// Who was given this address, in any network.
     pub fn holder(&self, address: Ipv4Addr) -> Option<Mac> {
         self.lans.values().find_map(|book| match book.taken.get(&address) {

@@ -36,7 +36,9 @@ mod server;
 mod survey;
 
 pub use answer::{Door, Mode, Unknown};
+
 pub use interface::{Interface, interface, open_socket};
+pub use journal::kept_leases;
 pub use seen::Stranger;
 pub use server::{DhcpServer, Held, Listening, Origin, Ports, Settings, Status};
 pub use survey::survey;

@@ -1,5 +1,7 @@
 //! Sockets, clock and memory around the decision.
 
+mod lessor;
+
 use super::answer::{self, Answer, Door, Mode, Scene, Unknown, Why};
 use super::interface::{Interface, interface, open_socket};
 use super::journal::{self, Journal};

@@ -1,5 +1,6 @@
 //! One probe or one action, through the ports. Compares nothing, decides nothing.
 
+use crate::model::deploy::RAMDISK;
 use crate::model::facts::ProbeSet;
 use crate::model::machine::Ramdisk;
 use crate::model::{
@@ -52,12 +53,23 @@ impl Context {
             };
         }
         let stated = self.expected.host.host_key.as_deref().map(Arc::from);
+        let mut endpoint = self.expected.host.clone();
+        let mac = self.identity.mac.as_deref();
+        if let Some(leased) = self.ports.advertise.leased_address(&self.expected, mac) {
+            endpoint.address = leased.to_string().as_str().into();
+        }
         HostTarget {
             machine: self.machine,
             name: self.expected.name.clone(),
-            endpoint: self.expected.host.clone(),
+            endpoint,
             host_key: self.host_key.clone().or(stated),
         }
+    }
+
+    /// What the installed system's seed says of its network.
+    async fn system_network(&self) -> Result<Option<String>, Fault> {
+        let mac = self.identity.mac.as_deref();
+        self.ports.advertise.system_network(&self.expected, mac).await
     }
 
     fn node(&self) -> Option<Node> {
@@ -277,6 +289,15 @@ async fn act(c: &Context, action: &Action, expect: &Expect) -> Outcome {
             let Some(base) = ports.advertise.boot(&c.expected) else {
                 return nowhere("boot", "listen.boot");
             };
+            // Before the machine is powered off for it. The ramdisk brings its own network; that of the
+            // system which it writes goes with the order to write it.
+            let network = match image == RAMDISK {
+                true => None,
+                false => match c.system_network().await {
+                    Ok(network) => network,
+                    Err(fault) => return Outcome::Failed { fault },
+                },
+            };
             let order = WindowOrder {
                 base_url: base.trim_end_matches('/').to_string(),
                 machine: c.machine,
@@ -286,6 +307,8 @@ async fn act(c: &Context, action: &Action, expect: &Expect) -> Outcome {
                 mac: c.identity.mac.as_deref().map(str::to_string),
                 allow_existing_data: *allow_existing_data,
                 keys: keys.clone(),
+                profile: c.expected.profile.clone(),
+                network,
             };
             ports.boot.open(&order).await
         }
@@ -298,6 +321,10 @@ async fn act(c: &Context, action: &Action, expect: &Expect) -> Outcome {
                 let why = "the profile says no more which disk gets the image";
                 return precondition(Channel::Engine, "no-root-disk-rule", why);
             };
+            let network = match c.system_network().await {
+                Ok(network) => network,
+                Err(fault) => return Outcome::Failed { fault },
+            };
             let request = DeployRequest {
                 name: c.expected.name.clone(),
                 run: run.clone(),
@@ -306,6 +333,8 @@ async fn act(c: &Context, action: &Action, expect: &Expect) -> Outcome {
                 root,
                 allow_existing_data: *allow_existing_data,
                 authorized_keys: c.profile.authorized_keys.clone(),
+                profile: c.expected.profile.clone(),
+                network,
             };
             match ports.boot.deploy_order(&request).await {
                 Ok(order) => {

@@ -42,6 +42,10 @@ pub struct DeployRequest {
     pub allow_existing_data: bool,
     /// Public SSH keys besides Farrier's own.
     pub authorized_keys: Vec<String>,
+    /// Whose templates count before the image's.
+    pub profile: Arc<str>,
+    /// `network-config` of the installed system; none: it does what its image does by itself.
+    pub network: Option<String>,
 }
 
 /// One file of the seed volume.

@@ -24,6 +24,7 @@ use crate::model::{
 use async_trait::async_trait;
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -246,6 +247,10 @@ pub struct WindowOrder {
     pub base_url: String,
     /// Whom the deploy ramdisk lets in besides Farrier: OpenSSH public keys.
     pub keys: Vec<String>,
+    /// Whose templates count before the image's.
+    pub profile: Arc<str>,
+    /// `network-config` of the system that an installer installs.
+    pub network: Option<String>,
 }
 
 /// The boot server: answers a machine only while a run waits for it.
@@ -266,7 +271,9 @@ pub trait Boot: Send + Sync {
     }
 }
 
-/// Which URL of ours a machine is told: a BMC and a host see different addresses of one daemon.
+/// Which URL of ours a machine is told: a BMC and a host see different addresses of one daemon. And
+/// what the site says of the installed system's own address.
+#[async_trait]
 pub trait Advertise: Send + Sync {
     /// Where this machine's BMC fetches firmware; `None`: nothing is served to it.
     fn images(&self, machine: &Expected) -> Option<String>;
@@ -274,6 +281,20 @@ pub trait Advertise: Send + Sync {
     fn boot(&self, machine: &Expected) -> Option<String>;
     /// A firmware image on this disk, by its name below the catalog.
     fn firmware_file(&self, _file: &str) -> Option<ImageFile> {
+        None
+    }
+    /// The network of the system that is to be installed, as cloud-init's `network-config`, for the
+    /// machine with this boot MAC. `None`: its profile names no interfaces.
+    async fn system_network(
+        &self,
+        _machine: &Expected,
+        _mac: Option<&str>,
+    ) -> Result<Option<String>, Fault> {
+        Ok(None)
+    }
+    /// Where the installed system answers, when the inventory gives no address and Farrier's own DHCP
+    /// server gave it one for good.
+    fn leased_address(&self, _machine: &Expected, _mac: Option<&str>) -> Option<Ipv4Addr> {
         None
     }
 }

@@ -55,6 +55,19 @@ pub trait Roster: Send + Sync {
     async fn residents(&self, wanted: Mac) -> Arc<Residents>;
 }
 
+/// Gives addresses for good, one a MAC in each network: this daemon's DHCP server, where it is the
+/// network's own.
+#[async_trait]
+pub trait Lessor: Send + Sync {
+    /// The one that this MAC has in this network; durable.
+    fn lease_of(&self, network: &str, mac: Mac) -> Option<Ipv4Addr>;
+    /// The same, or else a free one of the network's range, durable when it returns.
+    ///
+    /// # Errors
+    /// A sentence for a person: the range is used up, or the lease can't be kept.
+    async fn lease(&self, lan: &Lan, mac: Mac) -> Result<Ipv4Addr, String>;
+}
+
 /// May who has this address load a boot loader? A machine that no run waits for may not; one that
 /// nobody knows may: loaders hold no secret.
 #[async_trait]

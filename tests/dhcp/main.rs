@@ -130,6 +130,8 @@ impl Site {
                 allow_existing_data: false,
                 base_url: "http://10.9.0.2:7121".into(),
                 keys: vec![],
+                profile: "p".into(),
+                network: None,
             };
             assert!(matches!(boot.open(&order).await, Outcome::Applied { .. }));
             let from: SocketAddr = format!("{OWN}:1").parse().unwrap();

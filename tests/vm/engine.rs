@@ -62,6 +62,11 @@ impl<'a> Site<'a> {
             ),
             0o644,
         );
+        // Without one it is given one of the range, and found there.
+        let host = match machine.name.as_str() {
+            "e1" => String::new(),
+            _ => format!("host = {{ address = \"{}\" }}", machine.address),
+        };
         write(
             "inventory.toml",
             &format!(
@@ -69,17 +74,17 @@ impl<'a> Site<'a> {
                  [[network]]\nname = \"provision\"\npurpose = \"provision\"\nsubnet = \"10.77.0.0/24\"\n\
                  gateway = \"{GATEWAY}\"\nrange = \"10.77.0.100-10.77.0.199\"\n\n\
                  [[profile]]\nname = \"node\"\nworkflow = \"cpu-node\"\nimage = \"debian\"\ncluster = \"books\"\n\
-                 root_disk = {{ kind = \"virtio\", min_gb = 1 }}\nboot = [{boot}]\n\n\
+                 root_disk = {{ kind = \"virtio\", min_gb = 1 }}\nboot = [{boot}]\n\n{nic}\
                  [[pool]]\nname = \"nodes\"\nprofile = \"node\"\n\n\
                  [[machine]]\nname = \"{name}\"\nuuid = \"{uuid}\"\nmac = \"{mac}\"\nrack = \"r01\"\n\
                  position = 1\npool = \"nodes\"\n\
                  bmc = {{ url = \"{bmc}\", credential = \"bmc\", tls = \"off\" }}\n\
-                 host = {{ address = \"{address}\" }}\n",
+                 {host}\n",
+                nic = crate::network::STATIC,
                 name = machine.name,
                 uuid = machine.uuid,
                 mac = machine.mac,
                 bmc = machine.bmc,
-                address = machine.address,
             ),
             0o644,
         );
@@ -211,6 +216,9 @@ fn life(firmware: Firmware, name: &'static str, boot: &str, kills: bool) {
         site.kill_9("at the first boot");
     }
     site.rests("in-service", LONG);
+    let address = if name == "e1" { "10.77.0.100" } else { &machine.address };
+    crate::network::is_static(&lab, &site.dir.join("ssh_key"), address);
+    site.say(&format!("its seed gave it {address}"));
     site.cli(&["machine", "set", name, "retired", "--why", "end of lease"]);
     site.rests("retired", LONG);
     let history = site.cli(&["machine", "history", name, "--all"]);

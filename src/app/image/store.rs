@@ -37,7 +37,7 @@ pub fn all(images: &Path) -> Vec<(String, Result<About, Trouble>)> {
     let Ok(entries) = fs::read_dir(images) else { return Vec::new() };
     let mut found: Vec<_> = entries
         .flatten()
-        .filter(|e| e.path().join(ABOUT).is_file())
+        .filter(|e| e.path().join(ABOUT).is_file() && !is_recipe(&e.path().join(ABOUT)))
         .map(|e| e.file_name().to_string_lossy().to_string())
         .map(|id| {
             let about = read(&images.join(&id));
@@ -46,6 +46,13 @@ pub fn all(images: &Path) -> Vec<(String, Result<About, Trouble>)> {
         .collect();
     found.sort_by(|a, b| a.0.cmp(&b.0));
     found
+}
+
+/// One that describes how another installer is booted is the operator's, and `farrier check` looks at it.
+fn is_recipe(about: &Path) -> bool {
+    let text = fs::read_to_string(about).unwrap_or_default();
+    text.parse::<toml::Table>()
+        .is_ok_and(|t| t.get("kind").and_then(|k| k.as_str()) == Some("recipe"))
 }
 
 fn read(dir: &Path) -> Result<About, Trouble> {

@@ -185,9 +185,9 @@ fn nic(t: &mut Table<'_, '_>) -> Option<PlacedNic> {
                 .hint("at most 10 letters, digits, `-` and `_`");
         }
     }
-    let ports: Vec<Port> = t
-        .texts("port")
-        .into_iter()
+    let words = t.texts("port");
+    let ports: Vec<Port> = words
+        .iter()
         .filter_map(|text| match text.value {
             "boot" => Some(Port::Boot),
             other if other.chars().all(|c| c.is_ascii_alphanumeric() || "-_.*".contains(c)) => {
@@ -202,6 +202,9 @@ fn nic(t: &mut Table<'_, '_>) -> Option<PlacedNic> {
         .collect();
     if t.lacks("port") {
         t.missing("port");
+    } else if words.is_empty() {
+        t.error(t.at, "`port` names no port")
+            .hint("`boot`, or the kernel's name of the port like `enp129s0f1np1`");
     }
     let bond = t.choice("bond", &BondMode::ALL.map(|m| (m.name(), m)));
     if bond.is_none() && t.lacks("bond") && ports.len() > 1 {
@@ -246,21 +249,85 @@ pub(super) fn check_nics(book: &Book<'_>, inv: &Inventory) {
             if nic.addressing != Addressing::Static {
                 continue;
             }
-            let outside = |m: &&Arc<crate::model::Expected>| {
-                let of = m.profile.split('@').next() == Some(name);
-                let address = crate::config::url::address_of(&m.host.address);
-                of && !address.is_some_and(|a| network.subnet.contains(a))
-            };
-            if let Some(machine) = inv.machines.iter().find(outside) {
-                book.error(
-                    *at,
-                    format!(
-                        "interface `{}` is static, and `{}` has no `host.address` in network `{wanted}`",
-                        nic.name, machine.name
-                    ),
-                )
-                .hint("give the machine its address, or the interface `address = \"dhcp\"`");
+            if network.subnet.netmask().is_none() {
+                book.error(*at, format!("interface `{}` is static, and network `{wanted}` is not IPv4", nic.name))
+                    .hint("`static` is for IPv4 so far; `address = \"none\"` leaves the interface to router advertisements");
+            } else if network.lan.range.is_none()
+                && let Some(machine) = homeless(inv, name, network)
+            {
+                book.error(*at, no_address(nic, &machine.name, wanted))
+                    .hint("give the machine its address, or the interface `address = \"dhcp\"`");
             }
+        }
+        check_names(book, &profile.nics);
+    }
+}
+
+/// One name is one interface, members of bonds included; one network gives a machine one address.
+fn check_names(book: &Book<'_>, nics: &[PlacedNic]) {
+    let mut seen: BTreeMap<&str, &str> = BTreeMap::new();
+    for PlacedNic { nic, at } in nics {
+        let is_static = nic.addressing == Addressing::Static;
+        if let Some(network) = nic.network.as_deref().filter(|_| is_static)
+            && let Some(other) = seen.insert(network, &nic.name)
+        {
+            book.error(
+                *at,
+                format!("`{other}` and `{}` are both static in network `{network}`", nic.name),
+            )
+            .hint("a machine has one address in a network: bond the two, or leave one without");
+        }
+        let is_member = |bond: &Nic| {
+            let number = nic.name.strip_prefix(&*bond.name).and_then(|n| n.strip_prefix('p'));
+            let number = number.and_then(|n| n.parse::<usize>().ok());
+            bond.bond.is_some() && number.is_some_and(|n| n < bond.ports.len())
+        };
+        if let Some(bond) = nics.iter().find(|other| is_member(&other.nic)) {
+            book.error(
+                *at,
+                format!("`{}` is the name of a member of `{}`", nic.name, bond.nic.name),
+            )
+            .hint("members of a bond are called after it: `bond0p0`, `bond0p1`");
+        }
+    }
+}
+
+fn no_address(nic: &Nic, machine: &str, network: &str) -> String {
+    format!(
+        "interface `{}` is static, and `{machine}` has no `host.address` in network `{network}`",
+        nic.name
+    )
+}
+
+/// A machine of this profile without an address in this network.
+fn homeless<'i>(
+    inv: &'i Inventory,
+    profile: &str,
+    network: &Network,
+) -> Option<&'i Arc<crate::model::Expected>> {
+    inv.machines.iter().find(|m| {
+        let of = m.profile.split('@').next() == Some(profile);
+        let address = crate::config::url::address_of(&m.host.address);
+        of && !address.is_some_and(|a| network.subnet.contains(a))
+    })
+}
+
+/// Static interfaces whose address would come out of a range: only our own DHCP server gives those.
+pub(in crate::config) fn check_leased_nics(book: &Book<'_>, inv: &Inventory, gives: bool) {
+    let profiles = inv.profiles.iter().filter(|(name, _)| !gives && !name.contains('@'));
+    for (name, PlacedNic { nic, at }) in
+        profiles.flat_map(|(name, p)| p.nics.iter().map(move |nic| (name, nic)))
+    {
+        let network = inv.networks.iter().find(|n| Some(&*n.name) == nic.network.as_deref());
+        if nic.addressing == Addressing::Static
+            && let Some(network) =
+                network.filter(|n| n.lan.range.is_some() && n.subnet.netmask().is_some())
+            && let Some(machine) = homeless(inv, name, network)
+        {
+            book.error(*at, no_address(nic, &machine.name, &network.name)).hint(
+                "give the machine its address, or the interface `address = \"dhcp\"`; addresses out \
+                 of a `range` are given only with `[listen.dhcp] mode = \"reservation\"`",
+            );
         }
     }
 }
