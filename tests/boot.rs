@@ -141,6 +141,7 @@ fn order() -> WindowOrder {
         mac: Some("AA-BB-CC-DD-EE-01".into()),
         allow_existing_data: false,
         base_url: "http://10.0.0.2:7121".into(),
+        install: None,
     }
 }
 

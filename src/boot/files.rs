@@ -153,6 +153,7 @@ mod tests {
             callback: None,
             made: None,
             deploys: None,
+            preseed: None,
             opened_at: 1,
             changed_at: 1,
         }

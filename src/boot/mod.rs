@@ -11,6 +11,7 @@
 //! | `GET /boot/{mac}/ipxe` | iPXE script |
 //! | `GET /boot/{mac}/meta-data`, `user-data` | cloud-init NoCloud seed |
 //! | `GET /boot/{mac}/seed.json` | `run`, `image`, `allow_existing_data`, `token`, `callback` |
+//! | `GET /boot/{mac}/preseed.cfg`, `installer.sh` | what debian-installer is told, and runs |
 //! | `GET /boot/{mac}/image/{file}` | a file of the image's directory |
 //! | `GET /boot/{mac}/disk/{file}` | the disk image that the deploy job was told to write, to the same address |
 //! | `GET /loader/{name}` | a boot loader of the distribution, for UEFI HTTP boot |
@@ -32,6 +33,7 @@ mod media;
 mod netboot;
 pub mod network_config;
 pub mod pace;
+mod preseed;
 mod problem;
 mod render;
 mod server;

@@ -1,5 +1,6 @@
 //! What a host is handed, rendered from the embedded templates.
 
+use super::preseed::Preseed;
 use super::window::Window;
 use crate::port::Secret;
 use minijinja::syntax::SyntaxConfig;
@@ -10,8 +11,12 @@ pub(super) enum Document {
     Ipxe,
     /// The script of a window for the deploy ramdisk.
     RamdiskIpxe,
+    /// The script of a window for debian-installer.
+    PreseedIpxe,
     MetaData,
     UserData,
+    /// Answers for debian-installer.
+    Preseed,
 }
 
 impl Document {
@@ -19,6 +24,8 @@ impl Document {
         match self {
             Document::Ipxe => "ipxe",
             Document::RamdiskIpxe => "ramdisk-ipxe",
+            Document::PreseedIpxe => "preseed-ipxe",
+            Document::Preseed => "preseed.cfg",
             Document::MetaData => "meta-data",
             Document::UserData => "user-data",
         }
@@ -38,6 +45,8 @@ impl Templates {
         env.add_template("ipxe", include_str!("templates/ipxe.j2"))?;
         env.add_template("ramdisk-ipxe", include_str!("templates/ramdisk-ipxe.j2"))?;
         env.add_template("deployed-user-data", include_str!("templates/deployed-user-data.j2"))?;
+        env.add_template("preseed-ipxe", include_str!("templates/preseed-ipxe.j2"))?;
+        env.add_template("preseed.cfg", include_str!("templates/preseed.cfg.j2"))?;
         env.add_template("meta-data", include_str!("templates/meta-data.j2"))?;
         env.add_template("user-data", include_str!("templates/user-data.j2"))?;
         Ok(Self(env))
@@ -48,7 +57,11 @@ impl Templates {
     pub(super) fn render(&self, what: Document, w: &Window) -> Result<String, minijinja::Error> {
         let token = match what {
             Document::UserData => w.token.as_ref().map(Secret::expose),
-            Document::Ipxe | Document::RamdiskIpxe | Document::MetaData => None,
+            Document::Ipxe
+            | Document::RamdiskIpxe
+            | Document::PreseedIpxe
+            | Document::Preseed
+            | Document::MetaData => None,
         };
         self.0.get_template(what.template())?.render(context! {
             name => &w.name,
@@ -57,6 +70,7 @@ impl Templates {
             here => here(w),
             mac_dashes => w.mac.to_string().replace(':', "-"),
             token => token,
+            installer => w.preseed.as_ref().map(Preseed::words),
         })
     }
 }

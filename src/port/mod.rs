@@ -12,6 +12,7 @@ pub mod stop;
 pub mod store;
 
 use crate::model::action::{BootTarget, HookVerb, JobScript, PowerOp};
+use crate::model::deploy::RootDisk;
 use crate::model::facts::{
     Component, HostFacts, HostHardware, InventoryFacts, JobFacts, Membership, SystemFacts, Task,
     WindowFacts,
@@ -214,6 +215,18 @@ pub struct WindowOrder {
     pub allow_existing_data: bool,
     /// Where this host reaches the boot listener, without a slash at the end.
     pub base_url: String,
+    /// What an installer is told that the profile trusts with the choice of the disk.
+    pub install: Option<InstallOrder>,
+}
+
+/// For an installer that Farrier tells which disk is meant, because nobody is there to look.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct InstallOrder {
+    /// As the BMC says it: the installer compares it with its DMI before it writes.
+    pub identity: Identity,
+    pub root: RootDisk,
+    /// Public SSH keys besides Farrier's own.
+    pub authorized_keys: Vec<String>,
 }
 
 /// The boot server: answers a machine only while a run waits for it.

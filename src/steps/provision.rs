@@ -7,7 +7,7 @@ use super::identify::{pair, wrong_machine};
 use super::ramdisk::{Ramdisk, boots_elsewhere, boots_from, eject, media_needed};
 use super::{Look, View, need};
 use crate::model::action::{BootTarget, PowerOp};
-use crate::model::facts::{JobState, Power, ProbeSet, SystemFacts};
+use crate::model::facts::{Callback, JobState, Power, ProbeSet, SystemFacts};
 use crate::model::identity::Match;
 use crate::model::time::Span;
 use crate::model::{Action, ActionKind, Channel, EngineTime, Entry, Fault, FaultClass, Machine};
@@ -71,7 +71,7 @@ impl Params {
             ));
         }
         let allow_existing_data = v.m.allow_existing_data || v.m.deployed.is_some();
-        if v.profile.root_disk.is_some() {
+        if v.profile.root_disk.is_some() && !v.profile.trust_installer {
             let ramdisk =
                 Ramdisk { v, system, window, deadline: self.deadline, allow_existing_data };
             return self.deploy(&ramdisk, image, run);
@@ -90,8 +90,7 @@ impl Params {
         }
         if let Some(said) = &window.callback {
             if !said.ok {
-                let why = said.message.as_deref().unwrap_or("no reason given");
-                return Look::Fail(existing_data(&format!("the deployment refused: {why}")));
+                return Look::Fail(installer_refused(said));
             }
             return self.first_login(
                 v,
@@ -236,6 +235,12 @@ impl Params {
         }
         if system.power == Power::Off {
             // Off after the installation: the image is on the disk, boot it.
+            if v.profile.trust_installer
+                && boots_elsewhere(system)
+                && v.m.last_act(ActionKind::SetBoot).is_none_or(|a| a.about != "disk")
+            {
+                return Look::Act(Action::SetBoot { target: BootTarget::Disk });
+            }
             return Look::Act(Action::Power { op: PowerOp::On });
         }
         if v.step_age() > self.deadline.0.saturating_mul(2) {
@@ -289,6 +294,22 @@ impl Params {
 fn existing_data(what: &str) -> Fault {
     Fault::new(FaultClass::Precondition, Channel::Boot, "existing-data", what)
         .hint("look at what is on the disks; `farrier machine enroll <name> --allow-existing-data` overwrites it")
+}
+
+/// The installer looked and did not write. Nothing changes by trying again.
+fn installer_refused(said: &Callback) -> Fault {
+    let why = said.message.as_deref().unwrap_or("no reason given");
+    let what = format!("the deployment refused: {why}");
+    match said.code.as_deref() {
+        None | Some("holds-data") => existing_data(&what),
+        Some("wrong-machine") => {
+            Fault::new(FaultClass::Identity, Channel::Boot, "deploy-refused", what)
+        }
+        Some(code) => {
+            let fault = Fault::new(FaultClass::Precondition, Channel::Boot, "deploy-refused", what);
+            Fault { code: code.to_string().into(), ..fault }
+        }
+    }
 }
 
 /// What the deploy job's end means, where it is not a written and verified disk.

@@ -128,6 +128,7 @@ impl Site {
                 mac: Some(N1.into()),
                 allow_existing_data: false,
                 base_url: "http://10.9.0.2:7121".into(),
+                install: None,
             };
             assert!(matches!(boot.open(&order).await, Outcome::Applied { .. }));
             let from: SocketAddr = format!("{OWN}:1").parse().unwrap();
