@@ -167,7 +167,7 @@ examine() {
         echo "$name was given to an installer of ours before"
         return 0
     fi
-    for part in "/sys/block/$name/$name"*; do
+    for part in "$root/sys/block/$name/$name"*; do
         [ ! -e "$part" ] || refuse holds-data "$name has partitions that no run of Farrier's made, and the order does not allow to overwrite them"
     done
     zeros 0 && zeros "$((bytes - MIB))" ||
