@@ -121,7 +121,7 @@ pub(super) fn script(w: &Window) -> Option<String> {
         ("image", w.image.clone()),
         ("run", w.run.clone()),
         ("allow", if w.allow_existing_data { "yes" } else { "no" }.into()),
-        ("expect_uuid", or_dash(identity.uuid.map(|u| u.to_string()).as_deref())),
+        ("expect_uuid", or_dash(identity.uuid.as_deref())),
         ("expect_serial", or_dash(identity.serial.as_deref())),
         ("want_by_id", root.by_id.clone().unwrap_or_default()),
         ("want_serial", root.serial.clone().unwrap_or_default()),

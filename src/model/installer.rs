@@ -75,7 +75,9 @@ impl Installer {
             (InstallerKind::Autoinstall, Some(_)) => {
                 Err("`debian` is for the installer `debian-preseed`".into())
             }
-            (InstallerKind::DebianPreseed, None) => Err("`debian` with its mirror is missing".into()),
+            (InstallerKind::DebianPreseed, None) => {
+                Err("`debian` with its mirror is missing".into())
+            }
             (InstallerKind::DebianPreseed, Some(debian)) => {
                 debian.parts().ok_or_else(|| {
                     format!("`{}` is not a mirror like http://host/debian", debian.mirror)
@@ -129,10 +131,13 @@ mod tests {
 
     #[test]
     fn a_mirror_is_a_host_and_a_directory() {
-        let parts = |mirror| debian(mirror).debian.unwrap().parts().map(|(h, d)| format!("{h} {d}"));
+        let parts =
+            |mirror| debian(mirror).debian.unwrap().parts().map(|(h, d)| format!("{h} {d}"));
         assert_eq!(parts("http://10.0.0.2:8080/debian").as_deref(), Some("10.0.0.2:8080 /debian"));
         assert!(debian("http://mirror.example/debian").check().is_ok());
-        for bad in ["", "http://", "http:///debian", "http://host", "https://host/debian", "http://h/a b"] {
+        for bad in
+            ["", "http://", "http:///debian", "http://host", "https://host/debian", "http://h/a b"]
+        {
             assert!(debian(bad).check().is_err(), "{bad}");
         }
     }

@@ -19,7 +19,8 @@ use crate::model::facts::{
 };
 use crate::model::quirks::PushForm;
 use crate::model::{
-    BmcEndpoint, Change, EngineTime, Expect, Expected, Fault, HostEndpoint, MachineId, Outcome,
+    BmcEndpoint, Change, EngineTime, Expect, Expected, Fault, HostEndpoint, Identity, MachineId,
+    Outcome,
 };
 use async_trait::async_trait;
 use std::path::PathBuf;

@@ -18,8 +18,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-const NETBOOT: &str =
-    "/usr/lib/debian-installer/images/12/amd64/text/debian-installer/amd64";
+const NETBOOT: &str = "/usr/lib/debian-installer/images/12/amd64/text/debian-installer/amd64";
 /// The installer takes minutes under software emulation.
 const LONG: Duration = Duration::from_secs(1800);
 
@@ -31,7 +30,9 @@ fn shell(dir: &Path, script: &str) -> String {
 fn stand_in(dir: &Path) -> (PathBuf, String) {
     let kernel = shell(
         dir,
-        &format!("zcat {NETBOOT}/initrd.gz | cpio -t 2>/dev/null | sed -n 's|^lib/modules/\\([^/]*\\)$|\\1|p'"),
+        &format!(
+            "zcat {NETBOOT}/initrd.gz | cpio -t 2>/dev/null | sed -n 's|^lib/modules/\\([^/]*\\)$|\\1|p'"
+        ),
     );
     shell(
         dir,
@@ -47,7 +48,10 @@ fn stand_in(dir: &Path) -> (PathBuf, String) {
     );
     fs::write(dir.join("udeb/DEBIAN/control"), &control).unwrap();
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vm/stand-in.sh");
-    run(Command::new("install").args(["-m", "755"]).arg(script).arg(dir.join("udeb/DEBIAN/postinst")));
+    run(Command::new("install")
+        .args(["-m", "755"])
+        .arg(script)
+        .arg(dir.join("udeb/DEBIAN/postinst")));
     shell(dir, "dpkg-deb --root-owner-group -Zxz -b udeb stand-in.udeb");
     let file = dir.join("stand-in.udeb");
     let bytes = fs::read(&file).unwrap();
@@ -64,9 +68,10 @@ fn stand_in(dir: &Path) -> (PathBuf, String) {
 fn archive(server: &Server, dir: &Path) {
     let (udeb, packages) = stand_in(dir);
     let index = "main/debian-installer/binary-amd64/Packages";
-    let mut release = "Origin: Debian\nLabel: Debian\nSuite: oldstable\nVersion: 12.0\nCodename: bookworm\n\
+    let mut release =
+        "Origin: Debian\nLabel: Debian\nSuite: oldstable\nVersion: 12.0\nCodename: bookworm\n\
          Architectures: amd64\nComponents: main\nDescription: Debian\nSHA256:\n"
-        .to_string();
+            .to_string();
     let sum = hex::encode(Sha256::digest(packages.as_bytes()));
     writeln!(release, " {sum} {} {index}", packages.len()).unwrap();
     let dists = "/debian/dists/bookworm";
@@ -88,7 +93,9 @@ fn the_daemon_installs_a_machine_with_debians_installer() {
         return;
     }
     if !Path::new(NETBOOT).join("initrd.gz").exists() {
-        println!("skipped: no {NETBOOT} (Debian: debian-installer-12-netboot-amd64); `tests/run.sh --long --only vm` installs it");
+        println!(
+            "skipped: no {NETBOOT} (Debian: debian-installer-12-netboot-amd64); `tests/run.sh --long --only vm` installs it"
+        );
         return;
     }
     ramdisk();

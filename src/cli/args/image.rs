@@ -53,7 +53,12 @@ pub struct Add {
     #[arg(long, default_value = "stable", requires = "installer")]
     pub suite: String,
     /// The kernel that debian-installer installs
-    #[arg(long, default_value = "linux-image-amd64", value_name = "PACKAGE", requires = "installer")]
+    #[arg(
+        long,
+        default_value = "linux-image-amd64",
+        value_name = "PACKAGE",
+        requires = "installer"
+    )]
     pub kernel_package: String,
 }
 
