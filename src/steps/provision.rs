@@ -359,3 +359,30 @@ fn unfinished(state: &JobState) -> Option<Look> {
     let fault = Fault::new(class, Channel::Host, "deploy-failed", what).evidence(said);
     Some(Look::Fail(Fault { code: code.into(), ..fault }))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_installer_that_refused_is_not_tried_again() {
+        let fault = |code: Option<&str>| {
+            installer_refused(&Callback {
+                ok: false,
+                message: Some("vda and vdb fit".into()),
+                code: code.map(Into::into),
+                host_key: None,
+            })
+        };
+        for (code, class, is) in [
+            (None, FaultClass::Precondition, "existing-data"),
+            (Some("holds-data"), FaultClass::Precondition, "existing-data"),
+            (Some("several-root-disks"), FaultClass::Precondition, "several-root-disks"),
+            (Some("wrong-machine"), FaultClass::Identity, "deploy-refused"),
+        ] {
+            let fault = fault(code);
+            assert_eq!((fault.class, &*fault.code), (class, is), "{code:?}");
+            assert!(fault.message.contains("vda and vdb fit"), "{fault}");
+        }
+    }
+}
