@@ -121,7 +121,7 @@ async fn the_rendered_files() {
     insta::assert_snapshot!("preseed", plain(site.ok("preseed.cfg").await));
     let script = site.ok("installer.sh").await;
     assert!(
-        script.contains("\nexpect_serial='SER 1'\n") && script.contains("\nwant_kind='virtio'\n")
+        script.contains("\nexpect_serial='SER 1'\n") && script.contains("\nrule_kind='virtio'\n")
     );
     assert!(script.contains(r"it'\''s a person'"), "a quote in a key ends no word");
     let token = script.split("\ntoken='").nth(1).unwrap().split('\'').next().unwrap();

@@ -113,17 +113,17 @@ look() { # look PATH: leaves name, how, bytes, rotates, serial, model, links
 fits() { # what is looked at, against the rule; leaves in $why what does not fit
     why=
     if [ "$how" = unknown ]; then why="not local, or nobody can tell" && return 1; fi
-    if [ -n "$want_kind" ] && [ "$want_kind" != "$how" ]; then why="is $how, not $want_kind"; fi
-    if [ -n "$want_serial" ] && [ "$want_serial" != "$serial" ]; then why="another serial"; fi
-    if [ -n "$want_min" ] && [ "$bytes" -lt "$want_min" ]; then why="smaller than $want_min bytes"; fi
-    if [ -n "$want_max" ] && [ "$bytes" -gt "$want_max" ]; then why="larger than $want_max bytes"; fi
-    if [ -n "$want_by_id" ]; then
-        case " $links " in *" /dev/disk/by-id/$want_by_id "*) ;; *) why="is not $want_by_id" ;; esac
+    if [ -n "$rule_kind" ] && [ "$rule_kind" != "$how" ]; then why="is $how, not $rule_kind"; fi
+    if [ -n "$rule_serial" ] && [ "$rule_serial" != "$serial" ]; then why="another serial"; fi
+    if [ -n "$rule_min" ] && [ "$bytes" -lt "$rule_min" ]; then why="smaller than $rule_min bytes"; fi
+    if [ -n "$rule_max" ] && [ "$bytes" -gt "$rule_max" ]; then why="larger than $rule_max bytes"; fi
+    if [ -n "$rule_by_id" ]; then
+        case " $links " in *" /dev/disk/by-id/$rule_by_id "*) ;; *) why="is not $rule_by_id" ;; esac
     fi
-    case $want_model in
+    case $rule_model in
         '') ;;
-        *'*') case $model in "${want_model%\*}"*) ;; *) why="model is $model" ;; esac ;;
-        *) [ "$model" = "$want_model" ] || why="model is $model" ;;
+        *'*') case $model in "${rule_model%\*}"*) ;; *) why="model is $model" ;; esac ;;
+        *) [ "$model" = "$rule_model" ] || why="model is $model" ;;
     esac
     [ -z "$why" ]
 }

@@ -123,12 +123,12 @@ pub(super) fn script(w: &Window) -> Option<String> {
         ("allow", if w.allow_existing_data { "yes" } else { "no" }.into()),
         ("expect_uuid", or_dash(identity.uuid.as_deref())),
         ("expect_serial", or_dash(identity.serial.as_deref())),
-        ("want_by_id", root.by_id.clone().unwrap_or_default()),
-        ("want_serial", root.serial.clone().unwrap_or_default()),
-        ("want_model", root.model.clone().unwrap_or_default()),
-        ("want_kind", root.kind.map_or("", |k| k.name()).into()),
-        ("want_min", number(root.min_bytes)),
-        ("want_max", number(root.max_bytes)),
+        ("rule_by_id", root.by_id.clone().unwrap_or_default()),
+        ("rule_serial", root.serial.clone().unwrap_or_default()),
+        ("rule_model", root.model.clone().unwrap_or_default()),
+        ("rule_kind", root.kind.map_or("", |k| k.name()).into()),
+        ("rule_min", number(root.min_bytes)),
+        ("rule_max", number(root.max_bytes)),
         ("authorized_keys", preseed.authorized_keys.join("\n")),
     ];
     let mut text = format!("#!/bin/sh\n{IDENTITY}\n");
