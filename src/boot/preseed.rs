@@ -7,6 +7,7 @@ use crate::model::deploy::RAMDISK;
 use crate::model::installer::{Debian, Installer, InstallerKind};
 use crate::model::{Channel, Fault, FaultClass};
 use crate::port::{InstallOrder, Secret, WindowOrder};
+use minijinja::{Value, context};
 use serde::{Deserialize, Serialize};
 use std::fmt::Write as _;
 use std::io::ErrorKind;
@@ -25,25 +26,16 @@ pub(super) struct Preseed {
     authorized_keys: Vec<String>,
 }
 
-/// For the templates: values that were checked to be plain.
-#[derive(Debug, Serialize)]
-pub(super) struct Words<'a> {
-    kernel_arguments: &'a str,
-    mirror_host: &'a str,
-    mirror_directory: &'a str,
-    suite: &'a str,
-    kernel_package: &'a str,
-}
-
 impl Preseed {
-    pub(super) fn words(&self) -> Words<'_> {
+    /// For the templates: values that were checked to be plain.
+    pub(super) fn words(&self) -> Value {
         let (mirror_host, mirror_directory) = self.debian.parts().unwrap_or_default();
-        Words {
-            kernel_arguments: &self.kernel_arguments,
-            mirror_host,
-            mirror_directory,
-            suite: &self.debian.suite,
-            kernel_package: &self.debian.kernel_package,
+        context! {
+            kernel_arguments => &self.kernel_arguments,
+            mirror_host => mirror_host,
+            mirror_directory => mirror_directory,
+            suite => &self.debian.suite,
+            kernel_package => &self.debian.kernel_package,
         }
     }
 }

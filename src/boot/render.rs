@@ -1,9 +1,10 @@
 //! What a host is handed, rendered from the embedded templates.
 
+use super::preseed::Preseed;
 use super::window::Window;
 use crate::port::Secret;
 use minijinja::syntax::SyntaxConfig;
-use minijinja::{Environment, UndefinedBehavior, Value, context};
+use minijinja::{Environment, UndefinedBehavior, context};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Document {
@@ -69,7 +70,7 @@ impl Templates {
             here => here(w),
             mac_dashes => w.mac.to_string().replace(':', "-"),
             token => token,
-            installer => w.preseed.as_ref().map(|p| Value::from_serialize(p.words())),
+            installer => w.preseed.as_ref().map(Preseed::words),
         })
     }
 }
