@@ -242,14 +242,14 @@ async fn what_does_not_fit_is_refused_before_anything_is_written() {
     let none = other(|i| i.root.serial = Some("OTHER".into()));
     let wrong = other(|i| i.identity = Identity::new(Some("SER 2"), Some(UUID), None));
     for (order, disks, data, code) in [
-        (none, &["vda"][..], false, "no-root-disk"),
-        (order(), &[], false, "no-root-disk"),
-        (order(), &["vda", "vdb"], false, "several-root-disks"),
-        (wrong, &["vda"], false, "wrong-machine"),
-        (order(), &["vda"], true, "holds-data"),
+        (none, vec!["vda"], false, "no-root-disk"),
+        (order(), vec![], false, "no-root-disk"),
+        (order(), vec!["vda", "vdb"], false, "several-root-disks"),
+        (wrong, vec!["vda"], false, "wrong-machine"),
+        (order(), vec!["vda"], true, "holds-data"),
     ] {
         let (site, script) = script(order).await;
-        let host = Host::new(site.dir.path(), disks);
+        let host = Host::new(site.dir.path(), &disks);
         if data {
             let file = fs::File::options().write(true).open(host.0.join("dev/disk/vda")).unwrap();
             std::os::unix::fs::FileExt::write_all_at(&file, b"x", 8 * MIB - 1).unwrap();
