@@ -147,6 +147,7 @@ fn order() -> WindowOrder {
         keys: vec![],
         profile: "gpu".into(),
         network: None,
+        install: None,
     }
 }
 

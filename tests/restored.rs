@@ -409,6 +409,7 @@ fn an_installation_of_the_lost_time_is_left_to_its_end() {
         callback: Some(Callback {
             ok: true,
             message: None,
+            code: None,
             host_key: Some("ssh-ed25519 B".into()),
         }),
         ..WindowFacts::default()

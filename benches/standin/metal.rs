@@ -185,7 +185,12 @@ impl Boot for Metals {
             run: Some(run),
             script_fetched: called,
             seed_fetched: called,
-            callback: called.then_some(Callback { ok: true, message: None, host_key: None }),
+            callback: called.then_some(Callback {
+                ok: true,
+                message: None,
+                code: None,
+                host_key: None,
+            }),
             ..WindowFacts::default()
         }))
     }

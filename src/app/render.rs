@@ -60,6 +60,12 @@ fn of(args: &Render, loaded: Loaded, machine: &Expected) -> Result<preview::File
             "give the profile its `image`",
         );
     };
+    if profile.trust_installer {
+        return refused(
+            format!("`{name}` is installed by Debian's installer, whose files are not shown here"),
+            "`preseed.cfg` and `installer.sh` are served while a run waits for the machine",
+        );
+    }
     let stated = args.mac.as_deref().or(machine.identity.mac.as_deref());
     let Some(mac) = stated.and_then(|m| m.parse::<Mac>().ok()) else {
         return refused(
@@ -96,7 +102,7 @@ fn of(args: &Render, loaded: Loaded, machine: &Expected) -> Result<preview::File
             mac,
             image: &image,
             profile: &machine.profile,
-            by_ramdisk: profile.root_disk.is_some(),
+            by_ramdisk: profile.root_disk.is_some() && !profile.trust_installer,
             base_url: &base_url,
             network: network.as_ref().ok().and_then(|n| n.as_deref()),
             keys: &[keys],

@@ -17,6 +17,8 @@ struct Body {
     host_key: Option<String>,
     #[serde(default)]
     message: Option<String>,
+    #[serde(default)]
+    code: Option<String>,
 }
 
 /// The token and what was said. `Err`: what is wrong, quoting nothing of the body.
@@ -37,7 +39,8 @@ pub(super) fn parse(body: &[u8]) -> Result<(Secret, Callback), String> {
         ),
     };
     let message = body.message.map(|m| bounded(&m)).filter(|m| !m.is_empty());
-    Ok((Secret::new(body.token), Callback { ok: body.ok, message, host_key }))
+    let code = body.code.filter(|code| is_code(code));
+    Ok((Secret::new(body.token), Callback { ok: body.ok, message, code, host_key }))
 }
 
 /// `type base64`, without the comment: it differs from read to read and proves nothing.
@@ -53,6 +56,11 @@ fn public_key(text: &str) -> Option<String> {
     let length = usize::try_from(u32::from_be_bytes(*length)).ok()?;
     let inner = rest.get(..length)?;
     (inner == kind.as_bytes() && rest.len() > length).then(|| format!("{kind} {blob}"))
+}
+
+/// One word, as fault codes are.
+fn is_code(text: &str) -> bool {
+    (1..=40).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_lowercase() || b == b'-')
 }
 
 fn bounded(text: &str) -> String {

@@ -156,6 +156,7 @@ mod tests {
             keys: vec![],
             profile: "p".into(),
             network: None,
+            preseed: None,
             opened_at: 1,
             changed_at: 1,
         }

@@ -2,6 +2,7 @@
 
 use super::callback;
 use super::images::{FileRequest, serve_file};
+use super::preseed;
 use super::problem::Problem;
 use super::render::{self, Document};
 use super::server::{Shared, Slot};
@@ -33,6 +34,8 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .route("/boot/{mac}/network-config", get(network_config))
         .route("/boot/{mac}/file/{name}", get(recipe_file))
         .route("/boot/{mac}/seed.json", get(seed))
+        .route("/boot/{mac}/preseed.cfg", get(preseed_cfg))
+        .route("/boot/{mac}/installer.sh", get(installer_sh))
         .route("/boot/{mac}/image/{*file}", get(image))
         .route("/boot/{mac}/disk/{file}", get(disk))
         .route("/boot/{mac}/callback", post(call_back))
@@ -42,7 +45,11 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
 
 async fn ipxe(s: Server, peer: Peer, m: Method, mac: Path<String>) -> Result<Response, Problem> {
     let window = fetch(&s, &peer, &mac, Part::Script, &m).await?;
-    let script = if window.is_of_ramdisk() { Document::RamdiskIpxe } else { Document::Ipxe };
+    let script = match &window.preseed {
+        Some(_) => Document::PreseedIpxe,
+        None if window.is_of_ramdisk() => Document::RamdiskIpxe,
+        None => Document::Ipxe,
+    };
     document(&s, script, &window, "text/plain; charset=utf-8")
 }
 
@@ -63,7 +70,7 @@ async fn user_data(
     mac: Path<String>,
 ) -> Result<Response, Problem> {
     let window = fetch(&s, &peer, &mac, Part::Seed, &m).await?;
-    if window.is_of_ramdisk() {
+    if window.is_of_ramdisk() || window.preseed.is_some() {
         return Err(Problem::not_found());
     }
     document(&s, Document::UserData, &window, "text/cloud-config; charset=utf-8")
@@ -103,6 +110,32 @@ async fn recipe_file(
 async fn seed(s: Server, peer: Peer, m: Method, mac: Path<String>) -> Result<Response, Problem> {
     let window = fetch(&s, &peer, &mac, Part::Seed, &m).await?;
     Ok(text(render::seed(&window, &s.settings.ssh_keys), "application/json"))
+}
+
+/// Not yet the seed: it tells nothing of this machine that its boot script does not tell too.
+async fn preseed_cfg(
+    s: Server,
+    peer: Peer,
+    m: Method,
+    mac: Path<String>,
+) -> Result<Response, Problem> {
+    let window = fetch(&s, &peer, &mac, Part::MetaData, &m).await?;
+    if window.preseed.is_none() {
+        return Err(Problem::not_found());
+    }
+    document(&s, Document::Preseed, &window, "text/plain; charset=utf-8")
+}
+
+/// The script holds the token.
+async fn installer_sh(
+    s: Server,
+    peer: Peer,
+    m: Method,
+    mac: Path<String>,
+) -> Result<Response, Problem> {
+    let window = fetch(&s, &peer, &mac, Part::Seed, &m).await?;
+    let script = preseed::script(&window).ok_or_else(Problem::not_found)?;
+    Ok(text(script, "text/plain; charset=utf-8"))
 }
 
 /// A file of the window's image, to the waiting machine alone.

@@ -13,6 +13,7 @@
 //! | `GET /boot/{mac}/network-config` | the installed system's network, where its profile names interfaces |
 //! | `GET /boot/{mac}/file/{name}` | a file that the image's recipe names |
 //! | `GET /boot/{mac}/seed.json` | `run`, `image`, `allow_existing_data`, `token`, `callback` |
+//! | `GET /boot/{mac}/preseed.cfg`, `installer.sh` | what debian-installer is told, and runs |
 //! | `GET /boot/{mac}/image/{file}` | a file of the image's directory |
 //! | `GET /boot/{mac}/disk/{file}` | the disk image that the deploy job was told to write, to the same address |
 //! | `GET /loader/{name}` | a boot loader of the distribution, for UEFI HTTP boot |
@@ -34,6 +35,7 @@ mod media;
 mod netboot;
 pub mod network_config;
 pub mod pace;
+mod preseed;
 pub mod preview;
 mod problem;
 mod render;

@@ -93,6 +93,8 @@ fn window(p: &Preview<'_>) -> Result<Window, String> {
         callback: None,
         made: None,
         deploys: None,
+        keys: vec![],
+        preseed: None,
         profile: p.profile.into(),
         network: p.network.map(str::to_string),
         opened_at: 0,

@@ -1,5 +1,6 @@
 //! What a host is handed, rendered from the embedded templates, or the operator's in their place.
 
+use super::preseed::Preseed;
 use super::window::Window;
 use crate::model::template::{OwnTemplate, Recipe, Recipes, environment};
 use crate::model::{Channel, Fault, FaultClass};
@@ -14,9 +15,13 @@ pub(super) enum Document<'a> {
     Ipxe,
     /// The script of a window for the deploy ramdisk.
     RamdiskIpxe,
+    /// The script of a window for debian-installer.
+    PreseedIpxe,
     MetaData,
     UserData,
     NetworkConfig,
+    /// Answers for debian-installer.
+    Preseed,
     /// One that the image's recipe names.
     File(&'a str),
 }
@@ -26,6 +31,8 @@ impl<'a> Document<'a> {
         match self {
             Document::Ipxe => "ipxe",
             Document::RamdiskIpxe => "ramdisk-ipxe",
+            Document::PreseedIpxe => "preseed-ipxe",
+            Document::Preseed => "preseed.cfg",
             Document::MetaData => "meta-data",
             Document::UserData => "user-data",
             Document::NetworkConfig => "network-config",
@@ -89,6 +96,8 @@ impl Templates {
         env.add_template("ramdisk-ipxe", include_str!("templates/ramdisk-ipxe.j2"))?;
         env.add_template("recipe-ipxe", include_str!("templates/recipe-ipxe.j2"))?;
         env.add_template("deployed-user-data", include_str!("templates/deployed-user-data.j2"))?;
+        env.add_template("preseed-ipxe", include_str!("templates/preseed-ipxe.j2"))?;
+        env.add_template("preseed.cfg", include_str!("templates/preseed.cfg.j2"))?;
         env.add_template("meta-data", include_str!("templates/meta-data.j2"))?;
         env.add_template("user-data", include_str!("templates/user-data.j2"))?;
         let mut own = BTreeMap::new();
@@ -142,6 +151,7 @@ impl Templates {
             user => &self.login.user,
             keys => self.login.keys.clone(),
             allow_existing_data => w.allow_existing_data,
+            installer => w.preseed.as_ref().map(Preseed::words),
         };
         let values = match token {
             Some(token) => context! { token => token, ..values },
@@ -177,6 +187,9 @@ impl Templates {
     pub(super) fn served(&self, w: &Window) -> Vec<Document<'_>> {
         if w.is_of_ramdisk() {
             return vec![Document::RamdiskIpxe];
+        }
+        if w.preseed.is_some() {
+            return vec![Document::PreseedIpxe, Document::Preseed];
         }
         let mut all = vec![Document::Ipxe, Document::MetaData, Document::UserData];
         all.extend(w.network.is_some().then_some(Document::NetworkConfig));

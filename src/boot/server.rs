@@ -2,6 +2,7 @@
 
 use super::deploy;
 use super::files::Files;
+use super::preseed::{self, Preseed};
 use super::render::{Login, Templates, is_plain, is_plain_url};
 use super::throttle::Throttle;
 use super::window::{Mac, VERSION, Window};
@@ -254,7 +255,11 @@ impl Shared {
 
     async fn open_window(self: &Arc<Self>, order: &WindowOrder) -> Result<(), Fault> {
         let mac = check(order)?;
-        self.rehearse(order, &mac)?;
+        let preseed = match self.templates().recipe(&order.image) {
+            Some(_) if order.install.is_none() => None,
+            _ => preseed::prepare(&self.settings, order).await?,
+        };
+        self.rehearse(order, &mac, preseed.as_ref())?;
         let turn = self.index().by_machine.entry(order.machine).or_default().turn.clone();
         let _turn = turn.lock().await;
         let older = {
@@ -275,7 +280,7 @@ impl Shared {
             self.index().claim(&mac, &run, order.machine, &order.name);
             return Err(fault);
         }
-        if let Err(fault) = self.put_window(order, &mac).await {
+        if let Err(fault) = self.put_window(order, &mac, preseed).await {
             self.index().release(order.machine, &order.run);
             return Err(fault);
         }
@@ -286,30 +291,41 @@ impl Shared {
 
     /// Makes once what this window will serve: a template that fails does so before the machine is
     /// powered off for it.
-    fn rehearse(&self, order: &WindowOrder, mac: &Mac) -> Result<(), Fault> {
+    fn rehearse(
+        &self,
+        order: &WindowOrder,
+        mac: &Mac,
+        preseed: Option<&Preseed>,
+    ) -> Result<(), Fault> {
         if order.image == RAMDISK {
             return Ok(());
         }
-        let (templates, window) = (self.templates(), new_window(order, mac, None)?);
+        let templates = self.templates();
+        let window = Window { preseed: preseed.cloned(), ..new_window(order, mac, None)? };
         for document in templates.served(&window) {
             templates.render(document, &window).map_err(|why| why.fault(&order.name))?;
         }
         Ok(())
     }
 
-    async fn put_window(&self, order: &WindowOrder, mac: &Mac) -> Result<(), Fault> {
+    async fn put_window(
+        &self,
+        order: &WindowOrder,
+        mac: &Mac,
+        preseed: Option<Preseed>,
+    ) -> Result<(), Fault> {
         match self.by_run(&order.run) {
             Some(slot) => {
                 let mut held = slot.lock().await;
                 // Nobody was here: opening twice is opening once. Else this is a new attempt, and
                 // what an earlier one started must not be able to answer for it.
                 let token = held.token.clone().filter(|_| held.untouched() && held.mac == *mac);
-                let window = new_window(order, mac, token)?;
+                let window = Window { preseed, ..new_window(order, mac, token)? };
                 self.write(&window).await?;
                 *held = window;
             }
             None => {
-                let window = new_window(order, mac, None)?;
+                let window = Window { preseed, ..new_window(order, mac, None)? };
                 self.write(&window).await?;
                 let slot = Arc::new(AsyncMutex::new(window));
                 self.index().by_run.insert(order.run.clone(), slot);
@@ -518,6 +534,7 @@ fn new_window(order: &WindowOrder, mac: &Mac, token: Option<Secret>) -> Result<W
         keys: order.keys.clone(),
         profile: order.profile.to_string(),
         network: order.network.clone(),
+        preseed: None,
         opened_at: now,
         changed_at: now,
     })

@@ -1,5 +1,6 @@
 //! One boot window and what may happen to it, without files or sockets.
 
+use super::preseed::Preseed;
 use crate::model::MachineId;
 use crate::model::deploy::RAMDISK;
 use crate::model::facts::{Callback, WindowFacts};
@@ -82,6 +83,9 @@ pub(super) struct Window {
     /// `network-config` of the system that an installer installs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) network: Option<String>,
+    /// What a Debian installer is told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) preseed: Option<Preseed>,
     /// Wall clock, seconds since 1970.
     pub(super) opened_at: u64,
     /// Wall clock, seconds since 1970.
@@ -213,7 +217,7 @@ impl Window {
 
     /// Closed for good; a token that opens nothing need not lie on a disk.
     pub(super) fn closed(&self) -> Window {
-        Window { open: false, token: None, made: None, ..self.clone() }
+        Window { open: false, token: None, made: None, preseed: None, ..self.clone() }
     }
 }
 

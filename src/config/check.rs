@@ -424,6 +424,7 @@ fn site(
             cluster: p.cluster.clone(),
             gpus: p.gpus,
             root_disk: p.root_disk.clone(),
+            trust_installer: p.trust_installer,
             boot: p.boot.clone(),
             bios: p.bios.clone(),
             authorized_keys: p.authorized_keys.clone(),

@@ -117,6 +117,7 @@ pub struct ProfileRef {
     pub gpus: u16,
     pub cluster: Option<String>,
     pub root_disk: Option<RootDisk>,
+    pub trust_installer: bool,
     pub boot: Vec<BootMethod>,
     pub bios: Settings,
     pub authorized_keys: Vec<String>,
@@ -312,6 +313,7 @@ fn profile(t: &mut Table<'_, '_>) -> ProfileRef {
     let image = t.text("image").map(|i| i.value.to_string());
     let gpus = t.integer("gpus", 0..1025).and_then(|n| u16::try_from(n).ok()).unwrap_or(0);
     let root_disk = t.table("root_disk").map(deployment::root_disk);
+    let trust_installer = deployment::trust_installer(t, root_disk.is_some());
     let boot = deployment::boot_methods(t);
     let bios = bios::settings(t, &mut at.bios);
     let authorized_keys = deployment::authorized_keys(t);
@@ -323,6 +325,7 @@ fn profile(t: &mut Table<'_, '_>) -> ProfileRef {
         gpus,
         cluster,
         root_disk,
+        trust_installer,
         boot,
         bios,
         authorized_keys,

@@ -8,7 +8,7 @@ use crate::model::{
     Outcome, Read, Report,
 };
 use crate::port::deploy::DeployRequest;
-use crate::port::{BmcTarget, HostTarget, Node, Ports, UpdateOrder, WindowOrder};
+use crate::port::{BmcTarget, HostTarget, InstallOrder, Node, Ports, UpdateOrder, WindowOrder};
 use crate::steps::site::Profile;
 use std::sync::Arc;
 use std::time::Duration;
@@ -309,6 +309,7 @@ async fn act(c: &Context, action: &Action, expect: &Expect) -> Outcome {
                 keys: keys.clone(),
                 profile: c.expected.profile.clone(),
                 network,
+                install: install_order(c, expect, image),
             };
             ports.boot.open(&order).await
         }
@@ -362,6 +363,17 @@ async fn act(c: &Context, action: &Action, expect: &Expect) -> Outcome {
 
 fn precondition(channel: Channel, code: &'static str, why: &str) -> Outcome {
     Outcome::Failed { fault: Fault::new(FaultClass::Precondition, channel, code, why) }
+}
+
+/// For an installer that the profile trusts; the ramdisk is told over SSH.
+fn install_order(c: &Context, expect: &Expect, image: &str) -> Option<InstallOrder> {
+    let root = c.profile.root_disk.clone();
+    let root = root.filter(|_| c.profile.trust_installer && image != RAMDISK)?;
+    Some(InstallOrder {
+        identity: expect.identity.clone(),
+        root,
+        authorized_keys: c.profile.authorized_keys.clone(),
+    })
 }
 
 fn nowhere(what: &str, section: &str) -> Outcome {

@@ -384,6 +384,9 @@ pub struct Callback {
     /// Installed, or refused/failed with `message`.
     pub ok: bool,
     pub message: Option<String>,
+    /// Why not, as one word: `holds-data`, `no-root-disk` and the like.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
     /// The host's new public SSH host key, OpenSSH form: pinned from here on.
     pub host_key: Option<String>,
 }

@@ -9,6 +9,7 @@ pub mod fault;
 pub mod fold;
 pub mod hardware;
 pub mod identity;
+pub mod installer;
 pub mod journal;
 pub mod limit;
 pub mod machine;

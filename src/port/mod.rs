@@ -12,6 +12,7 @@ pub mod stop;
 pub mod store;
 
 use crate::model::action::{BootTarget, HookVerb, JobScript, PowerOp};
+use crate::model::deploy::RootDisk;
 use crate::model::facts::{
     Component, HostFacts, HostHardware, InventoryFacts, JobFacts, Membership, SystemFacts, Task,
     WindowFacts,
@@ -19,7 +20,8 @@ use crate::model::facts::{
 use crate::model::hardware::{BiosFacts, SecureBootFacts};
 use crate::model::quirks::PushForm;
 use crate::model::{
-    BmcEndpoint, Change, EngineTime, Expect, Expected, Fault, HostEndpoint, MachineId, Outcome,
+    BmcEndpoint, Change, EngineTime, Expect, Expected, Fault, HostEndpoint, Identity, MachineId,
+    Outcome,
 };
 use async_trait::async_trait;
 use serde_json::Value;
@@ -251,6 +253,18 @@ pub struct WindowOrder {
     pub profile: Arc<str>,
     /// `network-config` of the system that an installer installs.
     pub network: Option<String>,
+    /// What an installer is told that the profile trusts with the choice of the disk.
+    pub install: Option<InstallOrder>,
+}
+
+/// For an installer that Farrier tells which disk is meant, because nobody is there to look.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct InstallOrder {
+    /// As the BMC says it: the installer compares it with its DMI before it writes.
+    pub identity: Identity,
+    pub root: RootDisk,
+    /// Public SSH keys besides Farrier's own.
+    pub authorized_keys: Vec<String>,
 }
 
 /// The boot server: answers a machine only while a run waits for it.

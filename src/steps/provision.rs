@@ -7,7 +7,7 @@ use super::identify::{pair, wrong_machine};
 use super::ramdisk::{Ramdisk, boots_elsewhere, boots_from, eject, media_needed};
 use super::{Look, View, need};
 use crate::model::action::{BootTarget, PowerOp};
-use crate::model::facts::{JobState, Power, ProbeSet, SystemFacts};
+use crate::model::facts::{Callback, JobState, Power, ProbeSet, SystemFacts};
 use crate::model::identity::Match;
 use crate::model::time::Span;
 use crate::model::{Action, ActionKind, Channel, EngineTime, Entry, Fault, FaultClass, Machine};
@@ -71,7 +71,7 @@ impl Params {
             ));
         }
         let allow_existing_data = v.m.allow_existing_data || v.m.deployed.is_some();
-        if v.profile.root_disk.is_some() {
+        if v.profile.root_disk.is_some() && !v.profile.trust_installer {
             let ramdisk = Ramdisk {
                 v,
                 system,
@@ -97,8 +97,7 @@ impl Params {
         }
         if let Some(said) = &window.callback {
             if !said.ok {
-                let why = said.message.as_deref().unwrap_or("no reason given");
-                return Look::Fail(existing_data(&format!("the deployment refused: {why}")));
+                return Look::Fail(installer_refused(said));
             }
             return self.first_login(
                 v,
@@ -243,6 +242,12 @@ impl Params {
         }
         if system.power == Power::Off {
             // Off after the installation: the image is on the disk, boot it.
+            if v.profile.trust_installer
+                && boots_elsewhere(system)
+                && v.m.last_act(ActionKind::SetBoot).is_none_or(|a| a.about != "disk")
+            {
+                return Look::Act(Action::SetBoot { target: BootTarget::Disk });
+            }
             return Look::Act(Action::Power { op: PowerOp::On });
         }
         if v.step_age() > self.deadline.0.saturating_mul(2) {
@@ -298,6 +303,22 @@ fn existing_data(what: &str) -> Fault {
         .hint("look at what is on the disks; `farrier machine enroll <name> --allow-existing-data` overwrites it")
 }
 
+/// The installer looked and did not write. Nothing changes by trying again.
+fn installer_refused(said: &Callback) -> Fault {
+    let why = said.message.as_deref().unwrap_or("no reason given");
+    let what = format!("the deployment refused: {why}");
+    match said.code.as_deref() {
+        None | Some("holds-data") => existing_data(&what),
+        Some("wrong-machine") => {
+            Fault::new(FaultClass::Identity, Channel::Boot, "deploy-refused", what)
+        }
+        Some(code) => {
+            let fault = Fault::new(FaultClass::Precondition, Channel::Boot, "deploy-refused", what);
+            Fault { code: code.to_string().into(), ..fault }
+        }
+    }
+}
+
 /// What the deploy job's end means, where it is not a written and verified disk.
 fn unfinished(state: &JobState) -> Option<Look> {
     let JobState::Finished { exit, result } = state else {
@@ -344,4 +365,31 @@ fn unfinished(state: &JobState) -> Option<Look> {
     let said = result.map(ToString::to_string).unwrap_or_default();
     let fault = Fault::new(class, Channel::Host, "deploy-failed", what).evidence(said);
     Some(Look::Fail(Fault { code: code.into(), ..fault }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_installer_that_refused_is_not_tried_again() {
+        let fault = |code: Option<&str>| {
+            installer_refused(&Callback {
+                ok: false,
+                message: Some("vda and vdb fit".into()),
+                code: code.map(Into::into),
+                host_key: None,
+            })
+        };
+        for (code, class, is) in [
+            (None, FaultClass::Precondition, "existing-data"),
+            (Some("holds-data"), FaultClass::Precondition, "existing-data"),
+            (Some("several-root-disks"), FaultClass::Precondition, "several-root-disks"),
+            (Some("wrong-machine"), FaultClass::Identity, "deploy-refused"),
+        ] {
+            let fault = fault(code);
+            assert_eq!((fault.class, &*fault.code), (class, is), "{code:?}");
+            assert!(fault.message.contains("vda and vdb fit"), "{fault}");
+        }
+    }
 }

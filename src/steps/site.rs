@@ -27,6 +27,9 @@ pub struct Profile {
     /// Which disk gets the image, which then is a disk image written by the deploy ramdisk. None: the
     /// image is an installer that does it all by itself.
     pub root_disk: Option<RootDisk>,
+    /// The image is an installer all the same, and what it calls back is believed: nothing proves it but
+    /// a token that went over HTTP.
+    pub trust_installer: bool,
     /// Ways to boot what Farrier serves, the first one first; none = PXE.
     pub boot: Vec<BootMethod>,
     /// What its BIOS is to be set to.

@@ -132,6 +132,7 @@ impl Site {
                 keys: vec![],
                 profile: "p".into(),
                 network: None,
+                install: None,
             };
             assert!(matches!(boot.open(&order).await, Outcome::Applied { .. }));
             let from: SocketAddr = format!("{OWN}:1").parse().unwrap();

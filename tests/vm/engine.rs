@@ -30,9 +30,9 @@ esac
 echo '{"ok":true}'
 "#;
 
-struct Site<'a> {
+pub(crate) struct Site<'a> {
     lab: &'a Lab,
-    dir: PathBuf,
+    pub(crate) dir: PathBuf,
     daemon: Child,
     name: String,
     began: Instant,
@@ -40,6 +40,12 @@ struct Site<'a> {
 
 impl<'a> Site<'a> {
     fn start(lab: &'a Lab, machine: &Machine, boot: &str) -> Self {
+        let root = "root_disk = { kind = \"virtio\", min_gb = 1 }";
+        Self::start_with(lab, machine, &format!("image = \"debian\"\n{root}\nboot = [{boot}]"))
+    }
+
+    /// `profile`: what the machine's profile says of its image.
+    pub(crate) fn start_with(lab: &'a Lab, machine: &Machine, profile: &str) -> Self {
         let dir = lab.path("site");
         let write = |file: &str, text: &str, mode: u32| {
             let path = dir.join(file);
@@ -73,8 +79,8 @@ impl<'a> Site<'a> {
                 "schema = 1\n\n[[site]]\nname = \"lab\"\n\n[[rack]]\nname = \"r01\"\nsite = \"lab\"\n\n\
                  [[network]]\nname = \"provision\"\npurpose = \"provision\"\nsubnet = \"10.77.0.0/24\"\n\
                  gateway = \"{GATEWAY}\"\nrange = \"10.77.0.100-10.77.0.199\"\n\n\
-                 [[profile]]\nname = \"node\"\nworkflow = \"cpu-node\"\nimage = \"debian\"\ncluster = \"books\"\n\
-                 root_disk = {{ kind = \"virtio\", min_gb = 1 }}\nboot = [{boot}]\n\n{nic}\
+                 [[profile]]\nname = \"node\"\nworkflow = \"cpu-node\"\ncluster = \"books\"\n\
+                 {profile}\n\n{nic}\
                  [[pool]]\nname = \"nodes\"\nprofile = \"node\"\n\n\
                  [[machine]]\nname = \"{name}\"\nuuid = \"{uuid}\"\nmac = \"{mac}\"\nrack = \"r01\"\n\
                  position = 1\npool = \"nodes\"\n\
@@ -133,7 +139,7 @@ impl<'a> Site<'a> {
         command
     }
 
-    fn cli(&self, words: &[&str]) -> String {
+    pub(crate) fn cli(&self, words: &[&str]) -> String {
         run(&mut self.words(words))
     }
 
@@ -155,13 +161,13 @@ impl<'a> Site<'a> {
     }
 
     /// A line of the journal, in words.
-    fn heard(&self, what: &str, limit: Duration) {
+    pub(crate) fn heard(&self, what: &str, limit: Duration) {
         self.until(what, limit, |_| {
             self.cli(&["machine", "history", &self.name, "--all"]).contains(what)
         });
     }
 
-    fn rests(&self, stage: &str, limit: Duration) {
+    pub(crate) fn rests(&self, stage: &str, limit: Duration) {
         self.until(&format!("rests at {stage}"), limit, |m| {
             m["stage"] == stage && m["condition"] == "ok" && m["run"].is_null()
         });

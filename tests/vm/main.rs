@@ -16,6 +16,7 @@
 
 mod artefacts;
 mod engine;
+mod installer;
 mod lab;
 mod life;
 mod machine;

@@ -8,12 +8,14 @@
 mod build;
 mod contents;
 mod cpio;
+mod installer;
 mod iso;
 mod modules;
 pub mod store;
 mod tree;
 
 pub use build::Build;
+pub use installer::Words;
 
 use crate::config::{self, Source};
 use std::fmt;
@@ -30,6 +32,8 @@ pub enum Ask {
     Add {
         file: PathBuf,
         id: String,
+        /// The file is a directory with an installer.
+        installer: Option<Words>,
         replace: bool,
     },
     List,
@@ -77,7 +81,10 @@ pub fn image(config: &Path, ask: &Ask, json: bool) -> ExitCode {
     let images = images_of(config);
     let done = match ask {
         Ask::BuildRamdisk(build) => build::build(build, &images.join(RAMDISK), json).map(|()| true),
-        Ask::Add { file, id, replace } => {
+        Ask::Add { file, id, installer: Some(words), replace } => {
+            installer::add(&images, file, id, words, *replace, json).map(|()| true)
+        }
+        Ask::Add { file, id, installer: None, replace } => {
             store::add(&images, file, id, *replace, json).map(|()| true)
         }
         Ask::List => store::list(&images, json).map(|()| true),
@@ -111,7 +118,18 @@ impl From<crate::cli::args::ImageCommand> for Ask {
                 firmware_packages: a.firmware_package,
                 cache: a.cache,
             }),
-            ImageCommand::Add { file, id, replace } => Ask::Add { file, id, replace },
+            ImageCommand::Add(a) => Ask::Add {
+                file: a.file,
+                id: a.id,
+                replace: a.replace,
+                installer: a.installer.map(|installer| Words {
+                    installer,
+                    kernel_arguments: a.kernel_arguments,
+                    mirror: a.mirror,
+                    suite: a.suite,
+                    kernel_package: a.kernel_package,
+                }),
+            },
             ImageCommand::List => Ask::List,
             ImageCommand::Verify { id } => Ask::Verify { id },
         }

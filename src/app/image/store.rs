@@ -1,9 +1,10 @@
-//! Disk images: `<images>/<id>/` with the file that is served and `image.toml`, which says what it is.
+//! Images: `<images>/<id>/` with the file that is served and `image.toml`, which says what it is.
 
 use super::build::{megabytes, put};
 use super::tree::run;
-use super::{RAMDISK, Trouble};
+use super::{RAMDISK, Trouble, installer};
 use crate::model::deploy::ImageFormat;
+use crate::model::installer::Installer;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::fs;
@@ -32,8 +33,16 @@ pub struct About {
     pub raw_size: u64,
 }
 
+/// What there is: a disk's image, or an installer.
+#[derive(Clone, Debug, Serialize)]
+#[serde(untagged)]
+pub enum Kept {
+    Disk(About),
+    Installer(Installer),
+}
+
 /// The ids and descriptions below `images`, sorted; `Err` in the place of one that can't be read.
-pub fn all(images: &Path) -> Vec<(String, Result<About, Trouble>)> {
+pub fn all(images: &Path) -> Vec<(String, Result<Kept, Trouble>)> {
     let Ok(entries) = fs::read_dir(images) else { return Vec::new() };
     let mut found: Vec<_> = entries
         .flatten()
@@ -55,19 +64,25 @@ fn is_recipe(about: &Path) -> bool {
         .is_ok_and(|t| t.get("kind").and_then(|k| k.as_str()) == Some("recipe"))
 }
 
-fn read(dir: &Path) -> Result<About, Trouble> {
+fn read(dir: &Path) -> Result<Kept, Trouble> {
     let path = dir.join(ABOUT);
     let text = fs::read_to_string(&path).map_err(|e| Trouble::file("reading", &path, &e))?;
-    let about: About = toml::from_str(&text)
-        .map_err(|e| Trouble::new(format!("{}: {}", path.display(), e.message())))?;
-    if (about.schema, about.kind.as_str()) != (1, "disk") {
-        return Err(Trouble::new(format!("{}: not a description of a disk image", path.display())));
+    let wrong = |why: &str| Trouble::new(format!("{}: {why}", path.display()));
+    let table: toml::Table = toml::from_str(&text).map_err(|e| wrong(e.message()))?;
+    if table.get("kind").and_then(toml::Value::as_str) == Some("installer") {
+        let about: Installer = toml::from_str(&text).map_err(|e| wrong(e.message()))?;
+        about.check().map_err(|why| wrong(&why))?;
+        return Ok(Kept::Installer(about));
     }
-    Ok(about)
+    let about: About = toml::from_str(&text).map_err(|e| wrong(e.message()))?;
+    if (about.schema, about.kind.as_str()) != (1, "disk") {
+        return Err(wrong("not a description of a disk image"));
+    }
+    Ok(Kept::Disk(about))
 }
 
 /// An id is a directory and a part of a URL.
-fn id_is_plain(id: &str) -> Result<(), Trouble> {
+pub(super) fn id_is_plain(id: &str) -> Result<(), Trouble> {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     let starts = id.starts_with(|c: char| c.is_ascii_alphanumeric());
     if starts && id.len() <= 64 && id.chars().all(plain) && id != RAMDISK {
@@ -267,11 +282,12 @@ pub(super) fn list(images: &Path, json: bool) -> Result<(), Trouble> {
         if ramdisk.is_file() { "built" } else { "none; `farrier image build-ramdisk`" }
     );
     if all.is_empty() {
-        println!("no disk image below {}; `farrier image add`", images.display());
+        println!("no image below {}; `farrier image add`", images.display());
     }
     for (id, about) in &all {
         match about {
-            Ok(about) => println!("{id}: {}", words(about)),
+            Ok(Kept::Disk(about)) => println!("{id}: {}", words(about)),
+            Ok(Kept::Installer(about)) => println!("{id}: {}", installer::shown(about)),
             Err(e) => println!("{id}: {e}"),
         }
     }
@@ -291,6 +307,10 @@ pub(super) fn verify(images: &Path, id: Option<&str>, json: bool) -> Result<bool
     let (mut sound, mut rows) = (true, Vec::new());
     for (id, about) in wanted {
         let problem = about.and_then(|about| {
+            let about = match about {
+                Kept::Disk(about) => about,
+                Kept::Installer(about) => return installer::verify(&images.join(&id), &about),
+            };
             let (sha256, size) = sum(&images.join(&id).join(&about.file))?;
             if (sha256.as_str(), size) == (about.sha256.as_str(), about.size) {
                 return Ok(());

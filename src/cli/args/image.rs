@@ -1,5 +1,6 @@
 //! Words about images.
 
+use crate::model::installer::InstallerKind;
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 
@@ -18,23 +19,52 @@ pub enum ImageCommand {
     ///
     /// Packages come from this machine's own apt sources. The same packages give the same bytes.
     BuildRamdisk(BuildRamdisk),
-    /// Take in a disk image: raw, raw.zst or qcow2
-    Add {
-        file: PathBuf,
-        /// What profiles call it
-        #[arg(long)]
-        id: String,
-        /// Put it in the place of the image that has this id
-        #[arg(long)]
-        replace: bool,
-    },
-    /// The ramdisk and the disk images that are there
+    /// Take in a disk image (raw, raw.zst or qcow2), or an installer's kernel and initrd
+    Add(Add),
+    /// The ramdisk and the images that are there
     List,
     /// Read images again: are they what was taken in?
     Verify {
         /// [default: all]
         id: Option<String>,
     },
+}
+
+#[derive(Debug, Args)]
+pub struct Add {
+    /// With --installer: the directory with the kernel and the initrd
+    pub file: PathBuf,
+    /// What profiles call it
+    #[arg(long)]
+    pub id: String,
+    /// Put it in the place of the image that has this id
+    #[arg(long)]
+    pub replace: bool,
+    /// It is an installer, and takes this seed: `autoinstall` or `debian-preseed`
+    #[arg(long, value_name = "KIND", value_parser = installer_kind)]
+    pub installer: Option<InstallerKind>,
+    /// For an installer's kernel, like console=ttyS0
+    #[arg(long, value_name = "WORDS", default_value = "", requires = "installer")]
+    pub kernel_arguments: String,
+    /// Debian's archive as machines reach it, like http://mirror.example/debian
+    #[arg(long, value_name = "URL", requires = "installer")]
+    pub mirror: Option<String>,
+    /// What debian-installer installs
+    #[arg(long, default_value = "stable", requires = "installer")]
+    pub suite: String,
+    /// The kernel that debian-installer installs
+    #[arg(
+        long,
+        default_value = "linux-image-amd64",
+        value_name = "PACKAGE",
+        requires = "installer"
+    )]
+    pub kernel_package: String,
+}
+
+fn installer_kind(text: &str) -> Result<InstallerKind, String> {
+    let known = InstallerKind::ALL.map(InstallerKind::name).join("` or `");
+    InstallerKind::from_name(text).ok_or_else(|| format!("`{known}`"))
 }
 
 #[derive(Debug, Args)]

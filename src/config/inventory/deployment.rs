@@ -30,6 +30,17 @@ pub(super) fn root_disk(mut t: Table<'_, '_>) -> RootDisk {
     rule
 }
 
+/// Is an installer believed that calls back with its host key? See the README's words on trust.
+pub(super) fn trust_installer(t: &mut Table<'_, '_>, with_rule: bool) -> bool {
+    let place = t.at;
+    let trusts = t.boolean("trust_installer").unwrap_or(false);
+    if trusts && !with_rule {
+        t.error(place, "`trust_installer` without `root_disk`: which disk may it write to?")
+            .hint("give the rule that fits exactly one disk; the installer is told no other");
+    }
+    trusts
+}
+
 pub(super) fn boot_methods(t: &mut Table<'_, '_>) -> Vec<BootMethod> {
     let mut methods = Vec::new();
     for text in t.texts("boot") {

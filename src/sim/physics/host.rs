@@ -199,7 +199,12 @@ impl VirtualMachine {
             self.host = HostState::Idle;
             self.call_back(
                 at,
-                Callback { ok: false, message: Some("the disks hold data".into()), host_key: None },
+                Callback {
+                    ok: false,
+                    message: Some("the disks hold data".into()),
+                    code: None,
+                    host_key: None,
+                },
             );
             return;
         }
@@ -229,8 +234,12 @@ impl VirtualMachine {
         self.host_key = format!("ssh-ed25519 AAAA{key:016x}").into();
         self.jobs.clear();
         if !self.dice.throw(FaultKind::CallbackLost, at) {
-            let said =
-                Callback { ok: true, message: None, host_key: Some(self.host_key.to_string()) };
+            let said = Callback {
+                ok: true,
+                message: None,
+                code: None,
+                host_key: Some(self.host_key.to_string()),
+            };
             if self.dice.throw(FaultKind::CallbackDoubled, at) {
                 // The token is spent: the second call changes nothing but pokes again.
                 self.callbacks += 1;
@@ -247,7 +256,7 @@ impl VirtualMachine {
         self.ramdisk_key = format!("ssh-ed25519 RAM{key:016x}").into();
         if !self.dice.throw(FaultKind::CallbackLost, at) {
             let key = Some(self.ramdisk_key.to_string());
-            self.call_back(at, Callback { ok: true, message: None, host_key: key });
+            self.call_back(at, Callback { ok: true, message: None, code: None, host_key: key });
             self.window.facts.from = Some("192.0.2.1".into());
         }
     }
