@@ -7,7 +7,7 @@ use super::identify::{pair, wrong_machine};
 use super::ramdisk::{Ramdisk, boots_elsewhere, boots_from, eject, media_needed};
 use super::{Look, View, need};
 use crate::model::action::{BootTarget, PowerOp};
-use crate::model::facts::{JobState, Power, ProbeSet, SystemFacts};
+use crate::model::facts::{HostFacts, JobState, MirrorFacts, Power, ProbeSet, SystemFacts};
 use crate::model::identity::Match;
 use crate::model::time::Span;
 use crate::model::{Action, ActionKind, Channel, EngineTime, Entry, Fault, FaultClass, Machine};
@@ -55,7 +55,7 @@ impl Params {
             && host.image_run.as_deref() == Some(run.as_str())
         {
             let open = window.open && window.run.as_deref() == Some(run.as_str());
-            return self.finish(v, system, &image, &run, host.image.as_deref(), open);
+            return self.finish(v, system, &image, &run, host, open);
         }
         // A first deployment must not overwrite what it does not know.
         if v.m.deployed.is_none()
@@ -256,9 +256,10 @@ impl Params {
         system: &SystemFacts,
         image: &str,
         run: &str,
-        found: Option<&str>,
+        host: &HostFacts,
         window_open: bool,
     ) -> Look {
+        let found = host.image.as_deref();
         if found != Some(image) {
             return Look::Fail(Fault::new(
                 FaultClass::Transient,
@@ -266,6 +267,10 @@ impl Params {
                 "wrong-image",
                 format!("the host runs image `{}`, wanted `{image}`", found.unwrap_or("unknown")),
             ));
+        }
+        let mirrored = v.profile.root_disk.as_ref().is_some_and(|r| r.mirror);
+        if mirrored && host.root_mirror.is_none() {
+            return Look::Fail(no_mirror(image));
         }
         if v.m.deployed.as_ref().is_none_or(|d| *d.run != *run) {
             return Look::Note(vec![Entry::Deployed { image: image.into(), run: run.into() }]);
@@ -282,8 +287,30 @@ impl Params {
         if window_open {
             return Look::Act(Action::CloseBootWindow { run: run.into() });
         }
-        Look::done(format!("image `{image}` read back over SSH with the pinned key"))
+        let on = host.root_mirror.as_ref().map(on_mirror).unwrap_or_default();
+        Look::done(format!("image `{image}` read back over SSH with the pinned key{on}"))
     }
+}
+
+/// The job wrote the mirror, and the system runs on one of its disks behind the other's back: what it
+/// writes is on that one alone.
+fn no_mirror(image: &str) -> Fault {
+    Fault::new(
+        FaultClass::Precondition,
+        Channel::Host,
+        "no-mirror",
+        format!("image `{image}` runs on one disk, and the profile wants a mirror of two"),
+    )
+    .hint("the image's initramfs must assemble md arrays before it mounts the root file system (Debian, Ubuntu: package `mdadm`)")
+}
+
+fn on_mirror(mirror: &MirrorFacts) -> String {
+    let state = match (mirror.missing, mirror.copied_percent) {
+        (0, None) => String::new(),
+        (0, Some(percent)) => format!(", {percent} % of the first copy done"),
+        (missing, _) => format!(", {missing} of them missing"),
+    };
+    format!(", on a mirror of {} disks{state}", mirror.disks)
 }
 
 fn existing_data(what: &str) -> Fault {
@@ -317,8 +344,9 @@ fn unfinished(state: &JobState) -> Option<Look> {
         (
             _,
             Some(
-                code @ ("no-root-disk" | "several-root-disks" | "disk-too-small" | "disk-in-use"
-                | "sector-size" | "image-without-gpt"),
+                code @ ("no-root-disk" | "one-root-disk" | "several-root-disks"
+                | "unequal-root-disks" | "disk-too-small" | "disk-in-use" | "sector-size"
+                | "image-without-gpt"),
             ),
         ) => (
             FaultClass::Precondition,

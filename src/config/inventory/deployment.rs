@@ -4,7 +4,7 @@ use super::super::table::Table;
 use super::machine::looks_like_key;
 use crate::model::deploy::{BootMethod, DiskKind, RootDisk};
 
-/// Which disk gets the image: every line must hold, and exactly one disk may fit.
+/// Which disk gets the image: every line must hold, and exactly one disk may fit, or two for a mirror.
 pub(super) fn root_disk(mut t: Table<'_, '_>) -> RootDisk {
     let mut word = |key| t.text(key).map(|text| text.value.to_string());
     let mut rule = RootDisk {
@@ -25,6 +25,13 @@ pub(super) fn root_disk(mut t: Table<'_, '_>) -> RootDisk {
         && min > max
     {
         t.error(t.at, "no disk has at least `min_gb` and at most `max_gb`");
+    }
+    rule.mirror = t.boolean("mirror").unwrap_or(false);
+    if rule.mirror && (rule.serial.is_some() || rule.by_id.is_some()) {
+        t.error(t.at, "a mirror takes two disks, and `serial` or `by_id` fits one").hint(
+            "say what the two have in common: `model`, `kind`, `min_gb`, `max_gb`; \
+             exactly two disks of a machine must fit",
+        );
     }
     t.done();
     rule
