@@ -366,3 +366,89 @@ fn unfinished(state: &JobState) -> Option<Look> {
     let fault = Fault::new(class, Channel::Host, "deploy-failed", what).evidence(said);
     Some(Look::Fail(Fault { code: code.into(), ..fault }))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::deploy::RootDisk;
+    use crate::model::{
+        BmcEndpoint, Expected, HostEndpoint, Identity, MachineId, Read, Report, Stage,
+    };
+    use crate::steps::Step;
+    use crate::steps::site::{Profile, Site};
+    use crate::steps::workflow::{Retry, StepSpec, Unsupported, When};
+
+    /// The step's word on a host that carries the run's mark and whose root lies on `mirror`.
+    fn seen(wanted: bool, mirror: Option<MirrorFacts>) -> Look {
+        let m = Machine::blank(MachineId(1));
+        let rule = RootDisk { model: Some("M".into()), mirror: wanted, ..RootDisk::default() };
+        let profile =
+            Profile { image: Some("debian".into()), root_disk: Some(rule), ..Profile::default() };
+        let (site, params) = (Site::default(), Params::default());
+        let expected = Expected {
+            name: "n1".into(),
+            identity: Identity::default().into(),
+            rack: "r".into(),
+            position: 0,
+            pool: "p".into(),
+            profile: "p".into(),
+            domains: [].into(),
+            labels: Default::default(),
+            bmc: BmcEndpoint::default(),
+            host: HostEndpoint::default(),
+        };
+        let spec = StepSpec {
+            key: "provision".into(),
+            stage: Stage::Provision,
+            step: Step::Provision(params.clone()),
+            timeout: Span(1),
+            stall: Span(1),
+            usual: Span(0),
+            retry: Retry::default(),
+            unsupported: Unsupported::Quarantine,
+            when: When::default(),
+        };
+        let mut v = View {
+            m: &m,
+            expected: &expected,
+            profile: &profile,
+            site: &site,
+            spec: &spec,
+            report: &Report::default(),
+            now: EngineTime(1_000),
+            resumed: EngineTime(0),
+        };
+        let report = Report {
+            system: Read::Seen(SystemFacts::default()),
+            boot: Read::Seen(Default::default()),
+            host: Read::Seen(HostFacts {
+                image: Some("debian".into()),
+                image_run: Some(v.run_name()),
+                root_mirror: mirror,
+                ..HostFacts::default()
+            }),
+            ..Report::default()
+        };
+        v.report = &report;
+        params.look(&v)
+    }
+
+    #[test]
+    fn a_mirror_counts_once_the_system_runs_on_it() {
+        let whole = MirrorFacts { disks: 2, missing: 0, copied_percent: Some(7) };
+        assert!(matches!(seen(true, Some(whole)), Look::Note(_)));
+        assert!(matches!(seen(false, None), Look::Note(_)));
+        // One disk behind the other's back.
+        let Look::Fail(fault) = seen(true, None) else { panic!("no fault") };
+        assert_eq!((&*fault.code, fault.class), ("no-mirror", FaultClass::Precondition));
+    }
+
+    #[test]
+    fn how_a_mirror_stands_is_said() {
+        let said =
+            |missing, copied_percent| on_mirror(&MirrorFacts { disks: 2, missing, copied_percent });
+        assert_eq!(said(0, None), ", on a mirror of 2 disks");
+        assert_eq!(said(0, Some(7)), ", on a mirror of 2 disks, 7 % of the first copy done");
+        assert_eq!(said(1, None), ", on a mirror of 2 disks, 1 of them missing");
+    }
+}

@@ -64,12 +64,7 @@ pub(crate) fn serve(body: Vec<u8>, mood: Mood) -> Server {
 }
 
 /// `before`: connections that came before this one.
-fn answer(
-    mut stream: TcpStream,
-    body: &[u8],
-    mood: Mood,
-    before: usize,
-) -> std::io::Result<()> {
+fn answer(mut stream: TcpStream, body: &[u8], mood: Mood, before: usize) -> std::io::Result<()> {
     let (mut from, mut only_if) = (0, None);
     for line in BufReader::new(stream.try_clone()?).lines() {
         let line = line?.to_ascii_lowercase();

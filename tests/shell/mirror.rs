@@ -87,7 +87,7 @@ fn each_disk_of_a_mirror_starts_alone() {
 fn a_mirror_takes_exactly_two_disks_of_one_size() {
     let Some((w, _, told)) = setting() else { return };
     let mut there: Vec<PathBuf> = Vec::new();
-    let mut refused = |there: &[PathBuf], root: RootDisk, word: &str| {
+    let refused = |there: &[PathBuf], root: RootDisk, word: &str| {
         let (exit, v) = deploy(&w, &DeployOrder { root, ..told.clone() });
         assert_eq!((exit, code(&v)), (Some(4), word), "{v}");
         let why = v["message"].as_str().unwrap();

@@ -30,16 +30,16 @@ esac
 echo '{"ok":true}'
 "#;
 
-struct Site<'a> {
+pub(crate) struct Site<'a> {
     lab: &'a Lab,
-    dir: PathBuf,
+    pub(crate) dir: PathBuf,
     daemon: Child,
     name: String,
     began: Instant,
 }
 
 impl<'a> Site<'a> {
-    fn start(lab: &'a Lab, machine: &Machine, boot: &str) -> Self {
+    pub(crate) fn start(lab: &'a Lab, machine: &Machine, boot: &str) -> Self {
         let dir = lab.path("site");
         let write = |file: &str, text: &str, mode: u32| {
             let path = dir.join(file);
@@ -128,7 +128,7 @@ impl<'a> Site<'a> {
         command
     }
 
-    fn cli(&self, words: &[&str]) -> String {
+    pub(crate) fn cli(&self, words: &[&str]) -> String {
         run(&mut self.words(words))
     }
 
@@ -150,19 +150,19 @@ impl<'a> Site<'a> {
     }
 
     /// A line of the journal, in words.
-    fn heard(&self, what: &str, limit: Duration) {
+    pub(crate) fn heard(&self, what: &str, limit: Duration) {
         self.until(what, limit, |_| {
             self.cli(&["machine", "history", &self.name, "--all"]).contains(what)
         });
     }
 
-    fn rests(&self, stage: &str, limit: Duration) {
+    pub(crate) fn rests(&self, stage: &str, limit: Duration) {
         self.until(&format!("rests at {stage}"), limit, |m| {
             m["stage"] == stage && m["condition"] == "ok" && m["run"].is_null()
         });
     }
 
-    fn say(&self, what: &str) {
+    pub(crate) fn say(&self, what: &str) {
         println!("{:6.1} s  {}: {what}", self.began.elapsed().as_secs_f32(), self.name);
     }
 }
@@ -189,7 +189,7 @@ impl Drop for Site<'_> {
 }
 
 /// Boots are minutes under software emulation.
-const LONG: Duration = Duration::from_secs(900);
+pub(crate) const LONG: Duration = Duration::from_secs(900);
 
 fn life(firmware: Firmware, name: &'static str, boot: &str, kills: bool) {
     if !emulator_is_here() {

@@ -19,4 +19,5 @@ mod engine;
 mod lab;
 mod life;
 mod machine;
+mod mirror;
 mod server;

@@ -68,3 +68,37 @@ pub(super) fn authorized_keys(t: &mut Table<'_, '_>) -> Vec<String> {
     }
     keys
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Source;
+    use crate::config::inventory::parse;
+
+    fn read(rule: &str) -> (Option<RootDisk>, String) {
+        let text = format!(
+            "schema = 1\n[[site]]\nname = \"s\"\n[[profile]]\nname = \"p\"\nworkflow = \"w\"\n\
+             image = \"i\"\nroot_disk = {{ {rule} }}\n"
+        );
+        let (inventory, found) = parse(&[Source::new("i.toml", text)]);
+        let said: Vec<String> = found.iter().map(|d| d.message.clone()).collect();
+        (inventory.profiles.first().and_then(|p| p.root_disk.clone()), said.join("; "))
+    }
+
+    #[test]
+    fn a_mirror_is_of_disks_that_two_can_be() {
+        let (rule, said) = read("kind = \"nvme\", min_gb = 400, mirror = true");
+        assert_eq!(said, "");
+        let rule = rule.unwrap();
+        assert!(rule.mirror && rule.kind == Some(DiskKind::Nvme));
+        for one in ["serial = \"S1\"", "by_id = \"nvme-S1\"", "kind = \"nvme\", serial = \"S1\""] {
+            assert_eq!(
+                read(&format!("{one}, mirror = true")).1,
+                "a mirror takes two disks, and `serial` or `by_id` fits one"
+            );
+            assert_eq!(read(&format!("{one}, mirror = false")).1, "");
+        }
+        assert_eq!(read("mirror = true").1, "`root_disk` says nothing about the disk");
+        assert!(read("kind = \"nvme\", mirror = 2").1.contains("`true` or `false`"));
+    }
+}

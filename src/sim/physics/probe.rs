@@ -2,8 +2,8 @@
 
 use super::{HostState, PowerState, VirtualMachine};
 use crate::model::facts::{
-    Component, HostFacts, InventoryFacts, JobFacts, JobNote, JobState, Membership, MirrorFacts, Nic,
-    Part, Power, ProbeSet, SystemFacts, Task, TaskState, WindowFacts,
+    Component, HostFacts, InventoryFacts, JobFacts, JobNote, JobState, Membership, MirrorFacts,
+    Nic, Part, Power, ProbeSet, SystemFacts, Task, TaskState, WindowFacts,
 };
 use crate::model::{Channel, EngineTime, Fault, FaultClass, Identity, Read, Report};
 use std::sync::Arc;
