@@ -1,7 +1,7 @@
 # DESTROYS DATA. Writes an operating system's image to the one local disk that the order's rule fits, or
 # to an md mirror of the two that do, and says what came of it in $FARRIER_RESULT:
-#   {"ok":true,"disk":{"name","path","serial","model","bytes"},"mirror"?:{"bytes","resync","disks":
-#     [like "disk",…]},"image","run","written","sha256","seconds"}
+#   {"ok":true,"disk":{"name","path","serial","model","bytes"},"mirror"?:{"bytes","copied_percent",
+#     "disks":[like "disk",…]},"image","run","written","sha256","seconds"}
 #   {"ok":false,"refused":WHY}          another machine, or nobody can tell which
 #   {"ok":false,"error":CODE,"message":WHY}
 #
@@ -248,7 +248,9 @@ progress() { # until $work/done appears: what the disk has taken
     while [ ! -e "$work/done" ]; do
         sleep 5
         now=$(awk '{ print $7 }' "/sys/block/$name/stat" 2>/dev/null)
-        echo "written $(((now - was) / 2048)) of $((raw_size / MIB)) MiB"
+        copied=
+        if [ -n "$array" ]; then copied=$(mirror_copied); fi
+        echo "written $(((now - was) / 2048)) of $((raw_size / MIB)) MiB${copied:+, mirror $copied % in step}"
     done
 }
 
@@ -398,7 +400,7 @@ main() {
     seal
     if [ "$mirror" = yes ]; then
         mirror_apart
-        mirrored=",\"mirror\":{\"bytes\":$mirror_bytes,\"resync\":\"left to the installed system\",\"disks\":[$(about_disks)]}"
+        mirrored=",\"mirror\":{\"bytes\":$mirror_bytes,\"copied_percent\":${copied:-0},\"disks\":[$(about_disks)]}"
     fi
     the_disk
     ended=$(cut -d . -f 1 /proc/uptime | cut -d ' ' -f 1)

@@ -5,8 +5,9 @@
 # other's back; the first login tells.
 #
 # The array is not called clean: an image is smaller than a disk, and of what it leaves out nobody knows
-# that both disks hold the same. Copying that is left to the installed system. What is written here goes
-# to both disks at once, so each of them boots from now on.
+# that both disks hold the same. The kernel copies it from one to the other while the image is written,
+# as far as it gets; the rest is left to the installed system. What is written goes to both disks at
+# once, so each of them boots from now on.
 #
 # Stands before deploy.sh, whose functions and variables it takes. With FARRIER_ROOT set (tests) mdadm is
 # the test's, and the array is a plain file.
@@ -48,13 +49,20 @@ mirror_up() { # makes the array; name, path and bytes are its own from here on
         fail mirror-not-made "$* can't be made a mirror: $(tail -n 1 "$work/mdadm")"
     array=$path
     serial="a mirror of $*"
-    # Whoever waits for the image is not to wait for a copy of the whole disk.
-    if [ -z "$root" ]; then echo frozen >"/sys/block/$name/md/sync_action"; fi 2>/dev/null
     if blocks "$path"; then bytes=$(blockdev --getsize64 "$path"); else bytes=$(wc -c <"$path" | tr -d ' '); fi
     mirror_bytes=${bytes:-0}
     [ "$mirror_bytes" -ge "$((raw_size + 2 * MIB + seed_bytes))" ] ||
         fail disk-too-small "the mirror has $mirror_bytes bytes; the image takes $raw_size and the seed $seed_bytes behind it"
     echo "a mirror of $*: $mirror_bytes bytes"
+}
+
+mirror_copied() { # how far the copy is, in percent
+    at=/sys/block/${array##*/}/md
+    if [ "$(cat "$at/resync_start" 2>/dev/null)" = none ]; then
+        echo 100
+    else
+        awk '$2 == "/" && $3 > 0 { print int($1 * 100 / $3) }' "$at/sync_completed" 2>/dev/null
+    fi
 }
 
 mirror_stop() { # its members are plain disks again. udev looks at what was written, and is waited for
@@ -80,6 +88,8 @@ mirror_clear() {
 }
 
 mirror_apart() { # stopped, and proven: what makes a disk boot is on each of the two
+    copied=$(mirror_copied)
+    echo "the copy from one disk to the other is at ${copied:-0} %, and goes on in the installed system"
     mirror_stop || fail mirror-not-stopped "the mirror $array can't be stopped: something still uses it"
     each mirror_member
 }

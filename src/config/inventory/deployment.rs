@@ -82,7 +82,7 @@ mod tests {
         );
         let (inventory, found) = parse(&[Source::new("i.toml", text)]);
         let said: Vec<String> = found.iter().map(|d| d.message.clone()).collect();
-        (inventory.profiles.first().and_then(|p| p.root_disk.clone()), said.join("; "))
+        (inventory.profiles.values().next().and_then(|p| p.root_disk.clone()), said.join("; "))
     }
 
     #[test]
