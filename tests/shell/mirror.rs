@@ -109,7 +109,7 @@ fn a_mirror_takes_exactly_two_disks_of_one_size() {
         disk(&w, path.file_name().unwrap().to_str().unwrap(), 10 * MIB);
     }
     fs::remove_file(&there[2]).unwrap();
-    refused(&there[..2], mirrors(), "disk-too-small");
+    refused(&there[..1], mirrors(), "disk-too-small");
     assert_eq!(w.read("calls"), "", "no array was made");
 }
 
