@@ -57,8 +57,8 @@ impl DiskKind {
 }
 
 /// Which disk gets the operating system. All that is set must hold, and exactly one local disk must
-/// fit: none or two is a fault with the list, never a choice. There is no `/dev` name in it, because
-/// the kernel gives those anew with each boot.
+/// fit (two for a mirror): any other number is a fault with the list, never a choice. There is no
+/// `/dev` name in it, because the kernel gives those anew with each boot.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
 pub struct RootDisk {
@@ -76,6 +76,9 @@ pub struct RootDisk {
     pub min_bytes: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_bytes: Option<u64>,
+    /// Two disks of one size fit, and an md mirror of them gets the image.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub mirror: bool,
 }
 
 /// How a machine is brought to boot what Farrier serves.

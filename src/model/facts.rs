@@ -235,12 +235,26 @@ pub struct HostFacts {
     /// What the ramdisk found on a disk: the run that wrote it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disk_run: Option<String>,
+    /// The root file system lies on a mirror.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root_mirror: Option<MirrorFacts>,
     /// `Some(true)`: a disk has a partition table or file system that no run of ours wrote.
     pub holds_data: Option<bool>,
     pub gpus: Vec<Part>,
     /// Jobs of ours whose directories are on the host.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub jobs: Vec<JobNote>,
+}
+
+/// A mirror of disks (md RAID1), as the kernel on it sees it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MirrorFacts {
+    pub disks: u32,
+    /// Of these, how many are not there or not up to date.
+    pub missing: u32,
+    /// How far a copy from one disk to the other has come.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copied_percent: Option<u32>,
 }
 
 /// A job directory on a host.

@@ -1,13 +1,14 @@
-# DESTROYS DATA. Writes an operating system's image to the one local disk that the order's rule fits,
-# and says what came of it in $FARRIER_RESULT:
-#   {"ok":true,"disk":{"name","path","serial","model","bytes"},"image","run","written","sha256","seconds"}
+# DESTROYS DATA. Writes an operating system's image to the one local disk that the order's rule fits, or
+# to an md mirror of the two that do, and says what came of it in $FARRIER_RESULT:
+#   {"ok":true,"disk":{"name","path","serial","model","bytes"},"mirror"?:{"bytes","copied_percent",
+#     "disks":[like "disk",…]},"image","run","written","sha256","seconds"}
 #   {"ok":false,"refused":WHY}          another machine, or nobody can tell which
 #   {"ok":false,"error":CODE,"message":WHY}
 #
 #   deploy.sh UUID SERIAL     the machine that is meant, as its BMC says it; `-` for unknown
 #
-# identity.sh, disks.sh and the functions `order` and `seed_files` stand before this text: the process
-# that writes is the one that has just compared DMI.
+# identity.sh, disks.sh, the functions `order` and `seed_files`, and mirror.sh stand before this text:
+# the process that writes is the one that has just compared DMI.
 #
 # Until the image is proven right the disk can't boot: its first MiB is zero. That one is kept back,
 # changed in memory (the partition table grows to the disk's end and gets the seed volume), and
@@ -22,12 +23,14 @@ LC_ALL=C
 export LC_ALL
 root=${FARRIER_ROOT:-}
 MIB=1048576
+array= # the mirror that is to be stopped, whatever the end
 
 quote() { # a JSON string of ASCII
     printf '"%s"' "$(printf %s "$1" | tr '\t\r\n' '   ' | tr -cd '\040-\176' | sed 's/\\/\\\\/g; s/"/\\"/g')"
 }
 
 finish() { # finish EXIT JSON
+    if [ -n "$array" ]; then mirror_undo; fi
     rm -rf "${work:?}"
     printf '%s\n' "$2"
     if [ -n "${FARRIER_RESULT:-}" ]; then printf '%s\n' "$2" >"$FARRIER_RESULT"; fi
@@ -85,26 +88,36 @@ fits() { # one row of the table against the rule; leaves in $why what does not f
     [ -z "$why" ]
 }
 
-choose() { # leaves the row of the one disk
+choose() { # the rows of the disks that fit into $work/chosen: one, or two for a mirror
     count=0
     seen=
     while IFS='|' read -r name path how bytes sector serial model rotates; do
         if fits; then
             count=$((count + 1))
-            chosen="$name|$path|$how|$bytes|$sector|$serial|$model|$rotates"
+            printf '%s\n' "$name|$path|$how|$bytes|$sector|$serial|$model|$rotates" >>"$work/chosen"
             why=fits
         fi
         echo "disk $name: $how, $bytes bytes, serial ${serial:-unknown}, model ${model:-unknown}: $why"
         seen="$seen${seen:+; }$name ($how, serial ${serial:-unknown}, $bytes bytes): $why"
     done <"$work/disks"
-    case $count in
-        1) ;;
-        0) fail no-root-disk "no local disk fits the rule: ${seen:-there is none}" ;;
+    case $mirror-$count in
+        no-1 | yes-2) ;;
+        *-0) fail no-root-disk "no local disk fits the rule: ${seen:-there is none}" ;;
+        yes-1) fail one-root-disk "one disk fits the rule, and a mirror takes two: $seen" ;;
         *) fail several-root-disks "$count disks fit the rule, and it is never guessed: $seen" ;;
     esac
-    IFS='|' read -r name path how bytes sector serial model rotates <<EOF
-$chosen
-EOF
+    [ "$(wc -l 2>/dev/null <"$work/chosen")" -eq "$count" ] || fail ramdisk-full "no room below $work"
+    if [ "$mirror" = yes ]; then mirror_sizes; fi
+}
+
+each() { # each COMMAND: once for each chosen disk, whose row the variables hold
+    while IFS='|' read -r name path how bytes sector serial model rotates <&3; do
+        "$1"
+    done 3<"$work/chosen"
+}
+
+the_disk() { # the variables hold the first chosen disk again
+    IFS='|' read -r name path how bytes sector serial model rotates <"$work/chosen"
 }
 
 # ---- what is on it ------------------------------------------------------------------------------------
@@ -128,18 +141,21 @@ ours() { # does it have a seed volume that a run of ours made?
 }
 
 examine() {
+    disk_apart "$name"
     if blocks "$path" && disk_in_use "$name" "$path"; then
         fail disk-in-use "$name is in use ($use): this is to run in the deploy ramdisk"
     fi
     [ -w "$path" ] || fail disk-not-writable "$name can't be written to"
-    [ "$bytes" -ge "$((raw_size + 2 * MIB + seed_bytes))" ] ||
+    more=$((2 * MIB))
+    if [ "$mirror" = yes ]; then more=$((3 * MIB)); fi
+    [ "$bytes" -ge "$((raw_size + more + seed_bytes))" ] ||
         fail disk-too-small "$name has $bytes bytes; the image takes $raw_size and the seed $seed_bytes behind it"
     [ "$sector" = 512 ] ||
         fail sector-size "$name has sectors of $sector bytes, the image's partition table is for 512"
     if [ "$allow" != yes ]; then
         if ! zeros "$path" "$MIB" || [ -n "$(partitions)" ] ||
             { blocks "$path" && blkid -p "$path" >/dev/null 2>&1; }; then
-            ours || fail holds-data "$name holds data that no run of Farrier's wrote, and the order does not allow to overwrite it"
+            ours || mirror_left || fail holds-data "$name holds data that no run of Farrier's wrote, and the order does not allow to overwrite it"
             echo "$name was written by a run of ours before"
         fi
     fi
@@ -164,15 +180,28 @@ clear_disk() { # nothing on it may be taken for an array, a volume group or a pa
 fetch() { # the bytes as they are served, over as many connections as it takes
     at=0
     idle=0
+    etag=
     while [ "$at" -lt "$size" ]; do
+        # The rest of the same file or nothing (RFC 9110 §13.1.5, which knows no weak tags there).
+        set --
+        case $etag in
+            '' | W/*) ;;
+            *) if [ "$at" -gt 0 ]; then set -- --header "If-Range: $etag"; fi ;;
+        esac
         # A server that ignores the range ends it (33), so no byte comes twice. 30 s without a
         # kilobyte a second is a connection that died without a word.
         curl --silent --fail --globoff --connect-timeout 10 --speed-limit 1024 --speed-time 30 \
-            --continue-at "$at" --max-filesize "$((size - at))" \
+            --continue-at "$at" --max-filesize "$((size - at))" --dump-header "$work/headers" "$@" \
             --write-out '%{stderr}%{http_code} %{size_download}' "$url" 2>"$work/attempt"
         curl=$?
         read -r code got rest <"$work/attempt"
         case $got in '' | *[!0-9]*) got=0 ;; esac
+        tag=$(tr -d '\r' 2>/dev/null <"$work/headers" | sed -n 's/^[Ee][Tt][Aa][Gg]: *//p' | tail -n 1)
+        case $code in 2??) etag=${etag:-$tag} ;; *) tag= ;; esac
+        if [ -n "$tag" ] && [ "$tag" != "$etag" ]; then
+            echo "the server has another file since byte $at: $tag instead of $etag" >"$work/changed"
+            return 1
+        fi
         at=$((at + got))
         case $curl in
             0) break ;;
@@ -219,7 +248,9 @@ progress() { # until $work/done appears: what the disk has taken
     while [ ! -e "$work/done" ]; do
         sleep 5
         now=$(awk '{ print $7 }' "/sys/block/$name/stat" 2>/dev/null)
-        echo "written $(((now - was) / 2048)) of $((raw_size / MIB)) MiB"
+        copied=
+        if [ -n "$array" ]; then copied=$(mirror_copied); fi
+        echo "written $(((now - was) / 2048)) of $((raw_size / MIB)) MiB${copied:+, mirror $copied % in step}"
     done
 }
 
@@ -234,6 +265,7 @@ write_image() {
     wait "$summing"
     read -r sha256_is rest <"$work/sha256"
     # In the order in which one mistake causes the next.
+    [ ! -e "$work/changed" ] || fail image-changed "$(cat "$work/changed")"
     [ ! -s "$work/fetch" ] || fail fetch-failed "$(cat "$work/fetch")"
     [ ! -e "$work/full" ] || fail ramdisk-full "no room below $work"
     if [ "$(cat "$work/written" 2>/dev/null)" != 0 ]; then
@@ -319,6 +351,22 @@ seal() { # the last writes, each read back; the first MiB is the very last
     return 0
 }
 
+about_disks() { # JSON of all chosen
+    comma=
+    each next_disk
+}
+
+next_disk() {
+    printf %s "$comma"
+    comma=,
+    about_disk
+}
+
+about_disk() {
+    printf '{"name":%s,"path":%s,"serial":%s,"model":%s,"bytes":%s}' "$(quote "$name")" \
+        "$(quote "$path")" "$(quote "$serial")" "$(quote "$model")" "$bytes"
+}
+
 main() {
     began=$(cut -d . -f 1 /proc/uptime | cut -d ' ' -f 1)
     # Secrets are in this text; whoever looks at the job later must not find them.
@@ -342,13 +390,21 @@ main() {
     make_seed
     table || fail no-lsblk 'lsblk does not run: is this the deploy ramdisk?'
     choose
-    examine
-    clear_disk
+    each examine
+    each clear_disk
+    the_disk
+    mirrored=
+    if [ "$mirror" = yes ]; then mirror_up; fi
     write_image
     table_of_partitions
     seal
+    if [ "$mirror" = yes ]; then
+        mirror_apart
+        mirrored=",\"mirror\":{\"bytes\":$mirror_bytes,\"copied_percent\":${copied:-0},\"disks\":[$(about_disks)]}"
+    fi
+    the_disk
     ended=$(cut -d . -f 1 /proc/uptime | cut -d ' ' -f 1)
-    finish 0 "{\"ok\":true,\"disk\":{\"name\":$(quote "$name"),\"path\":$(quote "$path"),\"serial\":$(quote "$serial"),\"model\":$(quote "$model"),\"bytes\":$bytes},\"image\":$(quote "$image"),\"run\":$(quote "$run"),\"written\":$written,\"sha256\":$(quote "$sha256_is"),\"seconds\":$((ended - began))}"
+    finish 0 "{\"ok\":true,\"disk\":$(about_disk)$mirrored,\"image\":$(quote "$image"),\"run\":$(quote "$run"),\"written\":$written,\"sha256\":$(quote "$sha256_is"),\"seconds\":$((ended - began))}"
 }
 
 main "$@"

@@ -12,6 +12,7 @@ facts() {
     fi
     sed -n 's/^PRETTY_NAME=/os=/p' "$root/etc/os-release" 2>/dev/null | tr -d "\"'" | head -n 1
     printf 'kernel=%s\n' "$(uname -r)"
+    root_mirror
     mark=$root/etc/farrier/image
     sed -n 's/^image=/image=/p; s/^run=/image_run=/p' "$mark" 2>/dev/null
     if [ -s "$root/etc/farrier/ramdisk" ]; then
@@ -33,6 +34,19 @@ facts() {
 
 show() { # show KEY FILE: its first line
     if [ -r "$2" ]; then printf '%s=%s\n' "$1" "$(head -n 1 "$2" 2>/dev/null)"; fi
+}
+
+root_mirror() { # the md RAID1 under the root file system: disks, missing ones, percent of a copy under way
+    [ -z "$root" ] && command -v lsblk >/dev/null 2>&1 || return 0
+    below=$(awk '$2 == "/" && $1 ~ /^\/dev\// { device = $1 } END { print device }' /proc/self/mounts)
+    [ -n "$below" ] || return 0
+    for name in $(lsblk -nrs -o NAME,TYPE "$below" 2>/dev/null | awk '$2 == "raid1" { print $1 }'); do
+        at=/sys/class/block/$name/md
+        [ -r "$at/degraded" ] || continue
+        copied=$(awk '$2 == "/" && $3 > 0 { print int($1 * 100 / $3) }' "$at/sync_completed" 2>/dev/null)
+        printf 'root_mirror=%s %s %s\n' "$(cat "$at/raid_disks")" "$(cat "$at/degraded")" "$copied"
+        return 0
+    done
 }
 
 disk_run() { # whose deployment is on a disk: the run that its seed volume names

@@ -2,7 +2,7 @@
 
 use crate::model::facts::{
     HostCpu, HostDisk, HostFacts, HostGpu, HostHardware, HostNic, JobFacts, JobNote, JobState,
-    LldpNeighbour, Part,
+    LldpNeighbour, MirrorFacts, Part,
 };
 use crate::model::{Channel, Fault, FaultClass, Identity};
 use std::collections::BTreeMap;
@@ -73,10 +73,18 @@ pub fn facts(stdout: &str, stderr: &str) -> Result<HostFacts, Fault> {
         image_run: text(all.get("image_run")),
         ramdisk_run: text(all.get("ramdisk_run")),
         disk_run: text(all.get("disk_run")),
+        root_mirror: raw("root_mirror").and_then(mirror),
         holds_data: raw("holds_data").and_then(|v| v.trim().parse().ok()),
         gpus,
         jobs,
     })
+}
+
+/// Disks, missing ones, and the percentage of a copy under way.
+fn mirror(text: &str) -> Option<MirrorFacts> {
+    let mut words = text.split_whitespace().map(|w| w.parse().ok());
+    let mut next = || words.next().flatten();
+    Some(MirrorFacts { disks: next()?, missing: next()?, copied_percent: next() })
 }
 
 /// Output of hardware.sh, whose head says what its lines hold.

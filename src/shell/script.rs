@@ -10,6 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 const IDENTITY: &str = include_str!("identity.sh");
 const DISKS: &str = include_str!("disks.sh");
 const DEPLOY: &str = include_str!("deploy.sh");
+const MIRROR: &str = include_str!("mirror.sh");
 const HARDWARE: &str = include_str!("hardware.sh");
 const FACTS: &str = include_str!("facts.sh");
 const JOB: &str = include_str!("job.sh");
@@ -107,6 +108,7 @@ pub fn deploy(order: &DeployOrder) -> String {
         ("want_kind", root.kind.map(|k| k.name().to_string()).unwrap_or_default()),
         ("want_min", number(root.min_bytes)),
         ("want_max", number(root.max_bytes)),
+        ("mirror", if root.mirror { "yes" } else { "no" }.to_string()),
     ] {
         // One line each: a line of this text must not be taken for the end of a here-document.
         let value: String = value.chars().filter(|c| !c.is_control()).collect();
@@ -119,7 +121,7 @@ pub fn deploy(order: &DeployOrder) -> String {
         .collect();
     format!(
         "{IDENTITY}{DISKS}\norder() {{\n{variables}}}\n\
-         seed_files() {{\ncat <<'FARRIER_END_OF_SEED'\n{files}FARRIER_END_OF_SEED\n}}\n{DEPLOY}"
+         seed_files() {{\ncat <<'FARRIER_END_OF_SEED'\n{files}FARRIER_END_OF_SEED\n}}\n{MIRROR}{DEPLOY}"
     )
 }
 

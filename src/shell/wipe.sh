@@ -439,6 +439,7 @@ main() {
             doubt) stop "$name: $path" ;;
             wipe)
                 path=${path%%"$tab"*}
+                if [ -z "$root" ]; then disk_apart "$name"; fi
                 if in_use "$name" "$path"; then stop "$name is in use ($use): boot a ramdisk to wipe it"; fi
                 bytes=$(bytes_of "$path")
                 case $bytes in

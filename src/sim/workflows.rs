@@ -78,10 +78,14 @@ pub fn site() -> Site {
         bios: bios(),
         ..Profile::default()
     };
-    // The same, from a disk image that the deploy ramdisk writes.
+    // The same, from a disk image that the deploy ramdisk writes to a mirror.
     let disk = Profile {
         name: DISK.into(),
-        root_disk: Some(RootDisk { kind: Some(DiskKind::Nvme), ..RootDisk::default() }),
+        root_disk: Some(RootDisk {
+            kind: Some(DiskKind::Nvme),
+            mirror: true,
+            ..RootDisk::default()
+        }),
         boot: vec![BootMethod::Pxe, BootMethod::VirtualMedia],
         ..profile.clone()
     };

@@ -7,7 +7,9 @@ use super::identify::{pair, wrong_machine};
 use super::ramdisk::{Ramdisk, boots_elsewhere, boots_from, eject, media_needed};
 use super::{Look, View, need};
 use crate::model::action::{BootTarget, PowerOp};
-use crate::model::facts::{Callback, JobState, Power, ProbeSet, SystemFacts};
+use crate::model::facts::{
+    Callback, HostFacts, JobState, MirrorFacts, Power, ProbeSet, SystemFacts,
+};
 use crate::model::identity::Match;
 use crate::model::time::Span;
 use crate::model::{Action, ActionKind, Channel, EngineTime, Entry, Fault, FaultClass, Machine};
@@ -55,7 +57,7 @@ impl Params {
             && host.image_run.as_deref() == Some(run.as_str())
         {
             let open = window.open && window.run.as_deref() == Some(run.as_str());
-            return self.finish(v, system, &image, &run, host.image.as_deref(), open);
+            return self.finish(v, system, &image, &run, host, open);
         }
         // A first deployment must not overwrite what it does not know.
         if v.m.deployed.is_none()
@@ -268,9 +270,10 @@ impl Params {
         system: &SystemFacts,
         image: &str,
         run: &str,
-        found: Option<&str>,
+        host: &HostFacts,
         window_open: bool,
     ) -> Look {
+        let found = host.image.as_deref();
         if found != Some(image) {
             return Look::Fail(Fault::new(
                 FaultClass::Transient,
@@ -278,6 +281,10 @@ impl Params {
                 "wrong-image",
                 format!("the host runs image `{}`, wanted `{image}`", found.unwrap_or("unknown")),
             ));
+        }
+        let mirrored = v.profile.root_disk.as_ref().is_some_and(|r| r.mirror);
+        if mirrored && host.root_mirror.is_none() {
+            return Look::Fail(no_mirror(image));
         }
         if v.m.deployed.as_ref().is_none_or(|d| *d.run != *run) {
             return Look::Note(vec![Entry::Deployed { image: image.into(), run: run.into() }]);
@@ -294,8 +301,30 @@ impl Params {
         if window_open {
             return Look::Act(Action::CloseBootWindow { run: run.into() });
         }
-        Look::done(format!("image `{image}` read back over SSH with the pinned key"))
+        let on = host.root_mirror.as_ref().map(on_mirror).unwrap_or_default();
+        Look::done(format!("image `{image}` read back over SSH with the pinned key{on}"))
     }
+}
+
+/// The job wrote the mirror, and the system runs on one of its disks behind the other's back: what it
+/// writes is on that one alone.
+fn no_mirror(image: &str) -> Fault {
+    Fault::new(
+        FaultClass::Precondition,
+        Channel::Host,
+        "no-mirror",
+        format!("image `{image}` runs on one disk, and the profile wants a mirror of two"),
+    )
+    .hint("the image's initramfs must assemble md arrays before it mounts the root file system (Debian, Ubuntu: package `mdadm`)")
+}
+
+fn on_mirror(mirror: &MirrorFacts) -> String {
+    let state = match (mirror.missing, mirror.copied_percent) {
+        (0, None) => String::new(),
+        (0, Some(percent)) => format!(", {percent} % of the first copy done"),
+        (missing, _) => format!(", {missing} of them missing"),
+    };
+    format!(", on a mirror of {} disks{state}", mirror.disks)
 }
 
 fn existing_data(what: &str) -> Fault {
@@ -345,8 +374,9 @@ fn unfinished(state: &JobState) -> Option<Look> {
         (
             _,
             Some(
-                code @ ("no-root-disk" | "several-root-disks" | "disk-too-small" | "disk-in-use"
-                | "sector-size" | "image-without-gpt"),
+                code @ ("no-root-disk" | "one-root-disk" | "several-root-disks"
+                | "unequal-root-disks" | "disk-too-small" | "disk-in-use" | "sector-size"
+                | "image-without-gpt"),
             ),
         ) => (
             FaultClass::Precondition,
@@ -370,6 +400,13 @@ fn unfinished(state: &JobState) -> Option<Look> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::deploy::RootDisk;
+    use crate::model::{
+        BmcEndpoint, Expected, HostEndpoint, Identity, MachineId, Read, Report, Stage,
+    };
+    use crate::steps::Step;
+    use crate::steps::site::{Profile, Site};
+    use crate::steps::workflow::{Retry, StepSpec, Unsupported, When};
 
     #[test]
     fn an_installer_that_refused_is_not_tried_again() {
@@ -391,5 +428,79 @@ mod tests {
             assert_eq!((fault.class, &*fault.code), (class, is), "{code:?}");
             assert!(fault.message.contains("vda and vdb fit"), "{fault}");
         }
+    }
+
+    /// The step's word on a host that carries the run's mark and whose root lies on `mirror`.
+    fn seen(wanted: bool, mirror: Option<MirrorFacts>) -> Look {
+        let m = Machine::blank(MachineId(1));
+        let rule = RootDisk { model: Some("M".into()), mirror: wanted, ..RootDisk::default() };
+        let profile =
+            Profile { image: Some("debian".into()), root_disk: Some(rule), ..Profile::default() };
+        let (site, params) = (Site::default(), Params::default());
+        let expected = Expected {
+            name: "n1".into(),
+            identity: Identity::default().into(),
+            rack: "r".into(),
+            position: 0,
+            pool: "p".into(),
+            profile: "p".into(),
+            domains: [].into(),
+            labels: Default::default(),
+            bmc: BmcEndpoint::default(),
+            host: HostEndpoint::default(),
+        };
+        let spec = StepSpec {
+            key: "provision".into(),
+            stage: Stage::Provision,
+            step: Step::Provision(params.clone()),
+            timeout: Span(1),
+            stall: Span(1),
+            usual: Span(0),
+            retry: Retry::default(),
+            unsupported: Unsupported::Quarantine,
+            when: When::default(),
+        };
+        let mut v = View {
+            m: &m,
+            expected: &expected,
+            profile: &profile,
+            site: &site,
+            spec: &spec,
+            report: &Report::default(),
+            now: EngineTime(1_000),
+            resumed: EngineTime(0),
+        };
+        let report = Report {
+            system: Read::Seen(SystemFacts::default()),
+            boot: Read::Seen(Default::default()),
+            host: Read::Seen(HostFacts {
+                image: Some("debian".into()),
+                image_run: Some(v.run_name()),
+                root_mirror: mirror,
+                ..HostFacts::default()
+            }),
+            ..Report::default()
+        };
+        v.report = &report;
+        params.look(&v)
+    }
+
+    #[test]
+    fn a_mirror_counts_once_the_system_runs_on_it() {
+        let whole = MirrorFacts { disks: 2, missing: 0, copied_percent: Some(7) };
+        assert!(matches!(seen(true, Some(whole)), Look::Note(_)));
+        assert!(matches!(seen(false, None), Look::Note(_)));
+        // One disk behind the other's back.
+        let Look::Fail(fault) = seen(true, None) else { panic!("no fault") };
+        assert_eq!((&*fault.code, fault.class), ("no-mirror", FaultClass::Precondition));
+    }
+
+    #[test]
+    fn how_a_mirror_stands_is_said() {
+        let said =
+            |missing, copied_percent| on_mirror(&MirrorFacts { disks: 2, missing, copied_percent });
+        assert_eq!(said(0, None), ", on a mirror of 2 disks");
+        assert_eq!(said(0, Some(7)), ", on a mirror of 2 disks, 7 % of the first copy done");
+        assert_eq!(said(1, None), ", on a mirror of 2 disks, 1 of them missing");
     }
 }

@@ -16,11 +16,11 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-const MIB: usize = 1 << 20;
+pub(crate) const MIB: usize = 1 << 20;
 
 /// How the server behaves.
 #[derive(Clone, Copy, PartialEq)]
-enum Mood {
+pub(crate) enum Mood {
     Good,
     /// Closes each connection after so many bytes.
     Cuts(usize),
@@ -29,37 +29,59 @@ enum Mood {
     Says(u16),
     /// Its file ends here.
     EndsAt(usize),
+    /// Closes the first connection after so many bytes, and has a file with another ETag from then on.
+    /// The second: goes on at the range all the same, as servers do that don't know If-Range.
+    Changes(usize),
+    ChangesUnasked(usize),
+    /// Is gone after so many bytes, and back a second later.
+    Dies(usize),
 }
 
-struct Server {
-    url: String,
-    connections: Arc<AtomicUsize>,
+pub(crate) struct Server {
+    pub(crate) url: String,
+    pub(crate) connections: Arc<AtomicUsize>,
 }
 
-fn serve(body: Vec<u8>, mood: Mood) -> Server {
+pub(crate) fn serve(body: Vec<u8>, mood: Mood) -> Server {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/image", listener.local_addr().unwrap());
     let connections = Arc::new(AtomicUsize::new(0));
     let count = connections.clone();
     std::thread::spawn(move || {
-        for stream in listener.incoming().flatten() {
-            count.fetch_add(1, Ordering::SeqCst);
-            answer(stream, &body, mood).ok();
+        let mut listener = listener;
+        let address = listener.local_addr().unwrap();
+        while let Ok((stream, _)) = listener.accept() {
+            let before = count.fetch_add(1, Ordering::SeqCst);
+            answer(stream, &body, mood, before).ok();
+            if matches!(mood, Mood::Dies(_)) && before == 0 {
+                drop(listener);
+                std::thread::sleep(std::time::Duration::from_secs(1));
+                listener = TcpListener::bind(address).unwrap();
+            }
         }
     });
     Server { url, connections }
 }
 
-fn answer(mut stream: TcpStream, body: &[u8], mood: Mood) -> std::io::Result<()> {
-    let mut from = 0;
+/// `before`: connections that came before this one.
+fn answer(mut stream: TcpStream, body: &[u8], mood: Mood, before: usize) -> std::io::Result<()> {
+    let (mut from, mut only_if) = (0, None);
     for line in BufReader::new(stream.try_clone()?).lines() {
         let line = line?.to_ascii_lowercase();
         if let Some(range) = line.strip_prefix("range: bytes=") {
             from = range.trim_end_matches('-').parse().unwrap();
         }
+        if let Some(tag) = line.strip_prefix("if-range: ") {
+            only_if = Some(tag.to_string());
+        }
         if line.is_empty() {
             break;
         }
+    }
+    let changed = before > 0 && matches!(mood, Mood::Changes(_) | Mood::ChangesUnasked(_));
+    let etag = if changed { "\"new\"" } else { "\"old\"" };
+    if only_if.is_some_and(|tag| tag != etag) && !matches!(mood, Mood::ChangesUnasked(_)) {
+        from = 0;
     }
     let body = if let Mood::EndsAt(end) = mood { &body[..end] } else { body };
     if let Mood::Says(status) = mood {
@@ -72,20 +94,23 @@ fn answer(mut stream: TcpStream, body: &[u8], mood: Mood) -> std::io::Result<()>
     let status = if from > 0 { "206 Partial Content" } else { "200 OK" };
     write!(
         stream,
-        "HTTP/1.1 {status}\r\nContent-Length: {}\r\nContent-Range: bytes {from}-{}/{}\r\nConnection: close\r\n\r\n",
+        "HTTP/1.1 {status}\r\nContent-Length: {}\r\nContent-Range: bytes {from}-{}/{}\r\nETag: {etag}\r\nConnection: close\r\n\r\n",
         rest.len(),
         body.len() - 1,
         body.len()
     )?;
     let sent = match mood {
         Mood::Cuts(n) | Mood::CutsAndKnowsNoRange(n) => rest.len().min(n),
+        Mood::Changes(n) | Mood::ChangesUnasked(n) | Mood::Dies(n) if before == 0 => {
+            rest.len().min(n)
+        }
         _ => rest.len(),
     };
     stream.write_all(&rest[..sent])
 }
 
 /// The tools of the ramdisk that this machine has; `None`, with a line that says so, where one lacks.
-fn world() -> Option<World> {
+pub(crate) fn world() -> Option<World> {
     for tool in ["curl", "zstd", "sgdisk", "mkfs.vfat", "mcopy"] {
         if find(tool).is_none() {
             println!("skipped: no {tool} here (Debian: curl zstd gdisk dosfstools mtools)");
@@ -96,7 +121,7 @@ fn world() -> Option<World> {
 }
 
 /// A whole-disk image of 8 MiB with a GPT and one partition of noise.
-fn raw_image(w: &World) -> Vec<u8> {
+pub(crate) fn raw_image(w: &World) -> Vec<u8> {
     let path = w.dir.path().join("image.raw");
     let noise: Vec<u8> = (0..8 * 1_048_576_u32)
         .map(|i| u8::try_from(i.wrapping_mul(2_654_435_761) >> 24).unwrap())
@@ -107,12 +132,12 @@ fn raw_image(w: &World) -> Vec<u8> {
     fs::read(path).unwrap()
 }
 
-fn tool(w: &World, name: &str, arguments: &[&str]) -> String {
+pub(crate) fn tool(w: &World, name: &str, arguments: &[&str]) -> String {
     let out = w.run(Command::new(find(name).unwrap()).args(arguments), "");
     format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr))
 }
 
-fn zstd(raw: &[u8]) -> Vec<u8> {
+pub(crate) fn zstd(raw: &[u8]) -> Vec<u8> {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("raw");
     fs::write(&path, raw).unwrap();
@@ -120,7 +145,7 @@ fn zstd(raw: &[u8]) -> Vec<u8> {
     out.stdout
 }
 
-fn order(served: &[u8], raw_size: usize, format: ImageFormat, url: &str) -> DeployOrder {
+pub(crate) fn order(served: &[u8], raw_size: usize, format: ImageFormat, url: &str) -> DeployOrder {
     let file = |name: &str, text: &str| SeedFile { name: name.into(), content: Secret::new(text) };
     DeployOrder {
         image: "debian-12".into(),
@@ -139,17 +164,17 @@ fn order(served: &[u8], raw_size: usize, format: ImageFormat, url: &str) -> Depl
     }
 }
 
-fn disk(w: &World, name: &str, bytes: usize) -> PathBuf {
+pub(crate) fn disk(w: &World, name: &str, bytes: usize) -> PathBuf {
     let path = w.root.join("dev/disk").join(name);
     fs::File::create(&path).unwrap().set_len(bytes as u64).unwrap();
     path
 }
 
-fn deploy(w: &World, order: &DeployOrder) -> (Option<i32>, Value) {
+pub(crate) fn deploy(w: &World, order: &DeployOrder) -> (Option<i32>, Value) {
     deploy_as(w, order, &[UUID, SERIAL], &[])
 }
 
-fn deploy_as(
+pub(crate) fn deploy_as(
     w: &World,
     order: &DeployOrder,
     who: &[&str],
@@ -173,7 +198,7 @@ fn deploy_as(
     (out.status.code(), serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text}")))
 }
 
-fn boots_nothing(path: &Path) -> bool {
+pub(crate) fn boots_nothing(path: &Path) -> bool {
     fs::read(path).unwrap().iter().take(MIB).all(|b| *b == 0)
 }
 
@@ -223,6 +248,18 @@ fn a_connection_that_breaks_is_gone_on_with() {
     assert!(fs::read(&path).unwrap()[MIB..7 * MIB] == raw[MIB..7 * MIB]);
 }
 
+#[test]
+fn a_server_that_dies_is_waited_for() {
+    let Some(w) = world() else { return };
+    let raw = raw_image(&w);
+    let server = serve(raw.clone(), Mood::Dies(3 * MIB));
+    let path = disk(&w, "vda", 32 * MIB);
+    let (exit, v) = deploy(&w, &order(&raw, raw.len(), ImageFormat::Raw, &server.url));
+    assert_eq!(exit, Some(0), "{v}");
+    assert_eq!(server.connections.load(Ordering::SeqCst), 2, "it went on where it was");
+    assert!(fs::read(&path).unwrap()[MIB..7 * MIB] == raw[MIB..7 * MIB]);
+}
+
 /// What it is called, what is served, how, as which format, of which raw size, and the word for it.
 type Case = (&'static str, Vec<u8>, Mood, ImageFormat, usize, &'static str);
 
@@ -253,6 +290,30 @@ fn what_is_wrong_never_boots() {
             ImageFormat::Raw,
             raw.len(),
             "fetch-failed",
+        ),
+        (
+            "another file half-way",
+            raw.clone(),
+            Mood::Changes(3 * MIB),
+            ImageFormat::Raw,
+            raw.len(),
+            "image-changed",
+        ),
+        (
+            "another file, and it does not ask",
+            raw.clone(),
+            Mood::ChangesUnasked(3 * MIB),
+            ImageFormat::Raw,
+            raw.len(),
+            "image-changed",
+        ),
+        (
+            "a packed image that was cut before it was taken in",
+            packed[..packed.len() - 64].to_vec(),
+            Mood::Good,
+            ImageFormat::RawZst,
+            raw.len(),
+            "image-broken",
         ),
         ("smaller", packed.clone(), Mood::Good, ImageFormat::RawZst, 9 * MIB, "image-smaller"),
         ("larger", packed.clone(), Mood::Good, ImageFormat::RawZst, 4 * MIB, "image-larger"),

@@ -8,6 +8,7 @@
 mod dcgm;
 mod deploy;
 mod jobs;
+mod mirror;
 mod sanitize;
 mod ssh;
 mod wipe;

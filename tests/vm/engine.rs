@@ -39,7 +39,7 @@ pub(crate) struct Site<'a> {
 }
 
 impl<'a> Site<'a> {
-    fn start(lab: &'a Lab, machine: &Machine, boot: &str) -> Self {
+    pub(crate) fn start(lab: &'a Lab, machine: &Machine, boot: &str) -> Self {
         let root = "root_disk = { kind = \"virtio\", min_gb = 1 }";
         Self::start_with(lab, machine, &format!("image = \"debian\"\n{root}\nboot = [{boot}]"))
     }
@@ -173,7 +173,7 @@ impl<'a> Site<'a> {
         });
     }
 
-    fn say(&self, what: &str) {
+    pub(crate) fn say(&self, what: &str) {
         println!("{:6.1} s  {}: {what}", self.began.elapsed().as_secs_f32(), self.name);
     }
 }
@@ -200,7 +200,7 @@ impl Drop for Site<'_> {
 }
 
 /// Boots are minutes under software emulation.
-const LONG: Duration = Duration::from_secs(900);
+pub(crate) const LONG: Duration = Duration::from_secs(900);
 
 fn life(firmware: Firmware, name: &'static str, boot: &str, kills: bool) {
     if !emulator_is_here() {

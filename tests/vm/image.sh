@@ -1,6 +1,7 @@
 #!/bin/sh
 # Builds the disk image that the virtual machines get: Debian with cloud-init, bootable by BIOS and by
-# UEFI, without a loop device, a mount or a chroot of our own.
+# UEFI, without a loop device, a mount or a chroot of our own. Its initramfs assembles the mirror that
+# it may lie on (mdadm).
 #
 #   image.sh OUT.raw.zst
 set -eu
@@ -16,7 +17,7 @@ mirror=${mirror:-$(sed -n 's/^deb \(\[.*\] \)*\([^ ]*\) .*/\2/p' /etc/apt/source
 suite=$(. /etc/os-release && echo "$VERSION_CODENAME")
 
 mmdebstrap --quiet --mode=root --variant=minbase \
-    --include=systemd-sysv,udev,dbus,linux-image-cloud-amd64,openssh-server,iproute2,isc-dhcp-client,ifupdown,cloud-init,cloud-guest-utils,locales \
+    --include=systemd-sysv,udev,dbus,linux-image-cloud-amd64,openssh-server,iproute2,isc-dhcp-client,ifupdown,cloud-init,cloud-guest-utils,locales,mdadm \
     --aptopt='APT::Install-Recommends "false"' \
     --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/doc/*' \
     --dpkgopt='path-exclude=/usr/share/locale/*' --dpkgopt=force-unsafe-io \

@@ -258,6 +258,6 @@ impl Machine {
     }
 }
 
-fn blank(file: &Path, size: &str) {
+pub(crate) fn blank(file: &Path, size: &str) {
     run(Command::new("qemu-img").args(["create", "-q", "-f", "qcow2"]).arg(file).arg(size));
 }

@@ -20,5 +20,6 @@ mod installer;
 mod lab;
 mod life;
 mod machine;
+mod mirror;
 mod network;
 mod server;

@@ -4,7 +4,7 @@ use super::super::table::Table;
 use super::machine::looks_like_key;
 use crate::model::deploy::{BootMethod, DiskKind, RootDisk};
 
-/// Which disk gets the image: every line must hold, and exactly one disk may fit.
+/// Which disk gets the image: every line must hold, and exactly one disk may fit, or two for a mirror.
 pub(super) fn root_disk(mut t: Table<'_, '_>) -> RootDisk {
     let mut word = |key| t.text(key).map(|text| text.value.to_string());
     let mut rule = RootDisk {
@@ -25,6 +25,13 @@ pub(super) fn root_disk(mut t: Table<'_, '_>) -> RootDisk {
         && min > max
     {
         t.error(t.at, "no disk has at least `min_gb` and at most `max_gb`");
+    }
+    rule.mirror = t.boolean("mirror").unwrap_or(false);
+    if rule.mirror && (rule.serial.is_some() || rule.by_id.is_some()) {
+        t.error(t.at, "a mirror takes two disks, and `serial` or `by_id` fits one").hint(
+            "say what the two have in common: `model`, `kind`, `min_gb`, `max_gb`; \
+             exactly two disks of a machine must fit",
+        );
     }
     t.done();
     rule
@@ -71,4 +78,38 @@ pub(super) fn authorized_keys(t: &mut Table<'_, '_>) -> Vec<String> {
         }
     }
     keys
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Source;
+    use crate::config::inventory::parse;
+
+    fn read(rule: &str) -> (Option<RootDisk>, String) {
+        let text = format!(
+            "schema = 1\n[[site]]\nname = \"s\"\n[[profile]]\nname = \"p\"\nworkflow = \"w\"\n\
+             image = \"i\"\nroot_disk = {{ {rule} }}\n"
+        );
+        let (inventory, found) = parse(&[Source::new("i.toml", text)]);
+        let said: Vec<String> = found.iter().map(|d| d.message.clone()).collect();
+        (inventory.profiles.values().next().and_then(|p| p.root_disk.clone()), said.join("; "))
+    }
+
+    #[test]
+    fn a_mirror_is_of_disks_that_two_can_be() {
+        let (rule, said) = read("kind = \"nvme\", min_gb = 400, mirror = true");
+        assert_eq!(said, "");
+        let rule = rule.unwrap();
+        assert!(rule.mirror && rule.kind == Some(DiskKind::Nvme));
+        for one in ["serial = \"S1\"", "by_id = \"nvme-S1\"", "kind = \"nvme\", serial = \"S1\""] {
+            assert_eq!(
+                read(&format!("{one}, mirror = true")).1,
+                "a mirror takes two disks, and `serial` or `by_id` fits one"
+            );
+            assert_eq!(read(&format!("{one}, mirror = false")).1, "");
+        }
+        assert_eq!(read("mirror = true").1, "`root_disk` says nothing about the disk");
+        assert!(read("kind = \"nvme\", mirror = 2").1.contains("`true` or `false`"));
+    }
 }

@@ -38,11 +38,18 @@ pub struct Installed {
     /// Mark of a deployment of ours; `None` for what was found.
     pub image: Option<Arc<str>>,
     pub run: Option<Arc<str>>,
+    /// It lies on two disks: where the deploy job writes, the profile says so.
+    pub mirror: bool,
 }
 
 impl Installed {
     pub(super) fn of_ours(image: &str, run: &str) -> Self {
-        Self { image: Some(image.into()), run: Some(run.into()) }
+        Self { image: Some(image.into()), run: Some(run.into()), mirror: true }
+    }
+
+    /// Somebody else's.
+    pub(super) fn found() -> Self {
+        Self { image: None, run: None, mirror: false }
     }
 }
 
@@ -229,6 +236,7 @@ impl VirtualMachine {
         self.installed = Some(Installed {
             image: Some(Arc::from(self.window.image.as_str())),
             run: self.window.facts.run.as_deref().map(Arc::from),
+            mirror: false,
         });
         let key = mix(self.rng.next_u64());
         self.host_key = format!("ssh-ed25519 AAAA{key:016x}").into();
@@ -379,7 +387,7 @@ impl VirtualMachine {
         self.host = HostState::Running;
         self.boots = 1;
         self.boot = BootOverride { mode: BootMode::Disabled, ..self.boot };
-        self.installed = Some(Installed { image: None, run: None });
+        self.installed = Some(Installed::found());
         self.foreign_data = true;
         self.host_key = format!("ssh-ed25519 found-{}", self.id).into();
         if member {

@@ -65,7 +65,7 @@ impl VirtualMachine {
         }
         if self.installed.is_none() && matches!(self.host, HostState::Stuck | HostState::Idle) {
             // Whoever comes to a machine that boots nothing leaves a rescue system on its disk.
-            self.installed = Some(Installed { image: None, run: None });
+            self.installed = Some(Installed::found());
             self.reboot(now, Cause::Human);
         } else if self.installed.is_some() && self.power == PowerState::Off {
             // And nobody leaves a machine off that could run.

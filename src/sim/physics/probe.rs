@@ -2,8 +2,8 @@
 
 use super::{HostState, PowerState, VirtualMachine};
 use crate::model::facts::{
-    Component, HostFacts, InventoryFacts, JobFacts, JobNote, JobState, Membership, Nic, Part,
-    Power, ProbeSet, SystemFacts, Task, TaskState, WindowFacts,
+    Component, HostFacts, InventoryFacts, JobFacts, JobNote, JobState, Membership, MirrorFacts,
+    Nic, Part, Power, ProbeSet, SystemFacts, Task, TaskState, WindowFacts,
 };
 use crate::model::{Channel, EngineTime, Fault, FaultClass, Identity, Read, Report};
 use std::sync::Arc;
@@ -232,6 +232,9 @@ impl VirtualMachine {
             image_run: mark.and_then(|i| i.run.as_deref()).map(String::from),
             ramdisk_run: self.window.facts.run.clone().filter(|_| in_ramdisk),
             disk_run: disk.and_then(|i| i.run.as_deref()).map(String::from),
+            root_mirror: mark
+                .filter(|i| i.mirror)
+                .map(|_| MirrorFacts { disks: 2, ..MirrorFacts::default() }),
             holds_data: Some(self.foreign_data || disk.is_some()),
             gpus: self.gpu_parts(),
             jobs: self.job_notes(),

@@ -51,6 +51,8 @@ fn facts(world: &World, seat: &Seat) -> String {
     line("kernel", Some("6.12.0-virtual"));
     line("image", facts.image.as_deref());
     line("image_run", facts.image_run.as_deref());
+    let mirror = facts.root_mirror.map(|m| format!("{} {}", m.disks, m.missing));
+    line("root_mirror", mirror.as_deref());
     line("holds_data", facts.holds_data.map(|data| if data { "true" } else { "false" }));
     for gpu in &facts.gpus {
         let model = gpu.model.as_deref().unwrap_or_default();

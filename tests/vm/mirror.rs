@@ -1,0 +1,109 @@
+//! The daemon puts a machine with two disks on a mirror of them; then somebody pulls one.
+
+use crate::artefacts::{disk_image, ramdisk};
+use crate::engine::{LONG, Site};
+use crate::lab::{Lab, run, until};
+use crate::machine::{Firmware, Machine, Plan, blank, emulator_is_here};
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+/// libvirt's word for a disk in one of the machine's slots: a file with it.
+fn slot(lab: &Lab, machine: &Machine, disk: &Path, target: &str, serial: &str) -> String {
+    let xml = lab.path(&format!("{}-{target}.xml", machine.name));
+    fs::write(
+        &xml,
+        format!(
+            "<disk type='file' device='disk'><driver name='qemu' type='qcow2' cache='unsafe' discard='unmap'/>\
+             <source file='{}'/><target dev='{target}' bus='virtio'/><serial>{serial}</serial></disk>",
+            disk.display()
+        ),
+    )
+    .unwrap();
+    xml.display().to_string()
+}
+
+/// What the installed system says over SSH. Its key is the one that Farrier made: no other is known.
+fn ask(lab: &Lab, site: &Site<'_>, machine: &Machine, command: &str) -> Option<String> {
+    let known = site.dir.join("known_hosts");
+    let key = site.dir.join("ssh_key").display().to_string();
+    let hosts = format!("UserKnownHostsFile={}", known.display());
+    let out = lab
+        .command("ssh")
+        .args(["-n", "-i", &key, "-o", &hosts, "-o", "StrictHostKeyChecking=yes"])
+        .args(["-o", "BatchMode=yes", "-o", "ConnectTimeout=20"])
+        .args([&format!("root@{}", machine.address), command])
+        .output()
+        .unwrap();
+    out.status.success().then(|| String::from_utf8_lossy(&out.stdout).trim().to_string())
+}
+
+/// The key that the installed system shows now; it was read by the daemon with that key pinned before.
+fn remember_key(lab: &Lab, site: &Site<'_>, machine: &Machine) {
+    let line =
+        run(lab.command("ssh-keyscan").args(["-T", "60", "-t", "ed25519", &machine.address]));
+    fs::write(site.dir.join("known_hosts"), line + "\n").unwrap();
+}
+
+fn is_blank(disk: &Path) -> bool {
+    let other = disk.with_extension("blank");
+    blank(&other, "1G");
+    Command::new("qemu-img").arg("compare").arg(disk).arg(&other).output().unwrap().status.success()
+}
+
+#[test]
+#[ignore = "long form: `tests/run.sh --long --only vm`"]
+fn a_mirror_starts_from_either_of_its_disks() {
+    if !emulator_is_here() {
+        return;
+    }
+    ramdisk();
+    disk_image();
+    let Some(mut lab) = Lab::start() else { return };
+    let plan = Plan { name: "m1", firmware: Firmware::Uefi, disk_gib: 1, more_disks: false };
+    let machine = lab.machine(&plan);
+    let second = lab.path("m1-second.qcow2");
+    blank(&second, "1G");
+    let first_slot = slot(&lab, &machine, &machine.disk, "vda", "LABDISK1");
+    let second_slot = slot(&lab, &machine, &second, "vdb", "LABDISKB");
+    lab.virsh(&["attach-device", "m1", &second_slot, "--config"]);
+    let site = Site::start(&lab, &machine, "\"pxe\"");
+    let inventory = site.dir.join("inventory.toml");
+    let text = fs::read_to_string(&inventory).unwrap();
+    let mirrored = text.replace("min_gb = 1 }", "min_gb = 1, mirror = true }");
+    assert_ne!(text, mirrored);
+    fs::write(&inventory, mirrored).unwrap();
+    site.cli(&["reload"]);
+    site.cli(&["machine", "enroll", "m1", "--desired", "in-service", "--why", "first deployment"]);
+    site.heard("will do deploy-job", LONG);
+    site.heard("override reads Hdd", LONG);
+    site.rests("in-service", LONG);
+    let history = site.cli(&["machine", "history", "m1", "--all"]);
+    assert!(history.contains("on a mirror of 2 disks"), "{history}");
+    remember_key(&lab, &site, &machine);
+    let md = ask(&lab, &site, &machine, "cat /proc/mdstat").unwrap();
+    assert!(md.contains("raid1") && md.contains("[2/2]"), "{md}");
+    println!("{md}");
+
+    // Somebody pulls the first disk.
+    site.cli(&["machine", "hold", "m1", "--why", "a disk is pulled"]);
+    machine.power("ForceOff");
+    lab.virsh(&["detach-device", "m1", &first_slot, "--config"]);
+    machine.boot("Hdd");
+    let md = until("the second disk alone answers with the pinned key", LONG, || {
+        ask(&lab, &site, &machine, "cat /proc/mdstat && cat /etc/farrier/image")
+    });
+    site.say("the second disk alone answers with the pinned key");
+    println!("{md}");
+    assert!(md.contains("[2/1]") && md.contains("image=debian"), "{md}");
+
+    // Both are in their slots again, and both are sanitized.
+    machine.power("ForceOff");
+    lab.virsh(&["attach-device", "m1", &first_slot, "--config"]);
+    site.cli(&["machine", "unhold", "m1", "--why", "back in its slot"]);
+    site.cli(&["machine", "set", "m1", "retired", "--why", "end of lease"]);
+    site.rests("retired", LONG);
+    assert!(is_blank(&machine.disk) && is_blank(&second), "QEMU finds something on a disk");
+    site.say("off, and both blank by QEMU's word");
+    println!("{}", site.cli(&["machine", "history", "m1", "--all"]));
+}
