@@ -255,6 +255,18 @@ fn the_old_disk_makes_room_for_the_next_boot_method() {
 }
 
 #[test]
+fn a_spoofed_mac_is_told_by_the_address_that_asked() {
+    let mut c = Case::new();
+    c.boots_by_pxe();
+    let Read::Seen(window) = &mut c.report.boot else { panic!() };
+    window.script_fetched = true;
+    c.now = c.now + 2_800_000;
+    let said = c.step();
+    let words = format!("its boot script was fetched from {FROM}, and its seed never");
+    assert!(said.starts_with("faulted") && said.contains(&words), "{said}");
+}
+
+#[test]
 fn a_ramdisk_without_power_is_booted_anew_with_its_new_key() {
     let mut c = Case::in_ramdisk();
     c.host(OTHER, true);

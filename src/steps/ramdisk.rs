@@ -156,12 +156,16 @@ impl<'a> Ramdisk<'_, 'a> {
         }
         if waited > self.deadline.0 {
             let window = self.window;
+            // Whoever asks first with this MAC has the window: another address than the machine's tells.
+            let from = window.from.as_deref().map_or(String::new(), |a| format!(" from {a}"));
             let how_far = match (window.script_fetched, window.seed_fetched) {
-                (false, _) => "it never asked for its boot script: did it boot the old disk?",
-                (true, false) => {
-                    "it fetched its boot script, and the ramdisk never asked for its seed"
+                (false, _) => {
+                    "it never asked for its boot script: did it boot the old disk?".to_string()
                 }
-                (true, true) => "the ramdisk fetched its seed and did not call back",
+                (true, false) => {
+                    format!("its boot script was fetched{from}, and its seed never")
+                }
+                (true, true) => format!("its seed was fetched{from}, and nobody called back"),
             };
             return Look::Fail(
                 Fault::new(
