@@ -249,7 +249,7 @@ fn the_old_disk_makes_room_for_the_next_boot_method() {
     c.now = c.now + 2_800_000;
     let said = c.step();
     assert!(
-        said.contains("no word from the ramdisk 45m after power on by virtual-media"),
+        said.contains("no word from the ramdisk 45m00s after power on by virtual-media"),
         "{said}"
     );
 }
