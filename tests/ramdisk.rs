@@ -7,7 +7,7 @@ use farrier::model::machine::{Control, Machine};
 use farrier::model::*;
 use farrier::steps::site::{Profile, Site};
 use farrier::steps::workflow::*;
-use farrier::steps::{Step, sanitize};
+use farrier::steps::{Step, power, sanitize};
 
 const UUID: &str = "11111111-2222-3333-4444-555555555501";
 const OTHER: &str = "99999999-2222-3333-4444-555555555501";
@@ -37,10 +37,10 @@ struct Case {
 
 impl Case {
     fn new() -> Self {
-        let spec = StepSpec {
-            key: "sanitize".into(),
+        let spec = |key: &str, step| StepSpec {
+            key: key.into(),
             stage: Stage::Retire,
-            step: Step::Sanitize(sanitize::Params::default()),
+            step,
             timeout: time::Span(46_800_000),
             stall: time::Span(3_600_000),
             usual: time::Span(0),
@@ -66,7 +66,10 @@ impl Case {
                 name: "w".into(),
                 watch: time::Span(300_000),
                 sla: Default::default(),
-                steps: vec![spec],
+                steps: vec![
+                    spec("sanitize", Step::Sanitize(sanitize::Params::default())),
+                    spec("off", Step::Power(power::Params { state: power::Wanted::Off })),
+                ],
             },
             expected: Expected {
                 name: "n1".into(),
@@ -159,6 +162,9 @@ impl Case {
         let mut said = String::new();
         for e in entries {
             said = match &e {
+                Entry::Intent {
+                    action: Action::Power { op: PowerOp::GracefulShutdown }, ..
+                } => "graceful-shutdown".into(),
                 Entry::Intent { action, .. } => action.kind().to_string(),
                 Entry::Quarantined { fault } => format!("quarantined: {}", fault.message),
                 Entry::Faulted { fault, .. } => format!("faulted: {}", fault.message),
@@ -289,4 +295,16 @@ fn a_ramdisk_without_power_is_booted_anew_with_its_new_key() {
     assert_eq!(c.step(), format!("up with {}", key(2)));
     c.host(UUID, true);
     assert_eq!(c.step(), "wipe-job");
+}
+
+#[test]
+fn nobody_waits_for_the_ramdisk_to_shut_down() {
+    for (in_ramdisk, op) in [(true, "power-off"), (false, "graceful-shutdown")] {
+        let mut c = if in_ramdisk { Case::in_ramdisk() } else { Case::new() };
+        c.system(UUID, Power::On, "Pxe");
+        let end = journal::StepEnd::Done { evidence: "blank".into() };
+        c.apply(Entry::StepEnded { key: "sanitize".into(), end });
+        c.apply(Entry::StepBegan { index: 1, key: "off".into() });
+        assert_eq!(c.step(), op);
+    }
 }

@@ -73,9 +73,29 @@ fn the_daemon_takes_a_uefi_machine_from_blank_to_service_and_back() {
     is_gone(&site, &u1);
 }
 
-/// dnsmasq gives the addresses and Farrier says what to boot. The inventory has the two machines' BMCs
-/// the wrong way round at first. One lives its life, and is sanitized only once it is the machine that
-/// is meant, and though it does not obey its boot override.
+/// The inventory has two machines' BMCs the wrong way round.
+#[test]
+fn crossed_bmcs_switch_no_machine_on() {
+    let Some(mut lab) = lab() else { return };
+    let c1 = lab.machine(&Plan::small("c1", Firmware::Bios));
+    let c2 = lab.machine(&Plan::small("c2", Firmware::Uefi));
+    let lines = [Line::of(&c1, "\"pxe\""), Line::of(&c2, "\"pxe\"")];
+    let crossed = [lines[0].with_bmc_of(&c2), lines[1].with_bmc_of(&c1)];
+    let site = Site::start(&lab, "off", &crossed);
+    for (machine, other) in [(&c1, &c2), (&c2, &c1)] {
+        enroll(&site, machine);
+        site.quarantined(&machine.name, "wrong-machine", &[&machine.uuid, &other.uuid]);
+    }
+    assert!(!c1.is_on(&lab) && !c2.is_on(&lab), "another machine was switched on");
+    // Each is known once its cable is right.
+    site.expects(&lines);
+    site.cli(&["machine", "release", "c1", "c2", "--why", "the cables are right now"]);
+    site.heard("c1", &format!("step `identify` done: serial not known, UUID {}", c1.uuid));
+    site.cli(&["machine", "hold", "c1", "c2", "--why", "no life here"]);
+}
+
+/// dnsmasq gives the addresses and Farrier says what to boot. One machine lives its life, and is
+/// sanitized only once it is the machine that is meant, and though it does not obey its boot override.
 #[test]
 fn beside_dnsmasq_a_bios_machine_is_wiped_only_while_it_is_the_one_that_is_meant() {
     let Some(mut lab) = lab() else { return };
@@ -84,19 +104,13 @@ fn beside_dnsmasq_a_bios_machine_is_wiped_only_while_it_is_the_one_that_is_meant
     // p1 gets what is free, as by a server that knows nobody.
     lab.neighbour(&[1]);
     let lines = [Line::of(&b1, "\"pxe\", \"virtual-media\""), Line::to_the_ramdisk(&p1, "\"pxe\"")];
-    let crossed = [lines[0].with_bmc_of(&p1), lines[1].with_bmc_of(&b1)];
-    let site = Site::start(&lab, "proxy", &crossed);
-    for (machine, other) in [(&b1, &p1), (&p1, &b1)] {
-        enroll(&site, machine);
-        site.quarantined(&machine.name, "wrong-machine", &[&machine.uuid, &other.uuid]);
-    }
-    assert!(!b1.is_on(&lab) && !p1.is_on(&lab), "another machine was switched on");
-    site.expects(&lines);
-    site.cli(&["machine", "release", "b1", "p1", "--why", "the cables are right now"]);
+    let site = Site::start(&lab, "proxy", &lines);
+    enroll(&site, &b1);
+    enroll(&site, &p1);
 
     reaches_the_ramdisk(&site, &lab, &p1);
     let (theirs, ours) = (lab.neighbour_log(), site.log());
-    assert!(theirs.contains(&format!("DHCPACK(eth0) 10.77.0.1")), "{theirs}");
+    assert!(theirs.contains("DHCPACK(eth0) 10.77.0.1"), "{theirs}");
     assert!(!theirs.contains("bootfile name"), "{NEIGHBOUR} said what to boot:\n{theirs}");
     assert!(ours.lines().any(|l| l.contains("p1") && l.contains("snponly.efi")), "{ours}");
     site.rests("b1", "in-service");
