@@ -303,6 +303,14 @@ fn reservations(numbers: impl IntoIterator<Item = u32>) -> String {
     numbers.into_iter().map(line).collect()
 }
 
+/// Command lines that name this path.
+fn processes_with(path: &str) -> Vec<String> {
+    let all = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let lines = all.filter_map(|e| fs::read(e.path().join("cmdline")).ok());
+    let lines = lines.map(|l| String::from_utf8_lossy(&l).replace('\0', " "));
+    lines.filter(|l| l.contains(path)).collect()
+}
+
 /// Ends what still runs in the namespace, and the namespace.
 fn remove(netns: &str) {
     let out = Command::new("ip").args(["netns", "pids", netns]).output();
@@ -320,9 +328,7 @@ fn sweep() {
     for entry in fs::read_dir("/run/netns").into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().to_string();
         let owner = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next());
-        let gone = |pid: &str| {
-            pid.parse::<u32>().is_ok() && !Path::new("/proc").join(pid).join("exe").exists()
-        };
+        let gone = |pid: &str| pid.parse::<u32>().is_ok() && !Path::new("/proc").join(pid).exists();
         if owner.is_some_and(gone) {
             println!("removing {name}, which an earlier run left");
             remove(&name);
@@ -368,8 +374,7 @@ impl Drop for Lab {
             assert!(!mounts.contains(&dir), "the lab left mounts behind:\n{mounts}");
             let left = mine.iter().find(|n| Path::new("/run/netns").join(n).exists());
             assert_eq!(left, None, "the lab left a namespace behind");
-            let processes = run(Command::new("ps").args(["-eo", "pid,args"]));
-            let left: Vec<&str> = processes.lines().filter(|l| l.contains(&dir)).collect();
+            let left = processes_with(&dir);
             assert!(left.is_empty(), "the lab left processes behind:\n{left:#?}");
         } else {
             for console in fs::read_dir(self.path("console")).into_iter().flatten().flatten() {
