@@ -68,6 +68,7 @@ pub(crate) struct Site<'a> {
     lab: &'a Lab,
     dir: PathBuf,
     daemon: Child,
+    names: Vec<String>,
     began: Instant,
 }
 
@@ -89,16 +90,18 @@ impl<'a> Site<'a> {
         let key = dir.join("ssh_key");
         run(Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&key));
         let daemon = serve(lab, &dir);
-        let site = Self { lab, dir, daemon, began: Instant::now() };
+        let names = lines.iter().map(|l| l.machine.name.clone()).collect();
+        let site = Self { lab, dir, daemon, names, began: Instant::now() };
         site.answers();
         site
     }
 
-    /// Until its API answers.
+    /// Until its API answers, and knows the machines.
     fn answers(&self) {
         crate::lab::until("the daemon answers", Duration::from_secs(120), || {
             let out = self.words(&["machine", "list"]).output().unwrap();
-            out.status.success().then_some(())
+            let said = String::from_utf8_lossy(&out.stdout);
+            self.names.iter().all(|name| said.contains(name.as_str())).then_some(())
         });
     }
 
