@@ -25,7 +25,7 @@ fn enroll(site: &Site<'_>, machine: &Machine) {
 /// A machine of [`Line::to_the_ramdisk`] has come there; nothing was written, and it is switched off.
 fn reaches_the_ramdisk(site: &Site<'_>, lab: &Lab, machine: &Machine) {
     site.heard(&machine.name, "the deploy ramdisk answers");
-    site.quarantined(&machine.name, "no-root-disk", &["NOT-IN-HERE"]);
+    site.quarantined(&machine.name, "no-root-disk", &["no local disk fits the rule", "LABDISK"]);
     machine.unplug(lab);
     assert!(machine.disk_is_blank(), "QEMU finds something on the disk");
 }
