@@ -281,6 +281,11 @@ impl Netbooting {
         paced(whole, self.limits, self.addresses.clone())
     }
 
+    /// Machines and networks as they are now.
+    pub fn roster(&self) -> Arc<dyn Roster> {
+        self.addresses.roster.clone()
+    }
+
     /// What people may see of it.
     pub fn desk(&self, engine: Handle, store: SqliteStore) -> Desk {
         let dhcp = self.dhcp.as_ref().map(|(server, _)| server.clone());

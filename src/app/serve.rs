@@ -247,10 +247,11 @@ async fn run(
             ended.clone(),
         )));
     }
+    let roster = netboot.roster();
     listeners.extend(netboot.start(&ended));
     if let Some(images) = &daemon.image_server {
         let socket = listen::bind("images", images.bind).await?;
-        let router = parts.images.router().merge(parts.boot.media_router());
+        let router = parts.images.router().merge(parts.boot.media_router(roster));
         listeners.push(tokio::spawn(listen::serve(socket, None, router, ended.clone())));
     }
     tracing::info!(api = %daemon.api.bind, database = %daemon.database.display(), "farrier serves");

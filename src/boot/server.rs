@@ -11,6 +11,7 @@ use crate::model::facts::WindowFacts;
 use crate::model::template::Recipes;
 use crate::model::{Channel, Fault, FaultClass, MachineId, Outcome};
 use crate::port::deploy::{DeployOrder, DeployRequest};
+use crate::port::netboot::Roster;
 use crate::port::{Boot, Inbox, Inward, Secret, WindowOrder};
 use async_trait::async_trait;
 use std::collections::BTreeMap;
@@ -179,9 +180,10 @@ impl BootServer {
     }
 
     /// `GET /media/{run}.iso`: the ramdisk's medium for the BMC of the machine that the run waits for.
-    /// To be merged into the images listener's routes, which is where BMCs fetch.
-    pub fn media_router(&self) -> axum::Router {
-        super::media::router(self.0.clone())
+    /// To be merged into the images listener's routes, which is where BMCs fetch. `roster` knows the
+    /// address that the machine is to have without DHCP.
+    pub fn media_router(&self, roster: Arc<dyn Roster>) -> axum::Router {
+        super::media::router(self.0.clone(), roster)
     }
 }
 

@@ -1,5 +1,6 @@
 //! Bring the host's power to a state.
 
+use super::ramdisk::is_up;
 use super::{Look, View, need};
 use crate::model::action::PowerOp;
 use crate::model::facts::{Power, ProbeSet};
@@ -33,9 +34,10 @@ impl Params {
                 Look::wait("the power state to settle", 5_000)
             }
             (Wanted::On, Power::Off) => Look::Act(Action::Power { op: PowerOp::On }),
-            // Graceful first; a host that ignores it is forced off (field notes §4).
+            // Graceful first; a host that ignores it is forced off (field notes §4). The deploy ramdisk
+            // always does, and has nothing to end.
             (Wanted::Off, Power::On) => Look::Act(Action::Power {
-                op: if v.last_power_off_failed() {
+                op: if v.last_power_off_failed() || is_up(v.m, &v.run_name()) {
                     PowerOp::ForceOff
                 } else {
                     PowerOp::GracefulShutdown

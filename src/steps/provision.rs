@@ -393,7 +393,11 @@ fn unfinished(state: &JobState) -> Option<Look> {
         ),
     };
     let said = result.map(ToString::to_string).unwrap_or_default();
-    let fault = Fault::new(class, Channel::Host, "deploy-failed", what).evidence(said);
+    let mut fault = Fault::new(class, Channel::Host, "deploy-failed", what).evidence(said);
+    if matches!(&*code, "no-root-disk" | "several-root-disks") {
+        fault = fault
+            .hint("the profile's `root_disk` has to fit exactly one local disk of this machine");
+    }
     Some(Look::Fail(Fault { code: code.into(), ..fault }))
 }
 

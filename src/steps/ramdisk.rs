@@ -34,23 +34,36 @@ impl<'a> Ramdisk<'_, 'a> {
         let run = v.run_name();
         let is_up = is_up(v.m, &run);
         let host = v.report.host.seen();
-        if let Some(host) = host.filter(|h| is_up && h.ramdisk_run.as_deref() == Some(&*run)) {
-            return match pair(&self.system.identity, &host.identity) {
-                Match::Differs { part, expected, found } => {
-                    Err(Box::new(Look::Fail(wrong_machine(Channel::Host, part, &expected, &found))))
-                }
-                _ => Ok(host),
-            };
+        // Whoever answers, this ramdisk or a system on the disk: power is cut and disks are written only
+        // where BMC and host are one machine.
+        if let Some(host) = host
+            && let Match::Differs { part, expected, found } =
+                pair(&self.system.identity, &host.identity)
+        {
+            return Err(Box::new(Look::Fail(wrong_machine(
+                Channel::Host,
+                part,
+                &expected,
+                &found,
+            ))));
         }
-        // It was there; a read that says nothing is no reason to cut its power.
+        if let Some(host) = host.filter(|h| is_up && h.ramdisk_run.as_deref() == Some(&*run)) {
+            return Ok(host);
+        }
+        // It was there; a read that says nothing is no reason to cut its power. Without power it is gone.
         let alone = v.m.happened(ActionKind::OpenBootWindow).is_none();
-        if let Some(fault) = v.report.host.fault().filter(|_| is_up && alone)
+        let may_be_there = is_up && alone && self.system.power != Power::Off;
+        if let Some(fault) = v.report.host.fault().filter(|_| may_be_there)
             && fault.class != FaultClass::Identity
             && self.silences() < SILENCES
         {
             return Err(Box::new(Look::Unread(fault.clone())));
         }
         Err(Box::new(self.boot(&run, is_up)))
+    }
+
+    fn known_key(&self) -> Option<&str> {
+        self.v.m.ramdisk.as_ref().map(|r| &*r.host_key)
     }
 
     /// Reads in a row that the ramdisk left unanswered.
@@ -83,11 +96,14 @@ impl<'a> Ramdisk<'_, 'a> {
         let on = v.m.happened(ActionKind::PowerOn).filter(|a| a.at >= opened.at);
         if let (Some(on), Some(said)) = (on, &self.window.callback) {
             return match (said.ok, &said.host_key, &self.window.from) {
-                (true, Some(key), Some(from)) if !is_up => Look::Note(vec![Entry::RamdiskUp {
-                    run: run.into(),
-                    address: from.clone(),
-                    host_key: key.clone(),
-                }]),
+                // A ramdisk that somebody restarted has made itself another key.
+                (true, Some(key), Some(from)) if !is_up || self.known_key() != Some(key) => {
+                    Look::Note(vec![Entry::RamdiskUp {
+                        run: run.into(),
+                        address: from.clone(),
+                        host_key: key.clone(),
+                    }])
+                }
                 (true, Some(_), Some(_)) => self.first_login(v.watched_since(on.closed)),
                 _ => Look::Fail(Fault::new(
                     FaultClass::Transient,
@@ -143,12 +159,16 @@ impl<'a> Ramdisk<'_, 'a> {
         }
         if waited > self.deadline.0 {
             let window = self.window;
+            // Whoever asks first with this MAC has the window: another address than the machine's tells.
+            let from = window.from.as_deref().map_or(String::new(), |a| format!(" from {a}"));
             let how_far = match (window.script_fetched, window.seed_fetched) {
-                (false, _) => "it never asked for its boot script: did it boot the old disk?",
-                (true, false) => {
-                    "it fetched its boot script, and the ramdisk never asked for its seed"
+                (false, _) => {
+                    "it never asked for its boot script: did it boot the old disk?".to_string()
                 }
-                (true, true) => "the ramdisk fetched its seed and did not call back",
+                (true, false) => {
+                    format!("its boot script was fetched{from}, and its seed never")
+                }
+                (true, true) => format!("its seed was fetched{from}, and nobody called back"),
             };
             return Look::Fail(
                 Fault::new(

@@ -1,249 +1,177 @@
-//! The daemon as an operator runs it takes a machine from a blank disk into service and back to blank,
-//! with nothing beside it: its own DHCP, TFTP, boot server, ramdisk and image; a hook for a cluster.
+//! The daemon as an operator runs it takes machines from a blank disk into service and back to blank,
+//! with nothing beside it but what a site has: its own DHCP or the site's, TFTP, boot server, ramdisk
+//! and image; a hook for a cluster. And machines that are not what they were.
 
-use crate::artefacts::{disk_image, farrier, ramdisk};
-use crate::lab::{BMC_PASSWORD, BMC_USER, GATEWAY, Lab, run};
-use crate::machine::{Firmware, Machine, Plan, emulator_is_here};
-use serde_json::Value;
-use std::fs;
-use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use crate::artefacts::{disk_image, ramdisk};
+use crate::lab::{Lab, NEIGHBOUR};
+use crate::machine::{Change, Firmware, Machine, Plan, emulator_is_here};
+use crate::network;
+use crate::site::{Line, Site};
 
-const API: &str = "http://127.0.0.1:7120";
+/// What a machine is given whose line has no address.
+const FIRST_OF_THE_RANGE: &str = "10.77.0.100";
 
-/// The cluster: keeps one node's state in a file.
-const HOOK: &str = r#"#!/bin/sh
-cd "${0%/*}" || exit 1
-order=$(cat | tr -d ' ')
-verb=${order#*'"verb":"'}
-verb=${verb%%'"'*}
-[ "$verb" != probe ] || exec cat node.json
-put() { cat >node.json.new && mv node.json.new node.json; }
-case $verb in
-    join) echo '{"member":true,"ready":true,"cordoned":false,"workloads":0}' | put ;;
-    cordon) sed 's/"cordoned":false/"cordoned":true/' node.json | put ;;
-    uncordon) sed 's/"cordoned":true/"cordoned":false/' node.json | put ;;
-    leave) echo '{"member":false,"ready":false,"cordoned":false,"workloads":0}' | put ;;
-esac
-echo '{"ok":true}'
-"#;
-
-pub(crate) struct Site<'a> {
-    lab: &'a Lab,
-    pub(crate) dir: PathBuf,
-    daemon: Child,
-    name: String,
-    began: Instant,
-}
-
-impl<'a> Site<'a> {
-    pub(crate) fn start(lab: &'a Lab, machine: &Machine, boot: &str) -> Self {
-        let root = "root_disk = { kind = \"virtio\", min_gb = 1 }";
-        Self::start_with(lab, machine, &format!("image = \"debian\"\n{root}\nboot = [{boot}]"))
-    }
-
-    /// `profile`: what the machine's profile says of its image.
-    pub(crate) fn start_with(lab: &'a Lab, machine: &Machine, profile: &str) -> Self {
-        let dir = lab.path("site");
-        let write = |file: &str, text: &str, mode: u32| {
-            let path = dir.join(file);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(&path, text).unwrap();
-            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
-        };
-        write(
-            "farrier.toml",
-            &format!(
-                "schema = 1\n\n[paths]\nstate = \"state\"\n\n[listen.api]\nbind = \"127.0.0.1:7120\"\n\n\
-                 [listen.boot]\nbind = \"{GATEWAY}:7121\"\nadvertise_url = \"http://{GATEWAY}:7121\"\n\n\
-                 [listen.images]\nbind = \"{GATEWAY}:7122\"\nadvertise_url = \"http://{GATEWAY}:7122\"\n\n\
-                 [listen.dhcp]\nmode = \"reservation\"\ninterfaces = [\"lab0\"]\n\n\
-                 [listen.tftp]\nbind = \"{GATEWAY}\"\n\n[ssh]\nuser = \"root\"\nkey = \"ssh_key\"\n\n\
-                 [[cluster]]\nname = \"books\"\nkind = \"hooks\"\ncommand = [\"{}/cluster/hook\"]\n\
-                 where = \"local\"\ntimeout = \"30s\"\n\n\
-                 [[credential]]\nname = \"bmc\"\nuser = \"{BMC_USER}\"\nfrom = {{ file = \"password\" }}\n",
-                dir.display()
-            ),
-            0o644,
-        );
-        // Without one it is given one of the range, and found there.
-        let host = match machine.name.as_str() {
-            "e1" => String::new(),
-            _ => format!("host = {{ address = \"{}\" }}", machine.address),
-        };
-        write(
-            "inventory.toml",
-            &format!(
-                "schema = 1\n\n[[site]]\nname = \"lab\"\n\n[[rack]]\nname = \"r01\"\nsite = \"lab\"\n\n\
-                 [[network]]\nname = \"provision\"\npurpose = \"provision\"\nsubnet = \"10.77.0.0/24\"\n\
-                 gateway = \"{GATEWAY}\"\nrange = \"10.77.0.100-10.77.0.199\"\n\n\
-                 [[profile]]\nname = \"node\"\nworkflow = \"cpu-node\"\ncluster = \"books\"\n\
-                 {profile}\n\n{nic}\
-                 [[pool]]\nname = \"nodes\"\nprofile = \"node\"\n\n\
-                 [[machine]]\nname = \"{name}\"\nuuid = \"{uuid}\"\nmac = \"{mac}\"\nrack = \"r01\"\n\
-                 position = 1\npool = \"nodes\"\n\
-                 bmc = {{ url = \"{bmc}\", credential = \"bmc\", tls = \"off\" }}\n\
-                 {host}\n",
-                nic = crate::network::STATIC,
-                name = machine.name,
-                uuid = machine.uuid,
-                mac = machine.mac,
-                bmc = machine.bmc,
-            ),
-            0o644,
-        );
-        // The shipped workflow, but for its patience with real disks.
-        let shipped = concat!(env!("CARGO_MANIFEST_DIR"), "/workflows/cpu-node.toml");
-        let text = fs::read_to_string(shipped).unwrap();
-        let workflow: String =
-            text.lines().filter(|l| !l.starts_with("usual = ")).map(|l| format!("{l}\n")).collect();
-        write("workflows/cpu-node.toml", &workflow, 0o644);
-        write("firmware-catalog/.keep", "", 0o644);
-        write("password", BMC_PASSWORD, 0o600);
-        write("cluster/hook", HOOK, 0o755);
-        let nobody = "{\"member\":false,\"ready\":false,\"cordoned\":false,\"workloads\":0}\n";
-        write("cluster/node.json", nobody, 0o644);
-        let image = disk_image().file.parent().unwrap().to_path_buf();
-        fs::create_dir_all(dir.join("images")).unwrap();
-        symlink(image, dir.join("images/debian")).unwrap();
-        symlink(ramdisk(), dir.join("images/farrier-ramdisk")).unwrap();
-        let key = dir.join("ssh_key");
-        run(Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&key));
-        let daemon = serve(lab, &dir);
-        let site = Self { lab, dir, daemon, name: machine.name.clone(), began: Instant::now() };
-        site.answers();
-        site
-    }
-
-    /// Until its API answers.
-    fn answers(&self) {
-        crate::lab::until("the daemon answers", Duration::from_secs(60), || {
-            let out = self.words(&["machine", "list"]).output().unwrap();
-            out.status.success().then_some(())
-        });
-    }
-
-    fn kill_9(&mut self, when: &str) {
-        self.say(&format!("kill -9 of the daemon {when}"));
-        self.daemon.kill().unwrap();
-        self.daemon.wait().unwrap();
-        self.daemon = serve(self.lab, &self.dir);
-        self.answers();
-    }
-
-    fn words(&self, words: &[&str]) -> Command {
-        let mut command = self.lab.command(&farrier().display().to_string());
-        command.args(words).env("FARRIER_API", API).env("FARRIER_BY", "operator");
-        command
-    }
-
-    pub(crate) fn cli(&self, words: &[&str]) -> String {
-        run(&mut self.words(words))
-    }
-
-    fn machine(&self) -> Value {
-        serde_json::from_str(&self.cli(&["machine", "show", &self.name, "--json"])).unwrap()
-    }
-
-    /// Waits until the machine is as wanted; a quarantine ends the test with what there is to read.
-    fn until(&self, what: &str, limit: Duration, yes: impl Fn(&Value) -> bool) {
-        crate::lab::until(what, limit, || {
-            let machine = self.machine();
-            if machine["condition"] == "quarantined" {
-                let history = self.cli(&["machine", "history", &self.name, "--all"]);
-                panic!("quarantined, waiting for {what}\n{machine:#}\n{history}");
-            }
-            yes(&machine).then_some(())
-        });
-        self.say(what);
-    }
-
-    /// A line of the journal, in words.
-    pub(crate) fn heard(&self, what: &str, limit: Duration) {
-        self.until(what, limit, |_| {
-            self.cli(&["machine", "history", &self.name, "--all"]).contains(what)
-        });
-    }
-
-    pub(crate) fn rests(&self, stage: &str, limit: Duration) {
-        self.until(&format!("rests at {stage}"), limit, |m| {
-            m["stage"] == stage && m["condition"] == "ok" && m["run"].is_null()
-        });
-    }
-
-    pub(crate) fn say(&self, what: &str) {
-        println!("{:6.1} s  {}: {what}", self.began.elapsed().as_secs_f32(), self.name);
-    }
-}
-
-fn serve(lab: &Lab, dir: &std::path::Path) -> Child {
-    let log = fs::File::options().create(true).append(true).open(dir.join("log")).unwrap();
-    let mut command = lab.command(&farrier().display().to_string());
-    command.arg("serve").arg("--config").arg(dir.join("farrier.toml"));
-    command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
-    command.spawn().unwrap()
-}
-
-impl Drop for Site<'_> {
-    fn drop(&mut self) {
-        self.daemon.kill().ok();
-        self.daemon.wait().ok();
-        if std::thread::panicking() {
-            let log = fs::read_to_string(self.dir.join("log")).unwrap_or_default();
-            let lines: Vec<&str> = log.lines().rev().take(60).collect();
-            println!("-- the end of the daemon's log");
-            lines.iter().rev().for_each(|line| println!("{line}"));
-        }
-    }
-}
-
-/// Boots are minutes under software emulation.
-pub(crate) const LONG: Duration = Duration::from_secs(900);
-
-fn life(firmware: Firmware, name: &'static str, boot: &str, kills: bool) {
+/// The lab, once what the machines are to boot and to get is made.
+fn lab() -> Option<Lab> {
     if !emulator_is_here() {
-        return;
+        return None;
     }
     ramdisk();
     disk_image();
-    let Some(mut lab) = Lab::start() else { return };
-    let machine = lab.machine(&Plan { name, firmware, disk_gib: 1, more_disks: false });
-    let mut site = Site::start(&lab, &machine, boot);
-    site.cli(&["machine", "enroll", name, "--desired", "in-service", "--why", "first deployment"]);
-    site.heard("the deploy ramdisk answers", LONG);
-    site.heard("will do deploy-job", LONG);
-    if kills {
-        site.kill_9("while the image is written");
-    }
-    site.heard("override reads Hdd", LONG);
-    if kills {
-        site.kill_9("at the first boot");
-    }
-    site.rests("in-service", LONG);
-    let address = if name == "e1" { "10.77.0.100" } else { &machine.address };
-    crate::network::is_static(&lab, &site.dir.join("ssh_key"), address);
-    site.say(&format!("its seed gave it {address}"));
-    site.cli(&["machine", "set", name, "retired", "--why", "end of lease"]);
-    site.rests("retired", LONG);
-    let history = site.cli(&["machine", "history", name, "--all"]);
+    Lab::start()
+}
+
+fn enroll(site: &Site<'_>, machine: &Machine) {
+    let words = ["--desired", "in-service", "--why", "first deployment"];
+    site.cli(&[&["machine", "enroll", &machine.name], &words[..]].concat());
+}
+
+/// A machine of [`Line::to_the_ramdisk`] has come there; nothing was written, and it is switched off.
+fn reaches_the_ramdisk(site: &Site<'_>, lab: &Lab, machine: &Machine) {
+    site.heard(&machine.name, "the deploy ramdisk answers");
+    site.quarantined(&machine.name, "no-root-disk", &["no local disk fits the rule", "LABDISK"]);
+    machine.unplug(lab);
+    assert!(machine.disk_is_blank(), "QEMU finds something on the disk");
+}
+
+/// Retired: the disk is blank by QEMU's word, the power off by the BMC's.
+fn is_gone(site: &Site<'_>, machine: &Machine) {
+    let history = site.history(&machine.name);
+    println!("{history}");
     let deploys = history.matches("will do deploy-job").count();
-    assert_eq!(deploys, 1, "one image, one write:\n{history}");
-    assert_eq!(history.matches("will do wipe-job").count(), 1, "{history}");
+    assert_eq!(deploys, 1, "one image, one write");
+    assert_eq!(history.matches("will do wipe-job").count(), 1, "one wipe");
     assert!(machine.disk_is_blank(), "QEMU finds something on the disk");
     let system = machine.redfish("GET", "", None).unwrap();
     assert!(system.contains("\"PowerState\": \"Off\""), "{system}");
-    site.say("off, and blank by QEMU's word");
-    println!("{history}");
+    site.say(&machine.name, "off, and blank by QEMU's word");
 }
 
+/// Farrier gives all addresses. One machine lives its life, and the daemon is killed twice in it; another
+/// one's firmware boots by HTTP.
 #[test]
 fn the_daemon_takes_a_uefi_machine_from_blank_to_service_and_back() {
-    life(Firmware::Uefi, "e1", "\"pxe\"", true);
+    let Some(mut lab) = lab() else { return };
+    let u1 = lab.machine(&Plan::small("u1", Firmware::Uefi));
+    let h1 = lab.machine(&Plan { http_only: true, ..Plan::small("h1", Firmware::Uefi) });
+    // sushy-tools takes UefiHttp for Pxe, and reads back as Pxe: it is told that.
+    // Without an address of its own it is given one of the range, and found there.
+    let u1_line = Line { nics: network::STATIC, addressed: false, ..Line::of(&u1, "\"pxe\"") };
+    let lines = [u1_line, Line::to_the_ramdisk(&h1, "\"pxe\"")];
+    let mut site = Site::start(&lab, "reservation", &lines);
+    enroll(&site, &u1);
+    enroll(&site, &h1);
+    reaches_the_ramdisk(&site, &lab, &h1);
+    let log = site.log();
+    let by_http = format!("http://{}:7121/loader/snponly.efi", crate::lab::GATEWAY);
+    assert!(
+        log.lines().any(|l| l.contains("h1") && l.contains(&by_http)),
+        "h1 was not told {by_http}"
+    );
+
+    site.heard("u1", "will do deploy-job");
+    site.kill_9("while the image is written");
+    site.heard("u1", "override reads Hdd");
+    site.kill_9("at the first boot");
+    site.rests("u1", "in-service");
+    network::is_static(&lab, &site.dir.join("ssh_key"), FIRST_OF_THE_RANGE);
+    site.say("u1", "its seed gave it a static address");
+    site.cli(&["machine", "set", "u1", "retired", "--why", "end of lease"]);
+    site.rests("u1", "retired");
+    is_gone(&site, &u1);
 }
 
+/// The inventory has two machines' BMCs the wrong way round.
 #[test]
-fn the_daemon_takes_a_bios_machine_from_blank_to_service_and_back() {
-    life(Firmware::Bios, "e2", "\"pxe\"", false);
+fn crossed_bmcs_switch_no_machine_on() {
+    let Some(mut lab) = lab() else { return };
+    let c1 = lab.machine(&Plan::small("c1", Firmware::Bios));
+    let c2 = lab.machine(&Plan::small("c2", Firmware::Uefi));
+    let lines = [Line::of(&c1, "\"pxe\""), Line::of(&c2, "\"pxe\"")];
+    let crossed = [lines[0].with_bmc_of(&c2), lines[1].with_bmc_of(&c1)];
+    let site = Site::start(&lab, "off", &crossed);
+    for (machine, other) in [(&c1, &c2), (&c2, &c1)] {
+        enroll(&site, machine);
+        site.quarantined(&machine.name, "wrong-machine", &[&machine.uuid, &other.uuid]);
+    }
+    assert!(!c1.is_on(&lab) && !c2.is_on(&lab), "another machine was switched on");
+    // Each is known once its cable is right.
+    site.expects(&lines);
+    site.cli(&["machine", "release", "c1", "c2", "--why", "the cables are right now"]);
+    site.heard("c1", &format!("step `identify` done: serial not known, UUID {}", c1.uuid));
+    site.cli(&["machine", "hold", "c1", "c2", "--why", "no life here"]);
+}
+
+/// dnsmasq gives the addresses and Farrier says what to boot. One machine lives its life, and is
+/// sanitized only once it is the machine that is meant, and though it does not obey its boot override.
+#[test]
+fn beside_dnsmasq_a_bios_machine_is_wiped_only_while_it_is_the_one_that_is_meant() {
+    let Some(mut lab) = lab() else { return };
+    let b1 = lab.machine(&Plan::small("b1", Firmware::Bios));
+    let p1 = lab.machine(&Plan::small("p1", Firmware::Uefi));
+    // p1 gets what is free, as by a server that knows nobody.
+    lab.neighbour(&[1]);
+    let lines = [Line::of(&b1, "\"pxe\", \"virtual-media\""), Line::to_the_ramdisk(&p1, "\"pxe\"")];
+    let site = Site::start(&lab, "proxy", &lines);
+    enroll(&site, &b1);
+    enroll(&site, &p1);
+
+    reaches_the_ramdisk(&site, &lab, &p1);
+    let (theirs, ours) = (lab.neighbour_log(), site.log());
+    assert!(theirs.contains("DHCPACK(eth0) 10.77.0.1"), "{theirs}");
+    assert!(!theirs.contains("bootfile name"), "{NEIGHBOUR} said what to boot:\n{theirs}");
+    assert!(ours.lines().any(|l| l.contains("p1") && l.contains("snponly.efi")), "{ours}");
+    site.rests("b1", "in-service");
+
+    // Switched off, and another board in it when the lease ends.
+    b1.unplug(&lab);
+    let before = b1.copy_of_disk();
+    b1.redefine(&lab, Change::Board);
+    site.cli(&["machine", "set", "b1", "retired", "--why", "end of lease"]);
+    let both = [b1.uuid.clone(), b1.other_uuid()];
+    let both: Vec<&str> = both.iter().map(String::as_str).collect();
+    site.quarantined("b1", "wrong-machine", &both);
+    assert!(!b1.is_on(&lab), "a machine that is another one was switched on");
+    // A person who says that it is all right does not make it so.
+    site.cli(&["machine", "release", "b1", "--why", "it is in its old place"]);
+    site.quarantined("b1", "wrong-machine", &both);
+    assert!(!b1.is_on(&lab) && b1.disk_is_as_in(&before), "the disk was written");
+
+    // The old board, and the BMC's cable in another host: its BMC is the right one.
+    b1.redefine(&lab, Change::Host);
+    site.cli(&["machine", "release", "b1", "--why", "the old board is back"]);
+    site.quarantined("b1", "wrong-machine", &both);
+    b1.unplug(&lab);
+    assert!(!b1.disk_is_blank(), "the disk was wiped");
+    assert!(!site.history("b1").contains("will do wipe-job"));
+    let told = site.log().lines().any(|l| l.contains("b1") && l.contains(&b1.other_uuid()));
+    assert!(told, "nobody was told that the host asked for something to boot");
+
+    // All is as it was, but that it boots its disk whatever it is told: the system there still lives.
+    b1.redefine(&lab, Change::NoNetboot);
+    site.cli(&["machine", "release", "b1", "--why", "all cables are right"]);
+    site.heard("b1", "booted debian from its disk and not the ramdisk by pxe");
+    site.heard("b1", "will do wipe-job");
+    assert!(site.history("b1").contains("insert"), "the next method is virtual media");
+    site.rests("b1", "retired");
+    is_gone(&site, &b1);
+}
+
+/// No DHCP at all: a CD in the BMC's drive, with an address on it. The host behind the BMC is another one
+/// at first.
+#[test]
+fn without_dhcp_a_uefi_machine_gets_its_ramdisk_by_virtual_media() {
+    let Some(mut lab) = lab() else { return };
+    let m1 = lab.machine(&Plan::small("m1", Firmware::Uefi));
+    m1.redefine(&lab, Change::Host);
+    let site = Site::start(&lab, "off", &[Line::to_the_ramdisk(&m1, "\"virtual-media\"")]);
+    enroll(&site, &m1);
+    site.quarantined("m1", "wrong-machine", &[&m1.uuid, &m1.other_uuid()]);
+    let history = site.history("m1");
+    assert!(history.contains("the deploy ramdisk answers"), "{history}");
+    assert!(!history.contains("will do deploy-job"), "{history}");
+    m1.unplug(&lab);
+    m1.redefine(&lab, Change::Nothing);
+    site.cli(&["machine", "release", "m1", "--why", "the BMC's cable is in its own host"]);
+    reaches_the_ramdisk(&site, &lab, &m1);
 }

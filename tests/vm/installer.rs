@@ -7,10 +7,10 @@
 //! themselves take our answers is not proven by this.
 
 use crate::artefacts::{disk_image, farrier, ramdisk};
-use crate::engine::Site;
 use crate::lab::{GATEWAY, Lab, run};
 use crate::machine::{Firmware, Plan, emulator_is_here};
 use crate::server::{Body, Server};
+use crate::site::{Line, Site};
 use sha2::{Digest, Sha256};
 use std::fmt::Write as _;
 use std::fs;
@@ -106,9 +106,13 @@ fn the_daemon_installs_a_machine_with_debians_installer() {
     let server = lab.inside(|| Server::start(GATEWAY));
     let dir = tempfile::tempdir().unwrap();
     archive(&server, dir.path());
-    let profile = "image = \"debian-installer\"\ntrust_installer = true\n\
-                   root_disk = { kind = \"virtio\", serial = \"LABDISK1\" }";
-    let site = Site::start_with(&lab, &machine, profile);
+    let line = Line {
+        root_disk: "kind = \"virtio\", serial = \"LABDISK1\"",
+        installer: Some("debian-installer"),
+        ..Line::of(&machine, "\"pxe\"")
+    };
+    let mut site = Site::start(&lab, "reservation", &[line]);
+    site.patience = LONG;
     let mirror = format!("http://{GATEWAY}:{}/debian", server.port);
     let mut add = Command::new(farrier());
     add.args(["image", "--config"]).arg(site.dir.join("farrier.toml"));
@@ -118,9 +122,9 @@ fn the_daemon_installs_a_machine_with_debians_installer() {
     add.args(["--kernel-arguments", "console=ttyS0 debian-installer/allow_unauthenticated=true"]);
     println!("{}", run(&mut add));
     site.cli(&["machine", "enroll", "i1", "--desired", "in-service", "--why", "first deployment"]);
-    site.heard("will do open-boot-window", LONG);
-    site.heard("override reads Hdd", LONG);
-    site.rests("in-service", LONG);
+    site.heard("i1", "will do open-boot-window");
+    site.heard("i1", "override reads Hdd");
+    site.rests("i1", "in-service");
     let history = site.cli(&["machine", "history", "i1", "--all"]);
     assert!(history.contains("image `debian-installer` read back over SSH"), "{history}");
     assert!(!history.contains("will do deploy-job"), "the ramdisk wrote nothing:\n{history}");

@@ -8,11 +8,12 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// The test's side of the machines' network.
 pub(crate) const GATEWAY: &str = "10.77.0.1";
+/// The site's own DHCP server, where there is one.
+pub(crate) const NEIGHBOUR: &str = "10.77.0.2";
 /// For the BMCs' credential.
 pub(crate) const BMC_USER: &str = "admin";
 pub(crate) const BMC_PASSWORD: &str = "lab-password-1";
@@ -31,13 +32,14 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("ssh-keygen", "openssh-client"),
 ];
 
+/// How the names of all labs' namespaces begin; the number of the process comes next.
+const PREFIX: &str = "fvm";
+
 pub(crate) struct Lab {
     dir: tempfile::TempDir,
     netns: String,
     children: Vec<Child>,
     machines: u32,
-    /// One lab at a time: each machine wants a core of its own.
-    _turn: MutexGuard<'static, ()>,
 }
 
 /// Is KVM here, and of the kind that runs any kernel? A software KVM hangs (field notes, lab §1).
@@ -69,8 +71,8 @@ fn installed(program: &str) -> bool {
     ["/usr/sbin", "/usr/bin", "/sbin", "/bin"].iter().any(|d| Path::new(d).join(program).exists())
 }
 
-static TURN: Mutex<()> = Mutex::new(());
-/// Several labs in one process have namespaces of their own.
+/// Labs stand side by side, each in namespaces of its own: as many as the test harness runs tests, and
+/// that is one a core.
 static LABS: AtomicU32 = AtomicU32::new(0);
 
 impl Lab {
@@ -88,14 +90,15 @@ impl Lab {
                 return None;
             }
         }
-        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let number = LABS.fetch_add(1, Ordering::SeqCst);
+        if number == 0 {
+            sweep();
+        }
         let mut lab = Self {
             dir: tempfile::Builder::new().prefix("farrier-vm-").tempdir().unwrap(),
-            netns: format!("fvm{}-{number}", std::process::id()),
+            netns: format!("{PREFIX}{}-{number}", std::process::id()),
             children: Vec::new(),
             machines: 0,
-            _turn: turn,
         };
         lab.network();
         lab.libvirtd();
@@ -235,29 +238,101 @@ impl Lab {
         for name in ["undionly.kpxe", "snponly.efi"] {
             fs::copy(Path::new("/usr/lib/ipxe").join(name), dir.join("tftp").join(name)).unwrap();
         }
-        let hosts: String = (1..=9)
-            .map(|n| format!("dhcp-host=52:54:00:77:00:{n:02x},id:*,10.77.0.{}\n", 10 + n))
-            .collect();
         let config = format!(
-            "port=0\ninterface=lab0\nbind-interfaces\nexcept-interface=lo\nuser=root\nlog-dhcp\n\
-             log-facility={dir}/log\ndhcp-leasefile={dir}/leases\nenable-tftp\ntftp-root={dir}/tftp\n\
-             dhcp-range=10.77.0.100,10.77.0.199,255.255.255.0,1h\n{hosts}\
+            "enable-tftp\ntftp-root={dir}/tftp\n{hosts}\
              dhcp-match=set:bios,option:client-arch,0\ndhcp-match=set:efi64,option:client-arch,7\n\
              dhcp-match=set:efi64,option:client-arch,9\ndhcp-userclass=set:ipxe,iPXE\n\
              dhcp-boot=tag:bios,tag:!ipxe,undionly.kpxe\ndhcp-boot=tag:efi64,tag:!ipxe,snponly.efi\n\
              dhcp-boot=tag:ipxe,{script}\n",
+            dir = dir.display(),
+            hosts = reservations(1..=9),
+        );
+        let netns = self.netns.clone();
+        self.dnsmasq(&netns, "lab0", &config);
+    }
+
+    /// A site's own DHCP server, on a host of its own: addresses and nothing to boot. The machines with
+    /// these numbers have a reservation, all others get what is free.
+    pub(crate) fn neighbour(&mut self, reserved: &[u32]) {
+        let netns = self.neighbour_netns();
+        let ip = |arguments: &str| {
+            run(Command::new("ip").args(arguments.split(' ')));
+        };
+        ip(&format!("netns add {netns}"));
+        ip(&format!("-n {} link add dhcp0 type veth peer name eth0 netns {netns}", self.netns));
+        ip(&format!("-n {} link set dhcp0 master lab0 up", self.netns));
+        ip(&format!("-n {netns} addr add {NEIGHBOUR}/24 dev eth0"));
+        ip(&format!("-n {netns} link set eth0 up"));
+        fs::create_dir_all(self.path("dhcp")).unwrap();
+        let hosts = reservations(reserved.iter().copied());
+        self.dnsmasq(&netns, "eth0", &format!("{hosts}dhcp-option=3,{GATEWAY}\n"));
+    }
+
+    fn neighbour_netns(&self) -> String {
+        format!("{}-dhcp", self.netns)
+    }
+
+    fn dnsmasq(&mut self, netns: &str, interface: &str, more: &str) {
+        let dir = self.path("dhcp");
+        let config = format!(
+            "port=0\ninterface={interface}\nbind-interfaces\nexcept-interface=lo\nuser=root\nlog-dhcp\n\
+             log-facility={dir}/log\ndhcp-leasefile={dir}/leases\n\
+             dhcp-range=10.77.0.100,10.77.0.199,255.255.255.0,1h\n{more}",
             dir = dir.display()
         );
         fs::write(dir.join("dnsmasq.conf"), config).unwrap();
         let file = format!("--conf-file={}", dir.join("dnsmasq.conf").display());
-        let child = self
-            .command("dnsmasq")
-            .args(["--keep-in-foreground", &file])
+        let child = Command::new("ip")
+            .args(["netns", "exec", netns, "dnsmasq", "--keep-in-foreground", &file])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
         self.children.push(child);
+    }
+
+    /// What the site's own DHCP server wrote down.
+    pub(crate) fn neighbour_log(&self) -> String {
+        fs::read_to_string(self.path("dhcp/log")).unwrap_or_default()
+    }
+}
+
+/// Addresses of these machines, by MAC alone: client identifiers differ from loader to loader.
+fn reservations(numbers: impl IntoIterator<Item = u32>) -> String {
+    let line = |n| format!("dhcp-host=52:54:00:77:00:{n:02x},id:*,10.77.0.{}\n", 10 + n);
+    numbers.into_iter().map(line).collect()
+}
+
+/// Command lines that name this path.
+fn processes_with(path: &str) -> Vec<String> {
+    let all = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let lines = all.filter_map(|e| fs::read(e.path().join("cmdline")).ok());
+    let lines = lines.map(|l| String::from_utf8_lossy(&l).replace('\0', " "));
+    lines.filter(|l| l.contains(path)).collect()
+}
+
+/// Ends what still runs in the namespace, and the namespace.
+fn remove(netns: &str) {
+    let out = Command::new("ip").args(["netns", "pids", netns]).output();
+    let pids = out.map(|o| String::from_utf8_lossy(&o.stdout).to_string()).unwrap_or_default();
+    for pid in pids.split_whitespace().filter_map(|p| p.parse().ok()) {
+        if let Some(pid) = rustix::process::Pid::from_raw(pid) {
+            rustix::process::kill_process(pid, rustix::process::Signal::KILL).ok();
+        }
+    }
+    Command::new("ip").args(["netns", "del", netns]).stderr(Stdio::null()).status().ok();
+}
+
+/// What a test run left that was killed before it could clear up.
+fn sweep() {
+    for entry in fs::read_dir("/run/netns").into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().to_string();
+        let owner = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next());
+        let gone = |pid: &str| pid.parse::<u32>().is_ok() && !Path::new("/proc").join(pid).exists();
+        if owner.is_some_and(gone) {
+            println!("removing {name}, which an earlier run left");
+            remove(&name);
+        }
     }
 }
 
@@ -291,8 +366,17 @@ impl Drop for Lab {
             child.kill().ok();
             child.wait().ok();
         }
-        Command::new("ip").args(["netns", "del", &self.netns]).status().ok();
-        if std::thread::panicking() {
+        let mine = [self.neighbour_netns(), self.netns.clone()];
+        mine.iter().for_each(|netns| remove(netns));
+        if !std::thread::panicking() {
+            let dir = self.dir.path().display().to_string();
+            let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+            assert!(!mounts.contains(&dir), "the lab left mounts behind:\n{mounts}");
+            let left = mine.iter().find(|n| Path::new("/run/netns").join(n).exists());
+            assert_eq!(left, None, "the lab left a namespace behind");
+            let left = processes_with(&dir);
+            assert!(left.is_empty(), "the lab left processes behind:\n{left:#?}");
+        } else {
             for console in fs::read_dir(self.path("console")).into_iter().flatten().flatten() {
                 let text = fs::read(console.path()).unwrap_or_default();
                 let text = String::from_utf8_lossy(&text);

@@ -20,6 +20,28 @@ pub(crate) struct Plan {
     pub(crate) disk_gib: u32,
     /// Also an NVMe drive and a SCSI disk of 64 MiB each.
     pub(crate) more_disks: bool,
+    /// Its firmware boots the network by HTTP alone.
+    pub(crate) http_only: bool,
+}
+
+impl Plan {
+    /// One disk of 1 GiB.
+    pub(crate) fn small(name: &'static str, firmware: Firmware) -> Self {
+        Self { name, firmware, disk_gib: 1, more_disks: false, http_only: false }
+    }
+}
+
+/// What was done to a machine behind everybody's back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// As it was defined.
+    Nothing,
+    /// Another board: BMC and host both say another UUID.
+    Board,
+    /// The BMC says what it always said, and the host behind it is another one.
+    Host,
+    /// It does not boot from the network, whatever it is told.
+    NoNetboot,
 }
 
 #[derive(Clone, Debug)]
@@ -37,11 +59,16 @@ pub(crate) struct Machine {
     pub(crate) disk: PathBuf,
     console: PathBuf,
     netns: String,
+    number: u32,
+    plan: Plan,
 }
 
 fn sushy() -> Option<PathBuf> {
     std::env::var_os("FARRIER_SUSHY_LIBVIRT").map(PathBuf::from).filter(|p| p.exists())
 }
+
+/// Kinds of [`Plan::more_disks`].
+const MORE_DISKS: &[&str] = &["nvme", "scsi"];
 
 /// Is the emulator here that can drive libvirt?
 pub(crate) fn emulator_is_here() -> bool {
@@ -68,15 +95,41 @@ impl Machine {
             disk: lab.path(&format!("{name}-root.qcow2")),
             console: lab.path(&format!("console/{name}.log")),
             netns: lab.netns().to_string(),
+            number,
+            plan: plan.clone(),
         };
         blank(&machine.disk, &format!("{}G", plan.disk_gib));
-        let mut more = String::new();
         if plan.more_disks {
-            for kind in ["nvme", "scsi"] {
-                let file = lab.path(&format!("{name}-{kind}.qcow2"));
-                blank(&file, "64M");
+            MORE_DISKS.iter().for_each(|kind| blank(&machine.other_disk(lab, kind), "64M"));
+        }
+        machine.redefine(lab, Change::Nothing);
+        let bmc = machine.emulator(lab, 8440 + number);
+        (machine, bmc)
+    }
+
+    fn other_disk(&self, lab: &Lab, kind: &str) -> PathBuf {
+        lab.path(&format!("{}-{kind}.qcow2", self.name))
+    }
+
+    /// Its UUID after [`Change::Board`], and the host's after [`Change::Host`].
+    pub(crate) fn other_uuid(&self) -> String {
+        format!("0ddba11e-0000-4000-8000-{:012x}", self.number)
+    }
+
+    /// What it is from the next power on. It has to be off.
+    pub(crate) fn redefine(&self, lab: &Lab, change: Change) {
+        let Self { name, number, .. } = self;
+        let mut more = String::new();
+        if change == Change::Host {
+            // Of two, QEMU takes the second.
+            let other = self.other_uuid();
+            more = format!("<qemu:arg value='-uuid'/><qemu:arg value='{other}'/>");
+        }
+        if self.plan.more_disks {
+            for kind in MORE_DISKS {
+                let file = self.other_disk(lab, kind);
                 let file = file.display();
-                more.push_str(&match kind {
+                more.push_str(&match *kind {
                     // libvirt knows no emulated NVMe.
                     "nvme" => format!(
                         "<qemu:arg value='-drive'/><qemu:arg value='file={file},if=none,id=nv0,cache=unsafe,discard=unmap'/>\
@@ -90,18 +143,21 @@ impl Machine {
                 });
             }
         }
-        let xml = machine.xml(lab, number, plan.firmware, &more);
         let file = lab.path(&format!("{name}.xml"));
-        fs::write(&file, xml).unwrap();
+        fs::write(&file, self.xml(lab, change, &more)).unwrap();
+        // A name that is defined keeps its UUID.
+        let known = lab.virsh(&["list", "--all", "--name"]);
+        if known.lines().any(|l| l.trim() == name) {
+            lab.virsh(&["undefine", name, "--keep-nvram"]);
+        }
         lab.virsh(&["define", &file.display().to_string()]);
-        let bmc = machine.emulator(lab, 8440 + number);
-        (machine, bmc)
     }
 
-    fn xml(&self, lab: &Lab, number: u32, firmware: Firmware, more: &str) -> String {
-        let Self { name, uuid, mac, serial, .. } = self;
+    fn xml(&self, lab: &Lab, change: Change, more: &str) -> String {
+        let Self { name, mac, serial, number, plan, .. } = self;
+        let uuid = if change == Change::Board { self.other_uuid() } else { self.uuid.clone() };
         // QEMU's own ROM is iPXE: without it OVMF's PXE is what boots. SeaBIOS has no other.
-        let (os, rom) = match firmware {
+        let (os, rom) = match plan.firmware {
             Firmware::Uefi => (
                 format!(
                     "<loader readonly='yes' type='pflash'>/usr/share/OVMF/OVMF_CODE_4M.fd</loader>\
@@ -112,12 +168,23 @@ impl Machine {
             ),
             Firmware::Bios => ("<bios useserial='yes' rebootTimeout='5000'/>".to_string(), ""),
         };
+        let rom = if change == Change::NoNetboot { "<rom enabled='no'/>" } else { rom };
+        // OVMF tries PXE over IPv4 and IPv6 before HTTP, a minute each (field notes, lab §4).
+        let switches: String = ["IPv4PXESupport", "IPv6PXESupport"]
+            .iter()
+            .filter(|_| plan.http_only)
+            .map(|s| format!("<entry name='opt/org.tianocore/{s}'>n</entry>"))
+            .collect();
+        let firmware = match switches.is_empty() {
+            true => String::new(),
+            false => format!("<sysinfo type='fwcfg'>{switches}</sysinfo>"),
+        };
         let (kind, cpu) = if kvm() { ("kvm", "host-passthrough") } else { ("qemu", "maximum") };
         format!(
             "<domain type='{kind}' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>\
              <name>{name}</name><uuid>{uuid}</uuid><memory unit='MiB'>1024</memory><vcpu>1</vcpu>\
              <sysinfo type='smbios'><system><entry name='manufacturer'>Lab</entry>\
-             <entry name='product'>VirtualNode</entry><entry name='serial'>{serial}</entry></system></sysinfo>\
+             <entry name='product'>VirtualNode</entry><entry name='serial'>{serial}</entry></system></sysinfo>{firmware}\
              <os><type arch='x86_64' machine='q35'>hvm</type>{os}<smbios mode='sysinfo'/></os>\
              <features><acpi/><apic/></features><cpu mode='{cpu}'/><clock offset='utc'/>\
              <on_poweroff>destroy</on_poweroff><on_reboot>restart</on_reboot><on_crash>destroy</on_crash>\
@@ -134,7 +201,7 @@ impl Machine {
         )
     }
 
-    /// sushy-tools, shown this machine and no other; TLS and a password, as a BMC has them.
+    /// sushy-tools, shown this machine, also with its other UUID, and no other machine; TLS and a password, as a BMC has them.
     fn emulator(&self, lab: &Lab, port: u32) -> Child {
         let dir = lab.path(&format!("bmc-{}", self.name));
         fs::create_dir_all(dir.join("state")).unwrap();
@@ -162,7 +229,7 @@ impl Machine {
             "SUSHY_EMULATOR_LISTEN_IP = '{GATEWAY}'\nSUSHY_EMULATOR_LISTEN_PORT = {port}\n\
              SUSHY_EMULATOR_SSL_CERT = '{}'\nSUSHY_EMULATOR_SSL_KEY = '{}'\nSUSHY_EMULATOR_AUTH_FILE = '{}'\n\
              SUSHY_EMULATOR_STATE_DIR = '{}'\nSUSHY_EMULATOR_LIBVIRT_URI = '{}'\n\
-             SUSHY_EMULATOR_ALLOWED_INSTANCES = ['{}']\nSUSHY_EMULATOR_VMEDIA_VERIFY_SSL = False\n\
+             SUSHY_EMULATOR_ALLOWED_INSTANCES = ['{}', '{}']\nSUSHY_EMULATOR_VMEDIA_VERIFY_SSL = False\n\
              SUSHY_EMULATOR_BOOT_LOADER_MAP = {{'UEFI': {{'x86_64': '/usr/share/OVMF/OVMF_CODE_4M.fd'}}, 'Legacy': {{'x86_64': None}}}}\n",
             at("cert.pem"),
             at("key.pem"),
@@ -170,6 +237,7 @@ impl Machine {
             at("state"),
             lab.uri(),
             self.uuid,
+            self.other_uuid(),
         );
         fs::write(dir.join("conf.py"), config).unwrap();
         let log = fs::File::create(dir.join("log")).unwrap();
@@ -246,15 +314,38 @@ impl Machine {
         String::from_utf8_lossy(&fs::read(&self.console).unwrap_or_default()).to_string()
     }
 
+    /// Is it on, by libvirt's word?
+    pub(crate) fn is_on(&self, lab: &Lab) -> bool {
+        lab.virsh(&["domstate", &self.name]) == "running"
+    }
+
+    /// Pulls the plug, not by its BMC.
+    pub(crate) fn unplug(&self, lab: &Lab) {
+        if self.is_on(lab) {
+            lab.virsh(&["destroy", &self.name]);
+        }
+    }
+
+    /// A copy of its root disk as it is now. It has to be off.
+    pub(crate) fn copy_of_disk(&self) -> PathBuf {
+        let copy = self.disk.with_extension("copy");
+        fs::copy(&self.disk, &copy).unwrap();
+        copy
+    }
+
+    /// Does its root disk still hold what the copy holds, by QEMU's word?
+    pub(crate) fn disk_is_as_in(&self, copy: &Path) -> bool {
+        let out = Command::new("qemu-img").arg("compare").arg(&self.disk).arg(copy).output();
+        out.unwrap().status.success()
+    }
+
     /// Does its root disk hold nothing at all? By QEMU's word, not by the machine's.
     pub(crate) fn disk_is_blank(&self) -> bool {
         let size = run(Command::new("qemu-img").args(["info", "--output=json"]).arg(&self.disk));
         let size: serde_json::Value = serde_json::from_str(&size).unwrap();
         let other = self.disk.with_extension("blank");
         blank(&other, &size["virtual-size"].to_string());
-        let out =
-            Command::new("qemu-img").arg("compare").arg(&self.disk).arg(&other).output().unwrap();
-        out.status.success()
+        self.disk_is_as_in(&other)
     }
 }
 

@@ -2,9 +2,9 @@
 //!
 //! Real: the machines (QEMU with OVMF or SeaBIOS, iPXE, Debian's kernel), their BMCs (sushy-tools on
 //! libvirt), dnsmasq, the deploy ramdisk as `farrier image build-ramdisk` builds it, the disk image
-//! (Debian with cloud-init), and the SSH edge of Farrier that drives the jobs.
-//! The test's: the HTTP server (`server.rs`) and the order of events.
-//! Needs root: it makes a network namespace with a bridge in it, and takes both away again.
+//! (Debian with cloud-init), and Farrier: `farrier serve` as a whole (`engine.rs`), or its SSH edge alone
+//! (`life.rs`, where the HTTP server and the order of events are the test's).
+//! Needs root: it makes network namespaces with a bridge in them, and takes all away again.
 #![allow(
     clippy::disallowed_methods,
     clippy::disallowed_types,
@@ -23,3 +23,4 @@ mod machine;
 mod mirror;
 mod network;
 mod server;
+mod site;

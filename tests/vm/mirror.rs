@@ -1,9 +1,9 @@
 //! The daemon puts a machine with two disks on a mirror of them; then somebody pulls one.
 
 use crate::artefacts::{disk_image, ramdisk};
-use crate::engine::{LONG, Site};
 use crate::lab::{Lab, run, until};
 use crate::machine::{Firmware, Machine, Plan, blank, emulator_is_here};
+use crate::site::{LONG, Line, Site};
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -67,17 +67,13 @@ fn a_mirror_starts_from_either_of_its_disks() {
     let first_slot = slot(&lab, &machine, &machine.disk, "vda", "LABDISK1");
     let second_slot = slot(&lab, &machine, &second, "vdb", "LABDISKB");
     lab.virsh(&["attach-device", "m1", &second_slot, "--config"]);
-    let site = Site::start(&lab, &machine, "\"pxe\"");
-    let inventory = site.dir.join("inventory.toml");
-    let text = fs::read_to_string(&inventory).unwrap();
-    let mirrored = text.replace("min_gb = 1 }", "min_gb = 1, mirror = true }");
-    assert_ne!(text, mirrored);
-    fs::write(&inventory, mirrored).unwrap();
-    site.cli(&["reload"]);
+    let mirrored = "kind = \"virtio\", min_gb = 1, mirror = true";
+    let line = Line { root_disk: mirrored, ..Line::of(&machine, "\"pxe\"") };
+    let site = Site::start(&lab, "reservation", &[line]);
     site.cli(&["machine", "enroll", "m1", "--desired", "in-service", "--why", "first deployment"]);
-    site.heard("will do deploy-job", LONG);
-    site.heard("override reads Hdd", LONG);
-    site.rests("in-service", LONG);
+    site.heard("m1", "will do deploy-job");
+    site.heard("m1", "override reads Hdd");
+    site.rests("m1", "in-service");
     let history = site.cli(&["machine", "history", "m1", "--all"]);
     assert!(history.contains("on a mirror of 2 disks"), "{history}");
     remember_key(&lab, &site, &machine);
@@ -93,7 +89,7 @@ fn a_mirror_starts_from_either_of_its_disks() {
     let md = until("the second disk alone answers with the pinned key", LONG, || {
         ask(&lab, &site, &machine, "cat /proc/mdstat && cat /etc/farrier/image")
     });
-    site.say("the second disk alone answers with the pinned key");
+    site.say("m1", "the second disk alone answers with the pinned key");
     println!("{md}");
     assert!(md.contains("[2/1]") && md.contains("image=debian"), "{md}");
 
@@ -102,8 +98,8 @@ fn a_mirror_starts_from_either_of_its_disks() {
     lab.virsh(&["attach-device", "m1", &first_slot, "--config"]);
     site.cli(&["machine", "unhold", "m1", "--why", "back in its slot"]);
     site.cli(&["machine", "set", "m1", "retired", "--why", "end of lease"]);
-    site.rests("retired", LONG);
+    site.rests("m1", "retired");
     assert!(is_blank(&machine.disk) && is_blank(&second), "QEMU finds something on a disk");
-    site.say("off, and both blank by QEMU's word");
+    site.say("m1", "off, and both blank by QEMU's word");
     println!("{}", site.cli(&["machine", "history", "m1", "--all"]));
 }

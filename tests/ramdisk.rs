@@ -1,0 +1,310 @@
+//! The way into the deploy ramdisk when machines do otherwise than they are told: facts in, decisions out.
+
+use farrier::decide::{Decide, Input, Room, Rules, Verdict};
+use farrier::model::deploy::{BootMethod, RootDisk};
+use farrier::model::facts::*;
+use farrier::model::machine::{Control, Machine};
+use farrier::model::*;
+use farrier::steps::site::{Profile, Site};
+use farrier::steps::workflow::*;
+use farrier::steps::{Step, power, sanitize};
+
+const UUID: &str = "11111111-2222-3333-4444-555555555501";
+const OTHER: &str = "99999999-2222-3333-4444-555555555501";
+const FROM: &str = "10.0.0.9";
+
+struct Free;
+impl Room for Free {
+    fn full(&self, _: MachineId, _: LimitClass) -> Option<String> {
+        None
+    }
+}
+
+fn key(n: u8) -> String {
+    format!("ssh-ed25519 RAM{n}")
+}
+
+/// A machine that is to be sanitized, first by PXE, then by virtual media.
+struct Case {
+    m: Machine,
+    site: Site,
+    profile: Profile,
+    workflow: Workflow,
+    expected: Expected,
+    report: Report,
+    now: EngineTime,
+}
+
+impl Case {
+    fn new() -> Self {
+        let spec = |key: &str, step| StepSpec {
+            key: key.into(),
+            stage: Stage::Retire,
+            step,
+            timeout: time::Span(46_800_000),
+            stall: time::Span(3_600_000),
+            usual: time::Span(0),
+            retry: Retry::default(),
+            unsupported: Unsupported::Quarantine,
+            when: When::default(),
+        };
+        let mut m = Machine::blank(MachineId(1));
+        m.name = "n1".into();
+        m.control = Control::Enrolled;
+        m.desired = Some(Desired::Retired);
+        m.stage = Stage::Retire;
+        m.identity = Identity::new(None, Some(UUID), None).into();
+        let mut case = Case {
+            m,
+            site: Site::default(),
+            profile: Profile {
+                root_disk: Some(RootDisk::default()),
+                boot: vec![BootMethod::Pxe, BootMethod::VirtualMedia],
+                ..Profile::default()
+            },
+            workflow: Workflow {
+                name: "w".into(),
+                watch: time::Span(300_000),
+                sla: Default::default(),
+                steps: vec![
+                    spec("sanitize", Step::Sanitize(sanitize::Params::default())),
+                    spec("off", Step::Power(power::Params { state: power::Wanted::Off })),
+                ],
+            },
+            expected: Expected {
+                name: "n1".into(),
+                identity: Identity::default().into(),
+                rack: "r".into(),
+                position: 0,
+                pool: "p".into(),
+                profile: "p".into(),
+                domains: [].into(),
+                labels: Default::default(),
+                bmc: BmcEndpoint::default(),
+                host: HostEndpoint::default(),
+            },
+            report: Report::default(),
+            now: EngineTime(1_000_000),
+        };
+        case.apply(Entry::RunBegan { workflow: "h".into(), reason: "t".into() });
+        case.apply(Entry::StepBegan { index: 0, key: "sanitize".into() });
+        case.system(UUID, Power::Off, "Hdd");
+        case.silent();
+        case.report.boot = Read::Seen(WindowFacts::default());
+        case.report.job = Read::Seen(JobFacts::default());
+        case.report.media = Read::Seen(vec![]);
+        case
+    }
+
+    fn apply(&mut self, e: Entry) {
+        fold::apply(&mut self.m, &e, self.now).unwrap();
+    }
+
+    fn run(&self) -> String {
+        self.m.run_name(&self.site.incarnation)
+    }
+
+    fn system(&mut self, uuid: &str, power: Power, boots: &str) {
+        self.report.system = Read::Seen(SystemFacts {
+            identity: Identity::new(None, Some(uuid), None),
+            power,
+            boot_target: Some(boots.into()),
+            boot_enabled: Some("Continuous".into()),
+            ..SystemFacts::default()
+        });
+    }
+
+    fn silent(&mut self) {
+        self.report.host = Read::Failed(Fault::no_answer(Channel::Host, "nobody there"));
+    }
+
+    /// A host answers: the ramdisk of this run, or a system on the disk.
+    fn host(&mut self, uuid: &str, in_ramdisk: bool) {
+        self.report.host = Read::Seen(HostFacts {
+            identity: Identity::new(None, Some(uuid), None),
+            image: (!in_ramdisk).then(|| "debian".into()),
+            ramdisk_run: in_ramdisk.then(|| self.run()),
+            ..HostFacts::default()
+        });
+    }
+
+    fn window(&mut self, host_key: Option<String>) {
+        let said = host_key.map(|k| Callback { ok: true, message: None, host_key: Some(k) });
+        self.report.boot = Read::Seen(WindowFacts {
+            open: true,
+            run: Some(self.run()),
+            callback: said,
+            from: Some(FROM.into()),
+            ..WindowFacts::default()
+        });
+    }
+
+    /// Takes the verdict into the row; the last word of it.
+    fn step(&mut self) -> String {
+        self.now = self.now + 1_000;
+        let verdict = Rules.decide(&Input {
+            m: &self.m,
+            expected: &self.expected,
+            profile: &self.profile,
+            site: &self.site,
+            workflow: &self.workflow,
+            report: &self.report,
+            now: self.now,
+            room: &Free,
+            stopped: false,
+            resumed: EngineTime::ZERO,
+            outage: None,
+        });
+        let entries = match verdict {
+            Verdict::Rest { .. } => return "rest".into(),
+            Verdict::Write { entries, .. } | Verdict::Act { entries } => entries,
+        };
+        let mut said = String::new();
+        for e in entries {
+            said = match &e {
+                Entry::Intent {
+                    action: Action::Power { op: PowerOp::GracefulShutdown }, ..
+                } => "graceful-shutdown".into(),
+                Entry::Intent { action, .. } => action.kind().to_string(),
+                Entry::Quarantined { fault } => format!("quarantined: {}", fault.message),
+                Entry::Faulted { fault, .. } => format!("faulted: {}", fault.message),
+                Entry::RamdiskUp { host_key, .. } => format!("up with {host_key}"),
+                other => other.name().to_string(),
+            };
+            self.apply(e);
+        }
+        said
+    }
+
+    /// The open action was done and seen.
+    fn done(&mut self) {
+        self.apply(Entry::Settled { outcome: Outcome::Applied { handle: None } });
+        self.apply(Entry::Closed { happened: true, why: "seen".into() });
+    }
+
+    /// From power off to power on by the first method.
+    fn boots_by_pxe(&mut self) {
+        assert_eq!(self.step(), "open-boot-window");
+        self.done();
+        self.window(None);
+        assert_eq!(self.step(), "set-boot");
+        self.done();
+        self.system(UUID, Power::Off, "Pxe");
+        assert_eq!(self.step(), "power-on");
+        self.done();
+        self.system(UUID, Power::On, "Pxe");
+    }
+
+    /// The ramdisk of this run is up, with this key.
+    fn in_ramdisk() -> Self {
+        let mut c = Case::new();
+        c.boots_by_pxe();
+        c.window(Some(key(1)));
+        assert_eq!(c.step(), format!("up with {}", key(1)));
+        c
+    }
+}
+
+#[test]
+fn a_host_that_is_not_the_bmcs_machine_is_left_alone() {
+    let both = format!("uuid is `{OTHER}`, expected `{UUID}`");
+    // The system on its disk answers, before anything was done to it.
+    let mut c = Case::new();
+    c.system(UUID, Power::On, "Hdd");
+    c.host(OTHER, false);
+    let said = c.step();
+    assert!(said.starts_with("quarantined") && said.contains(&both), "{said}");
+    // The ramdisk answers, before anything is written.
+    let mut c = Case::in_ramdisk();
+    c.host(OTHER, true);
+    let said = c.step();
+    assert!(said.starts_with("quarantined") && said.contains(&both), "{said}");
+    // The right one is wiped.
+    let mut c = Case::in_ramdisk();
+    c.host(UUID, true);
+    assert_eq!(c.step(), "wipe-job");
+    // Another board under the same BMC address.
+    let mut c = Case::new();
+    c.system(OTHER, Power::Off, "Hdd");
+    let said = c.step();
+    assert!(said.starts_with("quarantined") && said.contains(&both), "{said}");
+}
+
+#[test]
+fn the_old_disk_makes_room_for_the_next_boot_method() {
+    let mut c = Case::new();
+    c.boots_by_pxe();
+    c.host(UUID, false);
+    let said = c.step();
+    assert_eq!(said, "faulted: the host booted debian from its disk and not the ramdisk by pxe");
+    c.now = c.now + 900_000;
+    assert_eq!(c.step(), "open-boot-window");
+    c.done();
+    assert_eq!(c.step(), "power-off");
+    c.done();
+    c.silent();
+    c.system(UUID, Power::Off, "Pxe");
+    assert_eq!(c.step(), "insert-media");
+    c.done();
+    assert_eq!(c.step(), "set-boot");
+    c.done();
+    c.system(UUID, Power::Off, "Cd");
+    assert_eq!(c.step(), "power-on");
+    c.done();
+    c.system(UUID, Power::On, "Cd");
+    c.now = c.now + 2_800_000;
+    let said = c.step();
+    assert!(
+        said.contains("no word from the ramdisk 45m00s after power on by virtual-media"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_spoofed_mac_is_told_by_the_address_that_asked() {
+    let mut c = Case::new();
+    c.boots_by_pxe();
+    let Read::Seen(window) = &mut c.report.boot else { panic!() };
+    window.script_fetched = true;
+    c.now = c.now + 2_800_000;
+    let said = c.step();
+    let words = format!("its boot script was fetched from {FROM}, and its seed never");
+    assert!(said.starts_with("faulted") && said.contains(&words), "{said}");
+}
+
+#[test]
+fn a_ramdisk_without_power_is_booted_anew_with_its_new_key() {
+    let mut c = Case::in_ramdisk();
+    c.host(OTHER, true);
+    assert!(c.step().starts_with("quarantined"));
+    // A person put it right, which took its power, and releases it.
+    c.silent();
+    c.system(UUID, Power::Off, "Pxe");
+    c.apply(Entry::Changed {
+        by: "operator".into(),
+        key: String::new(),
+        change: change::Change::Release { why: "the cable".into() },
+    });
+    assert_eq!(c.step(), "open-boot-window", "no waiting for a host without power");
+    c.done();
+    c.window(None);
+    assert_eq!(c.step(), "power-on", "the override stands");
+    c.done();
+    c.system(UUID, Power::On, "Pxe");
+    c.window(Some(key(2)));
+    assert_eq!(c.step(), format!("up with {}", key(2)));
+    c.host(UUID, true);
+    assert_eq!(c.step(), "wipe-job");
+}
+
+#[test]
+fn nobody_waits_for_the_ramdisk_to_shut_down() {
+    for (in_ramdisk, op) in [(true, "power-off"), (false, "graceful-shutdown")] {
+        let mut c = if in_ramdisk { Case::in_ramdisk() } else { Case::new() };
+        c.system(UUID, Power::On, "Pxe");
+        let end = journal::StepEnd::Done { evidence: "blank".into() };
+        c.apply(Entry::StepEnded { key: "sanitize".into(), end });
+        c.apply(Entry::StepBegan { index: 1, key: "off".into() });
+        assert_eq!(c.step(), op);
+    }
+}
