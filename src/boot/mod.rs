@@ -26,6 +26,8 @@
 mod callback;
 mod deploy;
 mod files;
+#[doc(hidden)]
+pub mod fuzz;
 mod http;
 mod images;
 mod media;

@@ -51,10 +51,13 @@ pub fn all(images: &Path) -> Vec<(String, Result<About, Trouble>)> {
 fn read(dir: &Path) -> Result<About, Trouble> {
     let path = dir.join(ABOUT);
     let text = fs::read_to_string(&path).map_err(|e| Trouble::file("reading", &path, &e))?;
-    let about: About = toml::from_str(&text)
-        .map_err(|e| Trouble::new(format!("{}: {}", path.display(), e.message())))?;
+    parse(&text).map_err(|why| Trouble::new(format!("{}: {why}", path.display())))
+}
+
+pub(crate) fn parse(text: &str) -> Result<About, String> {
+    let about: About = toml::from_str(text).map_err(|e| e.message().to_string())?;
     if (about.schema, about.kind.as_str()) != (1, "disk") {
-        return Err(Trouble::new(format!("{}: not a description of a disk image", path.display())));
+        return Err("not a description of a disk image".into());
     }
     Ok(about)
 }
