@@ -249,6 +249,8 @@ need_vm() {
     local packages=(qemu-system-x86 ovmf ipxe ipxe-qemu libvirt-daemon libvirt-clients python3-libvirt
         python3-venv dnsmasq-base mmdebstrap grub-common grub-pc-bin grub-efi-amd64-bin e2fsprogs
         openssh-client iproute2 openssl)
+    # The walk-through of vagrant/; libvirt's own networks have rules.
+    [ -z "${FARRIER_TEST_LONG:-}" ] || packages+=(vagrant vagrant-libvirt iptables)
     if ! dpkg-query -W "${packages[@]}" >/dev/null 2>&1; then
         # A qemu-utils from backports holds back the distribution's qemu-system.
         # shellcheck disable=SC1091

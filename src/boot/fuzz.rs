@@ -2,7 +2,8 @@
 
 use super::callback;
 use super::deploy;
-use super::images::{self, FileRequest};
+use super::images;
+use super::sendfile::FileRequest;
 use super::window::{Call, Mac, VERSION, Window};
 use crate::model::MachineId;
 use crate::model::facts::Callback;
@@ -114,7 +115,7 @@ impl Served {
 
 /// A request for a file below `dir`.
 pub async fn served(dir: &Path, file: &str, method: Method, headers: HeaderMap) -> Served {
-    let answer = images::serve_file(dir, file, &FileRequest { method, headers }).await;
+    let answer = images::serve_file(dir, file, &FileRequest { method, headers, lane: None }).await;
     let (parts, body) = answer.into_response().into_parts();
     let body = axum::body::to_bytes(body, usize::MAX).await.ok();
     Served { status: parts.status, headers: parts.headers, body }

@@ -36,10 +36,12 @@ pub mod network_config;
 pub mod pace;
 mod problem;
 mod render;
+mod sendfile;
 mod server;
 mod throttle;
 mod window;
 
 pub use images::{ImageServer, KnownImage};
 pub use netboot::loader_router;
+pub use sendfile::{FileListener, FileStream, Peer, introduce};
 pub use server::{BootServer, Settings};

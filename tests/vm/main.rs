@@ -20,3 +20,4 @@ mod lab;
 mod life;
 mod machine;
 mod server;
+mod vagrant;
