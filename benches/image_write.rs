@@ -58,9 +58,8 @@ fn plain(run: &Run<'_>, host: &HostTarget, url: &str) -> f64 {
 
 fn deploy(run: &Run<'_>, host: &HostTarget, order: &DeployOrder, name: &str) -> f64 {
     let expect = run.expect();
-    let started = run
-        .lab
-        .inside(|| block_on(run.shell.start_deploy(host, &expect, order, name, 900_000)));
+    let started =
+        run.lab.inside(|| block_on(run.shell.start_deploy(host, &expect, order, name, 900_000)));
     assert!(matches!(started, Outcome::Applied { .. }), "{started:?}");
     let result = run.follow(host, name);
     assert_eq!(result["ok"], true, "{result}");

@@ -21,7 +21,7 @@ pub(super) fn callback(data: &[u8]) -> Seen {
         Ok(heard) => heard,
         Err(why) => {
             // It is sent to whoever asked, and says nothing of what stood there.
-            assert!(why.len() <= 200 && why.is_ascii(), "{why:?}");
+            assert!(why.len() <= 200 && !why.contains(char::is_control), "{why:?}");
             return Box::new(why);
         }
     };
@@ -167,7 +167,9 @@ fn variables(job: &str) -> Vec<(&str, String)> {
     let lines = lines.take_while(|line| *line != "}");
     lines
         .map(|line| {
-            let Some((name, quoted)) = line.split_once('=') else { panic!("no assignment: {line}") };
+            let Some((name, quoted)) = line.split_once('=') else {
+                panic!("no assignment: {line}")
+            };
             let inner = quoted.strip_prefix('\'').and_then(|q| q.strip_suffix('\''));
             let Some(inner) = inner else { panic!("not in quotes: {line}") };
             let value = inner.replace(r"'\''", "\0");

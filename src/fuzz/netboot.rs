@@ -114,7 +114,9 @@ impl Told {
             self.holders.remove(&address);
             self.declined.insert(address, now_s);
         }
-        let Some(reply) = found.reply.as_ref().filter(|r| !r.yiaddr.is_unspecified()) else { return };
+        let Some(reply) = found.reply.as_ref().filter(|r| !r.yiaddr.is_unspecified()) else {
+            return;
+        };
         let holder = *self.holders.entry(reply.yiaddr).or_insert(mac);
         assert_eq!(holder, mac, "{} is {holder}'s, and {mac} was told it too", reply.yiaddr);
         let rests = self.declined.get(&reply.yiaddr).is_some_and(|at_s| now_s < at_s + DECLINED_S);
@@ -225,7 +227,11 @@ fn check_reply(site: &Site, request: &Request, view: &Scene<'_>, reply: &Reply) 
         Mode::Proxy => assert!(reply.yiaddr.is_unspecified() && boots, "{reply:?}"),
         Mode::Reservation => {
             let gives = matches!(request.kind, Kind::Discover | Kind::Request);
-            assert_eq!(reply.yiaddr.is_unspecified(), reply.said == Said::Nak || !gives, "{reply:?}");
+            assert_eq!(
+                reply.yiaddr.is_unspecified(),
+                reply.said == Said::Nak || !gives,
+                "{reply:?}"
+            );
         }
     }
     if reply.said == Said::Nak {
@@ -420,5 +426,59 @@ impl<'f> Client<'f> {
         let end = start.saturating_add(self.block).min(self.file.len());
         assert_eq!((*kind, Some(bytes)), (3, self.file.get(start..end)), "block {block}");
         self.sent = self.sent.max(block);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[allow(clippy::disallowed_methods, reason = "reads the seeds")]
+    fn seeds_lead_where_their_names_say() {
+        let read = |path: &str| {
+            let path = format!("{}/fuzz/corpus/{path}", env!("CARGO_MANIFEST_DIR"));
+            std::fs::read(path).unwrap()
+        };
+        let dhcp = |name: &str| format!("{:?}", dhcp(&read(&format!("dhcp/{name}"))));
+        for (name, wanted) in [
+            (
+                "uefi-whole-boot",
+                "Boot(10.30.0.102, \"http://10.30.0.2:7121/boot/52:54:00:77:00:02/ipxe\")",
+            ),
+            ("uefi-own-address", "Boot(10.30.0.11, \"snponly.efi\")"),
+            ("uefi-http", "Boot(10.30.0.102, \"http://10.30.0.2:7121/loader/snponly.efi\")"),
+            ("bios", "Boot(10.30.0.102, \"undionly.kpxe\")"),
+            ("udhcpc", "Address(10.30.0.102)"),
+            ("relayed", "NoRange"),
+            ("proxy", "NoWindow"),
+            ("proxy-4011", "Proxied(\"snponly.efi\")"),
+            ("exhausted", "Exhausted"),
+            ("declined", "Declined(10.30.0.102)"),
+            ("nak", "NotYours(10.30.0.104)"),
+            ("wish", "Address(10.30.0.104)"),
+            ("stranger", "Stranger"),
+            ("two-uuids", "OtherUuid"),
+            ("took-other", "TookOther(10.30.0.9)"),
+            ("odd-headers", "NoCookie"),
+            ("offer-of-another", "server: 10.30.0.2, address: Some(10.30.0.102)"),
+        ] {
+            let seen = dhcp(name);
+            assert!(seen.contains(wanted), "{name}: no {wanted} in {seen}");
+        }
+        let tftp = |name: &str| format!("{:?}", tftp(&read(&format!("tftp/{name}"))));
+        for (name, wanted) in [
+            ("ovmf-size-only", "BrokenOff(8"),
+            ("ovmf-whole", "Whole"),
+            ("ipxe-bios", "Whole"),
+            ("windows", "Whole"),
+            ("plain", "Whole"),
+            ("silent", "Gone("),
+            ("write", "Write"),
+            ("malformed", "Opcode"),
+        ] {
+            let seen = tftp(name);
+            assert!(seen.contains(wanted), "{name}: no {wanted} in {seen}");
+        }
     }
 }

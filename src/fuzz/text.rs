@@ -64,7 +64,10 @@ pub(super) fn ssh(data: &[u8]) -> Seen {
     if let Ok(found) = &hardware {
         assert!(out.lines().any(|l| l.starts_with("end=")), "cut short: {found:?}");
         let given = |t: &Option<String>| t.as_ref().is_none_or(|t| !t.trim().is_empty());
-        assert!(found.disks.iter().all(|d| given(&d.serial) && !d.attached.is_empty()), "{found:?}");
+        assert!(
+            found.disks.iter().all(|d| given(&d.serial) && !d.attached.is_empty()),
+            "{found:?}"
+        );
         assert!(found.nics.iter().all(|n| given(&n.mac)), "{found:?}");
     }
     Box::new((facts, hardware, job, shell::started(out)))

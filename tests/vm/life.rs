@@ -160,7 +160,13 @@ fn expect(uuid: &str, serial: &str) -> Expect {
     Expect { identity: Identity::new(Some(serial), Some(uuid), None), ..Expect::default() }
 }
 
-pub(crate) fn order(run: &Run<'_>, image: &DiskImage, id: &str, host_key: &str, public: &str) -> DeployOrder {
+pub(crate) fn order(
+    run: &Run<'_>,
+    image: &DiskImage,
+    id: &str,
+    host_key: &str,
+    public: &str,
+) -> DeployOrder {
     run.server.put("/images/debian", Body::File(image.file.clone()));
     let indented: String = host_key.lines().map(|l| format!("    {l}\n")).collect();
     let user_data = format!(

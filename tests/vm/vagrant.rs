@@ -96,9 +96,13 @@ fn a_newcomer_gets_machines_that_farrier_reads() {
             assert!(domain.contains(&wanted), "{wanted} is not in {domain}");
         }
         let bmc = machine["bmc"]["url"].as_str().unwrap();
-        let login = format!("user = \"admin:{}\"", fs::read_to_string(dir.join("lab/bmc-password")).unwrap());
+        let login = format!(
+            "user = \"admin:{}\"",
+            fs::read_to_string(dir.join("lab/bmc-password")).unwrap()
+        );
         fs::write(dir.join("login"), login).unwrap();
-        let systems = walk.run("curl", &["-sSfk", "-K", "login", &format!("{bmc}/redfish/v1/Systems")]);
+        let systems =
+            walk.run("curl", &["-sSfk", "-K", "login", &format!("{bmc}/redfish/v1/Systems")]);
         assert!(systems.contains(&word("uuid")), "{systems}");
         assert!(systems.contains("\"Members@odata.count\": 1,"), "a BMC of one machine: {systems}");
     }
@@ -109,7 +113,8 @@ fn a_newcomer_gets_machines_that_farrier_reads() {
     walk.daemon = Some(serve.spawn().unwrap());
     for name in ["node1", "node2"] {
         until(&format!("{name} is read"), Duration::from_secs(120), || {
-            let mut show = walk.command(&farrier().display().to_string(), &["machine", "show", name, "--json"]);
+            let mut show = walk
+                .command(&farrier().display().to_string(), &["machine", "show", name, "--json"]);
             let out = show.output().unwrap();
             let machine: Value = serde_json::from_slice(&out.stdout).ok()?;
             let system = &machine["facts"]["system"];
