@@ -99,8 +99,11 @@ impl<D: Decide> Daemon<D> {
                 Some(Event::Committed { machine: item.machine, result: Ok(result) })
             }
             Command::Probe { machine, token, set, job, handle, run } => {
-                let pinned = self.director.machine(machine).and_then(|m| m.host_key.clone());
-                // As the driver does: a key that no installation brought is the inventory's.
+                // As the driver does: the ramdisk's key while it has the host; a key that no
+                // installation brought is the inventory's.
+                let row = self.director.machine(machine);
+                let ramdisk = row.and_then(|m| m.ramdisk.as_ref()).map(|r| r.host_key.clone());
+                let pinned = ramdisk.or_else(|| row.and_then(|m| m.host_key.clone()));
                 let key =
                     pinned.or_else(|| self.life.line().host.host_key.as_deref().map(Box::from));
                 let (job, handle, run) = (job.as_deref(), handle.as_deref(), run.as_deref());

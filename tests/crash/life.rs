@@ -20,6 +20,9 @@ pub(crate) const ID: MachineId = MachineId(1);
 pub(crate) struct Life {
     pub(crate) name: &'static str,
     workflow: &'static str,
+    /// The simulated site's profile that says how the image gets onto the disk: by an installer, or from
+    /// the deploy ramdisk.
+    profile: &'static str,
     gpus: u16,
     /// Delivered running, a busy member of the cluster.
     found_running: bool,
@@ -31,6 +34,11 @@ fn enroll(desired: Desired) -> Change {
     Change::Enroll { allow_existing_data: false, desired }
 }
 
+/// Both ways to install are lived through: GPU nodes from a disk image, the others by an installer.
+fn profile(gpus: u16) -> &'static str {
+    if gpus > 0 { "gpu-disk" } else { "gpu" }
+}
+
 fn desire(desired: Desired) -> Change {
     Change::Desire { desired }
 }
@@ -38,6 +46,7 @@ fn desire(desired: Desired) -> Change {
 impl Life {
     /// From the factory into service, emptied and installed anew, retired, and enrolled again.
     pub(crate) fn enrolled(name: &'static str, workflow: &'static str, gpus: u16) -> Self {
+        let profile = profile(gpus);
         let wishes = vec![
             (enroll(Desired::InService), Stage::InService),
             (desire(Desired::Drained), Stage::Drained),
@@ -48,11 +57,12 @@ impl Life {
             (enroll(Desired::Ready), Stage::Ready),
             (desire(Desired::Retired), Stage::Retired),
         ];
-        Self { name, workflow, gpus, found_running: false, wishes }
+        Self { name, workflow, profile, gpus, found_running: false, wishes }
     }
 
     /// Taken over as it runs, drained and back, retired, and only then enrolled.
     pub(crate) fn adopted(name: &'static str, workflow: &'static str, gpus: u16) -> Self {
+        let profile = profile(gpus);
         let wishes = vec![
             (Change::Adopt, Stage::InService),
             (desire(Desired::Drained), Stage::Drained),
@@ -60,7 +70,7 @@ impl Life {
             (desire(Desired::Retired), Stage::Retired),
             (enroll(Desired::InService), Stage::InService),
         ];
-        Self { name, workflow, gpus, found_running: true, wishes }
+        Self { name, workflow, profile, gpus, found_running: true, wishes }
     }
 
     pub(crate) fn all() -> Vec<Life> {
@@ -84,8 +94,9 @@ impl Life {
         workflow.watch.0 = workflow.watch.0.max(workflows::WATCH_MIN.0);
         let hash = workflow.hash();
         let mut site = Site { incarnation, ..workflows::site() };
-        let gpu = site.profiles.values().next().expect("one profile");
-        let profile = Profile { workflow: hash.clone(), gpus: self.gpus, ..Profile::clone(gpu) };
+        let simulated = &site.profiles[self.profile];
+        let profile =
+            Profile { workflow: hash.clone(), gpus: self.gpus, ..Profile::clone(simulated) };
         site.profiles = [(profile.name.clone(), Arc::new(profile))].into();
         site.workflows = [(hash, Arc::new(workflow))].into();
         site
@@ -112,6 +123,6 @@ impl Life {
     /// Its inventory line. A host that runs already is known by its key.
     pub(crate) fn line(&self) -> Expected {
         let key = self.found_running.then(|| self.machine().host_key.to_string());
-        workflows::expected(ID, identity(1), key)
+        Expected { profile: self.profile.into(), ..workflows::expected(ID, identity(1), key) }
     }
 }
