@@ -6,7 +6,7 @@
 //! (sendfile). Which file and where is in its lane, in the order in which the bodies were made; one
 //! connection has one answer after the other.
 //!
-//! Without it Farrier served two fifths of what nginx does on the same cores (`benches/boot_http.rs`).
+//! `benches/boot_http.rs` compares it with nginx, which does the same.
 
 use axum::body::{Body, Bytes};
 use axum::extract::connect_info::{ConnectInfo, Connected};
@@ -66,6 +66,9 @@ impl Lane {
             if left == 0 {
                 return Ok::<_, io::Error>(None);
             }
+            // Else a client that keeps up is served alone: the runtime asks the kernel which others
+            // are ready only now and then while a task is always ready to go on.
+            tokio::task::yield_now().await;
             let take = usize::try_from(left).map_or(CHUNK, |left| left.min(CHUNK));
             warm(&file, at, take).await?;
             {
