@@ -448,7 +448,8 @@ mod tests {
             ),
             ("uefi-own-address", "Boot(10.30.0.11, \"snponly.efi\")"),
             ("uefi-http", "Boot(10.30.0.102, \"http://10.30.0.2:7121/loader/snponly.efi\")"),
-            ("bios", "Boot(10.30.0.102, \"undionly.kpxe\")"),
+            // QEMU's card has iPXE in its ROM.
+            ("bios", "Boot(10.30.0.102, \"http://10.30.0.2:7121/boot/52:54:00:77:00:04/ipxe\")"),
             ("udhcpc", "Address(10.30.0.102)"),
             ("relayed", "NoRange"),
             ("proxy", "NoWindow"),
@@ -460,7 +461,7 @@ mod tests {
             ("stranger", "Stranger"),
             ("two-uuids", "OtherUuid"),
             ("took-other", "TookOther(10.30.0.9)"),
-            ("odd-headers", "NoCookie"),
+            ("odd-headers", "NotEthernet"),
             ("offer-of-another", "server: 10.30.0.2, address: Some(10.30.0.102)"),
         ] {
             let seen = dhcp(name);
