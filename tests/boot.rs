@@ -2,6 +2,7 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)] // sockets, files and a deadline
 
 use axum::Router;
+use farrier::app::listen;
 use farrier::boot::{BootServer, ImageServer, KnownImage, Settings};
 use farrier::model::deploy::RootDisk;
 use farrier::model::template::{OwnTemplate, Recipe, Recipes};
@@ -14,13 +15,13 @@ use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 const MAC: &str = "aa:bb:cc:dd:ee:01";
@@ -40,11 +41,14 @@ impl Drop for Served {
     }
 }
 
+/// As the daemon does.
 async fn serve(router: Router) -> Served {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let base = format!("http://{}", listener.local_addr().unwrap());
-    let service = router.into_make_service_with_connect_info::<SocketAddr>();
-    let task = tokio::spawn(async move { axum::serve(listener, service).await.unwrap() });
+    let task = tokio::spawn(async move {
+        let (_go_on, ending) = watch::channel(false);
+        listen::serve(listener, None, router, ending).await;
+    });
     Served { base, task }
 }
 
@@ -941,6 +945,76 @@ async fn a_large_file_is_streamed_not_held() {
     drop(gone);
     let part = client.get(&url).header("range", "bytes=0-9").send().await.unwrap();
     assert_eq!(part.bytes().await.unwrap().len(), 10);
+}
+
+/// An image of more than one of the pieces in which the kernel is told to send it.
+async fn one_large(size: usize) -> (TempDir, Vec<u8>, Served) {
+    let images = tempfile::tempdir().unwrap();
+    let bytes: Vec<u8> = (0..size).map(|i| (i ^ (i >> 8) ^ (i >> 16)).to_le_bytes()[0]).collect();
+    fs::write(images.path().join("disk.raw"), &bytes).unwrap();
+    let catalog = images.path().join("catalog");
+    let server = ImageServer::new(catalog, Some(images.path().into()), BTreeMap::new());
+    let served = serve(server.router()).await;
+    (images, bytes, served)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_on_one_connection_do_not_mix() {
+    let (_images, bytes, served) = one_large((5 << 20) + 12_345).await;
+    let base = served.base.clone();
+    let answer = tokio::task::spawn_blocking(move || {
+        let mut stream = std::net::TcpStream::connect(base.trim_start_matches("http://")).unwrap();
+        let get = |range: &str, more: &str| {
+            format!("GET /images/disk.raw HTTP/1.1\r\nHost: x\r\n{range}{more}\r\n")
+        };
+        // All at once, before the first byte of an answer is read.
+        let requests = [
+            get("Range: bytes=5-1048584\r\n", ""),
+            get("", ""),
+            get("", "If-None-Match: *\r\n"),
+            "HEAD /images/disk.raw HTTP/1.1\r\nHost: x\r\n\r\n".into(),
+            get("Range: bytes=-3\r\n", "Connection: close\r\n"),
+        ];
+        stream.write_all(requests.concat().as_bytes()).unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).unwrap();
+        answer
+    });
+    let mut answer = &*answer.await.unwrap();
+    let wanted: [(&str, &[u8]); 5] = [
+        ("206", &bytes[5..1_048_585]),
+        ("200", &bytes),
+        ("304", b""),
+        ("200", b""),
+        ("206", &bytes[bytes.len() - 3..]),
+    ];
+    for (status, body) in wanted {
+        let end = answer.windows(4).position(|w| w == b"\r\n\r\n").unwrap() + 4;
+        let head = String::from_utf8_lossy(&answer[..end]).into_owned();
+        assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{head}");
+        assert!(answer[end..].starts_with(body), "{} bytes after {head}", body.len());
+        answer = &answer[end + body.len()..];
+    }
+    assert!(answer.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_ends_early_does_not_look_whole() {
+    let (images, bytes, served) = one_large(64 << 20).await;
+    let url = format!("{}/images/disk.raw", served.base);
+    let mut response = client_from("127.0.0.1").get(url).send().await.unwrap();
+    let first = response.chunk().await.unwrap().unwrap();
+    let file = fs::File::options().write(true).open(images.path().join("disk.raw")).unwrap();
+    file.set_len(1000).unwrap();
+    let mut got = first.len();
+    let broke = loop {
+        match response.chunk().await {
+            Ok(Some(piece)) => got += piece.len(),
+            Ok(None) => break false,
+            Err(_) => break true,
+        }
+    };
+    assert!(broke && got < bytes.len(), "{got} bytes, and then an end as if that were all");
 }
 
 fn resident_kib() -> u64 {

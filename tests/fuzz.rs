@@ -115,6 +115,11 @@ mutants! {
     ssh_answers_survive_mutants: "ssh-answers",
     delivery_notes_survive_mutants: "delivery-notes",
     quirks_survive_mutants: "quirks",
+    dhcp_survives_mutants: "dhcp",
+    tftp_survives_mutants: "tftp",
+    callbacks_survive_mutants: "boot-callback",
+    files_survive_mutants: "boot-file",
+    image_descriptions_survive_mutants: "image-description",
 }
 
 /// Windows of the captured trees are read, and a few mutants of each. With `FARRIER_FUZZ_SEEDS` they

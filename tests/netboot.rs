@@ -790,7 +790,9 @@ async fn paced_files(limits: Limits) -> (String, Arc<AtomicUsize>) {
         });
         async move { axum::body::Body::from_stream(pieces) }
     };
-    let router = Router::new().route("/boot/m/image/{bytes}", get(file));
+    let router = Router::new()
+        .route("/boot/m/image/{bytes}", get(file.clone()))
+        .route("/boot/m/disk/{bytes}", get(file));
     let router =
         paced(router.route("/boot/m/ipxe", get(async || "script")), limits, Arc::new(OneRack));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -806,7 +808,8 @@ async fn a_rack_fetches_no_more_files_at_once_than_it_may() {
     let (base, most) = paced_files(Limits { files: 2, bytes_per_s: None }).await;
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     let fetch = |n: usize| {
-        let request = client.get(format!("{base}/boot/m/image/{}", 300_000 + n)).send();
+        let kind = if n.is_multiple_of(2) { "image" } else { "disk" };
+        let request = client.get(format!("{base}/boot/m/{kind}/{}", 300_000 + n)).send();
         async move { request.await.unwrap().bytes().await.unwrap().len() }
     };
     let lengths = futures_util::future::join_all((0..12).map(fetch)).await;

@@ -249,8 +249,11 @@ need_vm() {
     local packages=(qemu-system-x86 ovmf ipxe ipxe-qemu libvirt-daemon libvirt-clients python3-libvirt
         python3-venv dnsmasq-base mmdebstrap grub-common grub-pc-bin grub-efi-amd64-bin e2fsprogs
         openssh-client iproute2 openssl)
-    # 133 MB: debian-installer's kernel and initrd, and what takes a package apart.
-    if [ -n "${FARRIER_TEST_LONG:-}" ]; then packages+=(debian-installer-12-netboot-amd64 cpio); fi
+    # 133 MB: debian-installer's kernel and initrd, and what takes a package apart. The walk-through of
+    # vagrant/; libvirt's own networks have rules.
+    if [ -n "${FARRIER_TEST_LONG:-}" ]; then
+        packages+=(debian-installer-12-netboot-amd64 cpio vagrant vagrant-libvirt iptables)
+    fi
     if ! dpkg-query -W "${packages[@]}" >/dev/null 2>&1; then
         # A qemu-utils from backports holds back the distribution's qemu-system.
         # shellcheck disable=SC1091

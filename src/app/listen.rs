@@ -5,6 +5,7 @@
     reason = "sockets, time-outs and certificate files are this module's work"
 )]
 
+use crate::boot::{FileListener, Peer, introduce};
 use crate::config::daemon::Tls;
 use axum::Router;
 use axum::serve::Listener;
@@ -52,9 +53,10 @@ pub async fn serve(
             Err(e) => Err(e),
         },
         None => {
-            // Boot windows are bound to their host's address.
-            let service = router.into_make_service_with_connect_info::<SocketAddr>();
-            axum::serve(tcp, service).with_graceful_shutdown(ended).await
+            // Boot windows are bound to their host's address; images are as large as disks.
+            let router = router.layer(axum::middleware::map_request(introduce));
+            let service = router.into_make_service_with_connect_info::<Peer>();
+            axum::serve(FileListener(tcp), service).with_graceful_shutdown(ended).await
         }
     };
     if let Err(e) = result {

@@ -18,14 +18,33 @@ use std::sync::Arc;
 /// `<images>/<id>/image.toml`, as `farrier image add` writes it.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct About {
+pub(super) struct About {
     schema: u32,
     kind: String,
-    file: String,
-    format: ImageFormat,
-    sha256: String,
-    size: u64,
-    raw_size: u64,
+    pub(super) file: String,
+    pub(super) format: ImageFormat,
+    pub(super) sha256: String,
+    pub(super) size: u64,
+    pub(super) raw_size: u64,
+}
+
+impl About {
+    /// What a person wrote by hand is refused here, not by the ramdisk when the disk is written.
+    pub(super) fn read(text: &str) -> Result<Self, String> {
+        let about: About = toml::from_str(text).map_err(|e| e.message().to_string())?;
+        if (about.schema, about.kind.as_str()) != (1, "disk") {
+            return Err("it does not describe a disk image".into());
+        }
+        let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '+');
+        let (file, sha256) = (&about.file, &about.sha256);
+        if file.is_empty() || file.starts_with('.') || file.len() > 128 || !file.chars().all(fits) {
+            return Err("`file` is not the plain name of a file beside the description".into());
+        }
+        if sha256.len() != 64 || !sha256.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
+            return Err("`sha256` is not 64 hex digits in lower case".into());
+        }
+        Ok(about)
+    }
 }
 
 /// A new ed25519 host key from the system's randomness.
@@ -112,10 +131,5 @@ async fn describe(images: Option<&Path>, id: &str) -> Result<About, Fault> {
     let text = tokio::fs::read_to_string(&path)
         .await
         .map_err(|e| refuse(format!("image `{id}` has no description {}: {e}", path.display())))?;
-    let about: About = toml::from_str(&text)
-        .map_err(|e| refuse(format!("{}: {}", path.display(), e.message())))?;
-    if (about.schema, about.kind.as_str()) != (1, "disk") {
-        return Err(refuse(format!("{} does not describe a disk image", path.display())));
-    }
-    Ok(about)
+    About::read(&text).map_err(|why| refuse(format!("{}: {why}", path.display())))
 }

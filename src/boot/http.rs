@@ -1,17 +1,18 @@
 //! The boot listener's routes.
 
 use super::callback;
-use super::images::{FileRequest, serve_file};
+use super::images::serve_file;
 use super::preseed;
 use super::problem::Problem;
 use super::render::{self, Document};
+use super::sendfile::FileRequest;
 use super::server::{Shared, Slot};
 use super::window::{Call, Fetch, Mac, Part, Window};
 use crate::model::Fault;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{ConnectInfo, Path, State};
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use std::net::{IpAddr, SocketAddr};
@@ -142,14 +143,12 @@ async fn installer_sh(
 async fn image(
     s: Server,
     peer: Peer,
-    method: Method,
-    headers: HeaderMap,
     path: Path<(String, String)>,
+    request: FileRequest,
 ) -> Result<Response, Problem> {
     let (mac, file) = path.0;
-    let window = fetch(&s, &peer, &mac, Part::Image, &method).await?;
+    let window = fetch(&s, &peer, &mac, Part::Image, &request.method).await?;
     let Some(images) = &s.settings.images else { return Err(Problem::not_found()) };
-    let request = FileRequest { method, headers };
     serve_file(&images.join(&window.image), &file, &request).await
 }
 
@@ -157,16 +156,14 @@ async fn image(
 async fn disk(
     s: Server,
     peer: Peer,
-    method: Method,
-    headers: HeaderMap,
     path: Path<(String, String)>,
+    request: FileRequest,
 ) -> Result<Response, Problem> {
     let (mac, file) = path.0;
-    let window = fetch(&s, &peer, &mac, Part::Disk, &method).await?;
+    let window = fetch(&s, &peer, &mac, Part::Disk, &request.method).await?;
     let (Some(images), Some(image)) = (&s.settings.images, &window.deploys) else {
         return Err(Problem::not_found());
     };
-    let request = FileRequest { method, headers };
     serve_file(&images.join(image), &file, &request).await
 }
 

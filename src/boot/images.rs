@@ -2,14 +2,16 @@
 //!
 //! A firmware file is offered only if the catalog knows it, and only while its bytes have the
 //! catalog's SHA-256. BMCs speak HTTP/1.0, ask HEAD first, and stumble over chunked bodies: every
-//! answer has its `Content-Length` (RFC 9110 §8.6). Bodies are streamed in small pieces.
+//! answer has its `Content-Length` (RFC 9110 §8.6). Bodies are streamed in small pieces, or sent by the
+//! kernel ([`super::sendfile`]).
 
 use super::problem::Problem;
+use super::sendfile::FileRequest;
 use crate::model::{Channel, Fault, FaultClass};
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, State};
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use std::collections::BTreeMap;
@@ -147,15 +149,14 @@ type Server = State<Arc<Shared>>;
 
 async fn firmware(
     s: Server,
-    method: Method,
-    headers: HeaderMap,
     file: Path<String>,
+    request: FileRequest,
 ) -> Result<Response, Problem> {
     let known = s.known().get(&*file).cloned().ok_or_else(Problem::not_found)?;
     let opened = open_below(&s.catalog_dir, &file).await.map_err(|_| Problem::not_found())?;
     let etag = format!("\"{}\"", known.image.sha256);
     match known.check(&file, opened).await {
-        Ok(opened) => answer(opened, &etag, &FileRequest { method, headers }).await,
+        Ok(opened) => answer(opened, &etag, &request).await,
         Err(fault) => {
             tracing::error!(file = *file, %fault, "a firmware image is not offered");
             Err(Problem::new(StatusCode::NOT_FOUND, "bad-image", fault.message))
@@ -163,14 +164,9 @@ async fn firmware(
     }
 }
 
-async fn image(
-    s: Server,
-    method: Method,
-    headers: HeaderMap,
-    file: Path<String>,
-) -> Result<Response, Problem> {
+async fn image(s: Server, file: Path<String>, request: FileRequest) -> Result<Response, Problem> {
     let dir = s.images_dir.as_ref().ok_or_else(Problem::not_found)?;
-    serve_file(dir, &file, &FileRequest { method, headers }).await
+    serve_file(dir, &file, &request).await
 }
 
 impl Known {
@@ -238,13 +234,6 @@ fn bad_image(file: &str, why: impl AsRef<str>) -> Fault {
     let message = format!("firmware image `{file}` is not offered: {}", why.as_ref());
     Fault::new(FaultClass::Precondition, Channel::Engine, "bad-image", message)
         .hint("put the vendor's file there again, or correct the catalog; no BMC gets it till then")
-}
-
-/// What a GET or HEAD of a file depends on.
-#[derive(Clone, Debug)]
-pub(super) struct FileRequest {
-    pub(super) method: Method,
-    pub(super) headers: HeaderMap,
 }
 
 /// Serves `file` from below `dir`.
@@ -370,7 +359,10 @@ async fn answer_overlaid(
     };
     response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(length));
     if request.method == Method::GET {
-        *response.body_mut() = stream(opened.file, from, length, overlay);
+        *response.body_mut() = match (&request.lane, overlay) {
+            (Some(lane), None) => lane.clone().body(opened.file, from, length),
+            (_, overlay) => stream(opened.file, from, length, overlay),
+        };
     }
     Ok(response)
 }

@@ -1,9 +1,10 @@
 //! The ramdisk's medium for a BMC's virtual drive. One ISO lies on the disk; what it tells one machine
 //! is laid over a place kept free for that, while it is served.
 
-use super::images::{FileRequest, Overlay, serve_overlaid};
+use super::images::{Overlay, serve_overlaid};
 use super::problem::Problem;
 use super::render::here;
+use super::sendfile::FileRequest;
 use super::server::Shared;
 use crate::model::deploy::RAMDISK;
 use crate::model::network::Mac;
@@ -11,7 +12,6 @@ use crate::port::netboot::Roster;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{Path, State};
-use axum::http::{HeaderMap, Method};
 use axum::response::Response;
 use axum::routing::get;
 use serde::Deserialize;
@@ -41,9 +41,8 @@ pub(super) fn router(shared: Arc<Shared>, roster: Arc<dyn Roster>) -> Router {
 
 async fn medium(
     State((shared, roster)): State<Sources>,
-    method: Method,
-    headers: HeaderMap,
     file: Path<String>,
+    request: FileRequest,
 ) -> Result<Response, Problem> {
     let run = file.strip_suffix(".iso").ok_or_else(Problem::not_found)?;
     let slot = shared.by_run(run).ok_or_else(Problem::not_found)?;
@@ -68,7 +67,6 @@ async fn medium(
     let mut config = config.into_bytes();
     config.resize(usize::try_from(place.size).unwrap_or(0).max(config.len()), b'\n');
     let overlay = Overlay { offset: place.offset, bytes: Bytes::from(config) };
-    let request = FileRequest { method, headers };
     serve_overlaid(&dir, "ramdisk.iso", &request, overlay, &window.run).await
 }
 

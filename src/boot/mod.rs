@@ -29,6 +29,8 @@
 mod callback;
 mod deploy;
 mod files;
+#[doc(hidden)]
+pub mod fuzz;
 mod http;
 mod images;
 mod media;
@@ -39,10 +41,12 @@ mod preseed;
 pub mod preview;
 mod problem;
 mod render;
+mod sendfile;
 mod server;
 mod throttle;
 mod window;
 
 pub use images::{ImageServer, KnownImage};
 pub use netboot::loader_router;
+pub use sendfile::{FileListener, FileStream, Peer, introduce};
 pub use server::{BootServer, Settings};

@@ -1,7 +1,8 @@
 //! What DHCP and TFTP may ask of the boot windows, and the loaders by HTTP (UEFI HTTP boot).
 
-use super::images::{FileRequest, serve_file};
+use super::images::serve_file;
 use super::problem::Problem;
+use super::sendfile::FileRequest;
 use super::server::BootServer;
 use super::window;
 use crate::model::network::Mac;
@@ -9,7 +10,6 @@ use crate::port::netboot::{Loaders, Netboot, NetbootPlan};
 use async_trait::async_trait;
 use axum::Router;
 use axum::extract::{Path, State};
-use axum::http::{HeaderMap, Method};
 use axum::response::Response;
 use axum::routing::get;
 use std::sync::Arc;
@@ -36,11 +36,9 @@ pub fn loader_router(loaders: Loaders) -> Router {
 
 async fn loader(
     State(loaders): State<Arc<Loaders>>,
-    method: Method,
-    headers: HeaderMap,
     Path(name): Path<String>,
+    request: FileRequest,
 ) -> Result<Response, Problem> {
-    let request = FileRequest { method, headers };
     for dir in loaders.dirs.iter().filter(|_| loaders.knows(&name)) {
         if let Ok(response) = serve_file(dir, &name, &request).await {
             return Ok(response);

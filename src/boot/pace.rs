@@ -64,7 +64,8 @@ async fn pace(
     next: Next,
 ) -> Response {
     let path = request.uri().path();
-    let large = path.contains("/image/") || path.starts_with("/loader/");
+    let large = ["/image/", "/disk/"].iter().any(|files| path.contains(files))
+        || path.starts_with("/loader/");
     if !large || request.method() != Method::GET {
         return next.run(request).await;
     }

@@ -31,6 +31,7 @@ mod interface;
 mod journal;
 pub mod lease;
 pub mod packet;
+pub(crate) mod place;
 mod seen;
 mod server;
 mod survey;

@@ -7,7 +7,9 @@
 //! bounded, printable, and without a secret; a value is inside its range. What it returns is all that
 //! was read, for comparison with a second run.
 
+mod boot;
 mod deck;
+mod netboot;
 mod redfish;
 mod text;
 
@@ -39,6 +41,11 @@ pub const TARGETS: &[Target] = &[
     Target { name: "ssh-answers", run: text::ssh },
     Target { name: "delivery-notes", run: text::delivery_notes },
     Target { name: "quirks", run: text::quirks },
+    Target { name: "dhcp", run: netboot::dhcp },
+    Target { name: "tftp", run: netboot::tftp },
+    Target { name: "boot-callback", run: boot::callback },
+    Target { name: "boot-file", run: boot::file },
+    Target { name: "image-description", run: boot::description },
 ];
 
 /// A deck: system, inventory, firmware, tasks, all that a probe reads.
@@ -89,4 +96,29 @@ pub fn delivery_notes(data: &[u8]) {
 /// The TOML of a site's quirks.
 pub fn quirks(data: &[u8]) {
     text::quirks(data);
+}
+
+/// DHCP messages to a small site, one after the other.
+pub fn dhcp(data: &[u8]) {
+    netboot::dhcp(data);
+}
+
+/// TFTP packets to one transfer.
+pub fn tftp(data: &[u8]) {
+    netboot::tftp(data);
+}
+
+/// A body: what a host calls back with.
+pub fn boot_callback(data: &[u8]) {
+    boot::callback(data);
+}
+
+/// A request line and headers: a file of an image.
+pub fn boot_file(data: &[u8]) {
+    boot::file(data);
+}
+
+/// The TOML beside a disk image.
+pub fn image_description(data: &[u8]) {
+    boot::description(data);
 }

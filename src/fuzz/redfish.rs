@@ -44,7 +44,8 @@ thread_local! {
     static RUNTIME: Option<Runtime> = Builder::new_current_thread().enable_time().build().ok();
 }
 
-fn run<T>(work: impl Future<Output = T>) -> Option<T> {
+/// Runs this to its end. `None`: there is no runtime.
+pub(super) fn run<T>(work: impl Future<Output = T>) -> Option<T> {
     RUNTIME.with(|runtime| Some(runtime.as_ref()?.block_on(work)))
 }
 

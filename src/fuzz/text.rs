@@ -45,8 +45,9 @@ pub(super) fn ssh(data: &[u8]) -> Seen {
     let text = String::from_utf8_lossy(data);
     let (out, complaints) = text.split_once("\n--\n").unwrap_or((&text, ""));
     let facts = shell::facts(out, complaints);
+    let hardware = shell::hardware(out, complaints);
     let job = shell::job("burn-in-a-m1-7", out, complaints);
-    let faults = [facts.as_ref().err(), job.as_ref().err()];
+    let faults = [facts.as_ref().err(), hardware.as_ref().err(), job.as_ref().err()];
     for fault in faults.into_iter().flatten() {
         assert_eq!(fault.channel, Channel::Host);
         assert!(
@@ -60,7 +61,16 @@ pub(super) fn ssh(data: &[u8]) -> Seen {
         let whole = out.lines().any(|l| l.starts_with("end="));
         assert!(whole, "an answer cut short is no answer: {facts:?}");
     }
-    Box::new((facts, job, shell::started(out)))
+    if let Ok(found) = &hardware {
+        assert!(out.lines().any(|l| l.starts_with("end=")), "cut short: {found:?}");
+        let given = |t: &Option<String>| t.as_ref().is_none_or(|t| !t.trim().is_empty());
+        assert!(
+            found.disks.iter().all(|d| given(&d.serial) && !d.attached.is_empty()),
+            "{found:?}"
+        );
+        assert!(found.nics.iter().all(|n| given(&n.mac)), "{found:?}");
+    }
+    Box::new((facts, hardware, job, shell::started(out)))
 }
 
 pub(super) fn delivery_notes(data: &[u8]) -> Seen {

@@ -147,7 +147,7 @@ impl Lab {
 
     /// A libvirtd with every file of its own; nothing outside of the lab's directory is touched.
     fn libvirtd(&mut self) {
-        for sub in ["etc", "run", "lib", "log", "cache", "pool", "console"] {
+        for sub in ["etc", "run", "lib/dnsmasq", "log", "cache", "pool", "console"] {
             fs::create_dir_all(self.path(sub)).unwrap();
         }
         fs::write(

@@ -42,16 +42,16 @@ impl Vault for Key {
 }
 
 /// One machine's run, as the test sees it.
-struct Run<'a> {
-    lab: &'a Lab,
+pub(crate) struct Run<'a> {
+    pub(crate) lab: &'a Lab,
     machine: &'a Machine,
-    server: Server,
-    shell: SshShell,
+    pub(crate) server: Server,
+    pub(crate) shell: SshShell,
     public_key: String,
     began: Instant,
 }
 
-fn keygen(path: &Path) -> (String, String) {
+pub(crate) fn keygen(path: &Path) -> (String, String) {
     run(Command::new("ssh-keygen")
         .args(["-q", "-t", "ed25519", "-N", "", "-C", "lab", "-f"])
         .arg(path));
@@ -59,12 +59,12 @@ fn keygen(path: &Path) -> (String, String) {
     (fs::read_to_string(path).unwrap(), public.trim().to_string())
 }
 
-fn block_on<T>(work: impl Future<Output = T>) -> T {
+pub(crate) fn block_on<T>(work: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work)
 }
 
 impl<'a> Run<'a> {
-    fn new(lab: &'a Lab, machine: &'a Machine, server: Server) -> Self {
+    pub(crate) fn new(lab: &'a Lab, machine: &'a Machine, server: Server) -> Self {
         let (private, public_key) = keygen(&lab.path(&format!("{}-farrier", machine.name)));
         let settings = Settings {
             connect_deadline: Duration::from_secs(60),
@@ -75,7 +75,7 @@ impl<'a> Run<'a> {
         Self { lab, machine, server, shell, public_key, began: Instant::now() }
     }
 
-    fn say(&self, what: &str) {
+    pub(crate) fn say(&self, what: &str) {
         println!("{:6.1} s  {}: {what}", self.began.elapsed().as_secs_f32(), self.machine.name);
     }
 
@@ -88,7 +88,7 @@ impl<'a> Run<'a> {
     }
 
     /// Lets the machine boot the ramdisk for `run`.
-    fn serve_ramdisk(&self, run: &str) {
+    pub(crate) fn serve_ramdisk(&self, run: &str) {
         let base = self.base();
         let seed = serde_json::json!({
             "kind": "ramdisk", "name": self.machine.name, "run": run, "token": format!("token-{run}"),
@@ -102,7 +102,7 @@ impl<'a> Run<'a> {
     }
 
     /// Waits until the ramdisk has called home; the host as it may be spoken to.
-    fn called_home(&self, run: &str) -> HostTarget {
+    pub(crate) fn called_home(&self, run: &str) -> HostTarget {
         let said = until("the ramdisk calls home", BOOT, || self.server.take_said().pop());
         let body: Value = serde_json::from_str(&said.body).unwrap();
         assert_eq!((&body["ok"], &body["token"]), (&true.into(), &format!("token-{run}").into()));
@@ -123,7 +123,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn expect(&self) -> Expect {
+    pub(crate) fn expect(&self) -> Expect {
         expect(&self.machine.uuid, &self.machine.serial)
     }
 
@@ -132,7 +132,7 @@ impl<'a> Run<'a> {
     }
 
     /// Follows a job to its end; its result.
-    fn follow(&self, host: &HostTarget, name: &str) -> Value {
+    pub(crate) fn follow(&self, host: &HostTarget, name: &str) -> Value {
         let mut last = 0;
         until(&format!("job {name} ends"), JOB, || {
             match self.lab.inside(|| block_on(self.shell.job(host, name))) {
@@ -160,7 +160,13 @@ fn expect(uuid: &str, serial: &str) -> Expect {
     Expect { identity: Identity::new(Some(serial), Some(uuid), None), ..Expect::default() }
 }
 
-fn order(run: &Run<'_>, image: &DiskImage, id: &str, host_key: &str, public: &str) -> DeployOrder {
+pub(crate) fn order(
+    run: &Run<'_>,
+    image: &DiskImage,
+    id: &str,
+    host_key: &str,
+    public: &str,
+) -> DeployOrder {
     run.server.put("/images/debian", Body::File(image.file.clone()));
     let indented: String = host_key.lines().map(|l| format!("    {l}\n")).collect();
     let user_data = format!(
@@ -189,6 +195,22 @@ fn order(run: &Run<'_>, image: &DiskImage, id: &str, host_key: &str, public: &st
     }
 }
 
+/// A server of files, and a DHCP server that sends machines to it.
+pub(crate) fn pxe(lab: &mut Lab) -> Server {
+    let server = lab.inside(|| Server::start(GATEWAY));
+    lab.dhcp(&format!("http://{GATEWAY}:{}/boot.ipxe", server.port));
+    server.put(
+        "/boot.ipxe",
+        Body::Text(format!(
+            "#!ipxe\nset here http://{GATEWAY}:{}/boot/${{net0/mac:hexhyp}}\n\
+             kernel ${{here}}/ramdisk/vmlinuz initrd=initrd.img farrier.seed=${{here}}/ ip=dhcp BOOTIF=01-${{net0/mac:hexhyp}}\n\
+             initrd ${{here}}/ramdisk/initrd.img\nboot\n",
+            server.port
+        )),
+    );
+    server
+}
+
 /// The whole life of one machine that boots over the network. The daemon's own lives (`engine.rs`) go the
 /// same way; these look at each step, and take a quarter of an hour each.
 fn whole_life(firmware: Firmware, name: &'static str) {
@@ -206,17 +228,7 @@ fn whole_life(firmware: Firmware, name: &'static str) {
         more_disks: firmware == Firmware::Uefi,
         ..Plan::small(name, firmware)
     });
-    let server = lab.inside(|| Server::start(GATEWAY));
-    lab.dhcp(&format!("http://{GATEWAY}:{}/boot.ipxe", server.port));
-    server.put(
-        "/boot.ipxe",
-        Body::Text(format!(
-            "#!ipxe\nset here http://{GATEWAY}:{}/boot/${{net0/mac:hexhyp}}\n\
-             kernel ${{here}}/ramdisk/vmlinuz initrd=initrd.img farrier.seed=${{here}}/ ip=dhcp BOOTIF=01-${{net0/mac:hexhyp}}\n\
-             initrd ${{here}}/ramdisk/initrd.img\nboot\n",
-            server.port
-        )),
-    );
+    let server = pxe(&mut lab);
     making.join().unwrap();
     let image = disk_image();
     let run = Run::new(&lab, &machine, server);

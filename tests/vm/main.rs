@@ -24,3 +24,4 @@ mod mirror;
 mod network;
 mod server;
 mod site;
+mod vagrant;

@@ -67,16 +67,20 @@ fn is_recipe(about: &Path) -> bool {
 fn read(dir: &Path) -> Result<Kept, Trouble> {
     let path = dir.join(ABOUT);
     let text = fs::read_to_string(&path).map_err(|e| Trouble::file("reading", &path, &e))?;
-    let wrong = |why: &str| Trouble::new(format!("{}: {why}", path.display()));
-    let table: toml::Table = toml::from_str(&text).map_err(|e| wrong(e.message()))?;
+    parse(&text).map_err(|why| Trouble::new(format!("{}: {why}", path.display())))
+}
+
+pub(crate) fn parse(text: &str) -> Result<Kept, String> {
+    let wrong = |e: toml::de::Error| e.message().to_string();
+    let table: toml::Table = toml::from_str(text).map_err(wrong)?;
     if table.get("kind").and_then(toml::Value::as_str) == Some("installer") {
-        let about: Installer = toml::from_str(&text).map_err(|e| wrong(e.message()))?;
-        about.check().map_err(|why| wrong(&why))?;
+        let about: Installer = toml::from_str(text).map_err(wrong)?;
+        about.check()?;
         return Ok(Kept::Installer(about));
     }
-    let about: About = toml::from_str(&text).map_err(|e| wrong(e.message()))?;
+    let about: About = toml::from_str(text).map_err(wrong)?;
     if (about.schema, about.kind.as_str()) != (1, "disk") {
-        return Err(wrong("not a description of a disk image"));
+        return Err("not a description of a disk image".into());
     }
     Ok(Kept::Disk(about))
 }
