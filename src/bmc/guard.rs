@@ -104,12 +104,6 @@ pub(super) struct Action {
     info: Option<Value>,
 }
 
-/// Are values of some parameter listed in the action itself?
-fn says_values(action: &Value) -> bool {
-    let mut all = action.as_object().into_iter().flatten();
-    all.any(|(key, v)| key.ends_with("@Redfish.AllowableValues") && v.is_array())
-}
-
 impl Action {
     pub(super) async fn find(
         bmc: &Bmc<'_>,
@@ -120,15 +114,10 @@ impl Action {
         let Some(target) = json::text(action, &["target"]) else { return Ok(None) };
         let info = match json::text(action, &["@Redfish.ActionInfo"]) {
             None => None,
+            // Optional help: without it the values are simply not known.
             Some(path) => match bmc.get(&path).await {
                 Ok(v) => Some(v),
                 Err(f) if super::discover::is_fatal(&f) => return Err(f),
-                // Where nothing stands in the action itself, a guess is turned down by some (a DGX
-                // knows no GracefulRestart of its BMC): read again first.
-                Err(f) if f.class == FaultClass::Transient && !says_values(action) => {
-                    return Err(f);
-                }
-                // Optional help: without it the values are simply not known.
                 Err(_) => None,
             },
         };

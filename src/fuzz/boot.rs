@@ -6,7 +6,7 @@
 )]
 
 use super::Seen;
-use crate::app::image::store;
+use crate::app::image::store::{self, Kept};
 use crate::boot::fuzz::{self as boot, Served, TOKEN};
 use crate::shell::script;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
@@ -144,6 +144,10 @@ fn check_part(whole: &[u8], method: &Method, served: &Served) -> (Option<String>
 pub(super) fn description(data: &[u8]) -> Seen {
     let text = String::from_utf8_lossy(data);
     let (order, listed) = (boot::described(&text), store::parse(&text));
+    let listed = listed.and_then(|kept| match kept {
+        Kept::Disk(about) => Ok(about),
+        Kept::Installer(_) => Err("an installer's".to_string()),
+    });
     let Ok(order) = order else { return Box::new((order.err(), listed.err())) };
     let same = listed.as_ref().map(|l| (&l.sha256, l.size, l.raw_size, l.format));
     assert_eq!(same, Ok((&order.sha256, order.size, order.raw_size, order.format)));

@@ -227,31 +227,6 @@ async fn the_boot_override_is_minimal_and_speaks_the_bmcs_etag() {
     );
 }
 
-/// A DGX knows no GracefulRestart of its BMC: a guess would be turned down, and a person called.
-#[tokio::test]
-async fn reset_types_that_cant_be_read_now_are_not_guessed() {
-    const INFO: &str = "/redfish/v1/Systems/1/ResetActionInfo";
-    let server = Server::start(|r, before| match calm(r) {
-        Reply::Json(200, h, mut v) if r.path == SYSTEM => {
-            v["Actions"]["#ComputerSystem.Reset"] =
-                json!({"target": RESET, "@Redfish.ActionInfo": INFO});
-            Reply::Json(200, h, v)
-        }
-        _ if r.path == INFO && !before.iter().any(|s| s.path == INFO) => Reply::status(500),
-        _ if r.path == INFO => Reply::ok(json!({"Parameters": [
-            {"Name": "ResetType", "AllowableValues": ["ForceOff", "ForceRestart"]}]})),
-        reply => reply,
-    })
-    .await;
-    let (edge, bmc) = (edge(), target(&server.url));
-    match edge.power(&bmc, &expect(), PowerOp::ForceRestart).await {
-        Outcome::Failed { fault } => assert_eq!(fault.code, "bmc-error"),
-        o => panic!("{o:?}"),
-    }
-    assert_eq!(server.count("POST", RESET), 0);
-    assert_eq!(edge.power(&bmc, &expect(), PowerOp::ForceRestart).await, APPLIED);
-}
-
 #[tokio::test]
 async fn supermicro_gets_the_triple_and_hpe_never_a_mode() {
     for (maker, sends_mode) in [("Supermicro", true), ("HPE", false)] {

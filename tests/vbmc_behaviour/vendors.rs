@@ -6,7 +6,6 @@ use super::site::{Site, edge, order, shipped, until};
 use farrier::bmc::RedfishBmc;
 use farrier::model::action::{BootTarget, Expect, Outcome, PowerOp};
 use farrier::model::facts::{Power, Task, TaskState};
-use farrier::port::capability::{BmcMedia, BmcNature, BmcVolumes, MediaOrder, VolumeOrder};
 use farrier::port::{BmcCare, BmcPower, BmcRead, BmcTarget, BmcUpdate, UpdateOrder};
 use farrier::sim::physics::{BootMode, HostState};
 use farrier::sim::serve::Profile;
@@ -108,81 +107,17 @@ impl One<'_> {
     }
 }
 
-impl<'a> One<'a> {
-    fn of(site: &'a Site, edge: &'a RedfishBmc, n: usize) -> One<'a> {
-        let vendor = site.seat(n).profile.name.clone();
-        let (bmc, expect, orders) = (site.target(n), Site::expect(n), Cell::new(0));
-        One { site, edge, n, vendor, bmc, expect, orders }
-    }
-
-    /// An image that the BMC fetches and shows its host, until it is taken out.
-    async fn shows_an_image(&self) {
-        let what = format!("{}: virtual media", self.vendor);
-        let image_url = format!("{}/farrier/virtual-bmc-7.20.bin", self.site.images);
-        let medium = MediaOrder { image_url: image_url.clone(), kind: "CD".into() };
-        let insert = || self.edge.insert(&self.bmc, &self.expect, &medium);
-        let quirks = self.edge.quirks(&self.bmc).await.unwrap();
-        if !quirks.media.protocols.is_empty() {
-            let fault = match insert().await {
-                Outcome::Failed { fault } => fault,
-                o => panic!("{what}: {o:?}"),
-            };
-            assert_eq!(fault.code, "media-protocol", "{what}: bmcweb fetches by https and cifs");
-            return;
-        }
-        assert_eq!(order(&what, insert).await, Outcome::Applied { handle: None }, "{what}");
-        // One drive may be listed by the manager and by the system.
-        let shown = self.edge.inserted_media(&self.bmc).await.unwrap();
-        let all = shown.iter().all(|url| *url == image_url);
-        assert!(all && !shown.is_empty(), "{what}: {shown:?}");
-        let eject = || self.edge.eject(&self.bmc, &self.expect);
-        assert_eq!(order(&what, eject).await, Outcome::Applied { handle: None }, "{what}");
-        assert!(self.edge.inserted_media(&self.bmc).await.unwrap().is_empty(), "{what}");
-    }
-
-    /// A boot volume of two drives, by their serials; ordered twice, made once.
-    async fn mirrors_two_drives(&self) {
-        let what = format!("{}: a volume", self.vendor);
-        let parts = self.edge.inventory(&self.bmc).await.unwrap();
-        let serials = parts.disks.iter().filter_map(|d| d.serial.as_deref().map(String::from));
-        let drives: Vec<String> = serials.take(2).collect();
-        assert_eq!(drives.len(), 2, "{what}: {parts:?}");
-        let mirror = VolumeOrder { raid: "RAID1".into(), name: "boot".into(), drives };
-        for _ in 0..2 {
-            let make = || self.edge.create(&self.bmc, &self.expect, &mirror);
-            let done = order(&what, make).await;
-            assert!(matches!(done, Outcome::Applied { .. }), "{what}: {done:?}");
-            let made = until(&what, || async {
-                let all = self.edge.volumes(&self.bmc).await.ok()?;
-                all.into_iter().find(|v| v.drives.len() == 2)
-            })
-            .await;
-            assert_eq!(made.raid.as_deref(), Some("RAID1"), "{what}");
-        }
-        let made = self.site.truth(self.n, |e| e.what == What::VolumeMade);
-        assert_eq!(made, 1, "{what}");
-    }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_vendor_shows_an_image_and_makes_a_boot_volume() {
-    let names = Profile::names();
-    let site = Site::of(SCALE, shipped(&names)).await;
-    let edge = edge(5_000);
-    let all = (1..=names.len()).map(|n| {
-        let one = One::of(&site, &edge, n);
-        async move {
-            one.shows_an_image().await;
-            one.mirrors_two_drives().await;
-        }
-    });
-    futures_util::future::join_all(all).await;
-    edge.log_out().await;
-}
-
 async fn live(site: &Site, edge: &RedfishBmc, n: usize) {
-    let one = One::of(site, edge, n);
-    let vendor = one.vendor.clone();
+    let vendor = site.seat(n).profile.name.clone();
+    let one = One {
+        bmc: site.target(n),
+        expect: Site::expect(n),
+        orders: Cell::new(0),
+        site,
+        edge,
+        n,
+        vendor: vendor.clone(),
+    };
     let what = format!("{vendor}: its facts");
     let seen = until(&what, || async { edge.system(&one.bmc).await.ok() }).await;
     assert_eq!(seen.power, Power::Off, "{vendor}");
