@@ -144,6 +144,7 @@ fn in_flight(id: MachineId, n: u32, workflow: &str) -> CommitItem {
                 image: "image".into(),
                 run: format!("0badcafe-{id}-4"),
                 allow_existing_data: false,
+                keys: vec![],
             },
             expect: Expect { identity, power: None, from_version: None },
             baseline: Baseline::default(),
