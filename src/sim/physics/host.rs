@@ -234,8 +234,7 @@ impl VirtualMachine {
         self.host_key = format!("ssh-ed25519 AAAA{key:016x}").into();
         self.jobs.clear();
         if !self.dice.throw(FaultKind::CallbackLost, at) {
-            let said =
-                Callback {
+            let said = Callback {
                 ok: true,
                 message: None,
                 code: None,
