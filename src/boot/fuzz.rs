@@ -63,6 +63,10 @@ pub fn calls(said: &Callback) -> Option<Calls> {
         callback: None,
         made: None,
         deploys: None,
+        keys: vec![],
+        profile: "p".into(),
+        network: None,
+        preseed: None,
         opened_at: 1,
         changed_at: 1,
     };
