@@ -16,6 +16,7 @@
     clippy::cast_sign_loss,
     clippy::result_large_err,
     dead_code,
+    unused_imports,
     reason = "a benchmark on the tests' lab, most of which it does not use"
 )]
 
