@@ -155,6 +155,10 @@ fn windows(state: &Path) {
                 mac: Some(mac(n)),
                 allow_existing_data: false,
                 base_url: "http://127.0.0.1".into(),
+                keys: vec![],
+                profile: "p".into(),
+                network: None,
+                install: None,
             };
             assert!(matches!(boot.open(&order).await, Outcome::Applied { .. }));
             let path = format!("/boot/{}/ipxe", mac(n));

@@ -79,7 +79,7 @@ fn main() {
     ramdisk();
     let image = disk_image();
     let Some(mut lab) = lab::Lab::start() else { std::process::exit(1) };
-    let plan = Plan { name: "w1", firmware: Firmware::Bios, disk_gib: 4, more_disks: false };
+    let plan = Plan { disk_gib: 4, ..Plan::small("w1", Firmware::Bios) };
     let machine = lab.machine(&plan);
     let server = pxe(&mut lab);
     let run = Run::new(&lab, &machine, server);

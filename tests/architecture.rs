@@ -216,3 +216,24 @@ fn what_stands_before_the_bmcs_passes_every_method_on() {
         }
     }
 }
+
+#[test]
+fn every_test_is_in_a_part() {
+    let script = fs::read_to_string(root().join("tests/run.sh")).unwrap();
+    let parts = script.split("parts='").nth(1).and_then(|rest| rest.split("\n'").next()).unwrap();
+    let named = |test: &str| {
+        parts.split(|c: char| c.is_whitespace() || c == '|').any(|word| word == test)
+            || script.contains(&format!("cargo_test --test {test}"))
+    };
+    let mut count = 0;
+    for entry in fs::read_dir(root().join("tests")).unwrap() {
+        let path = entry.unwrap().path();
+        let is_test = path.extension().is_some_and(|e| e == "rs") || path.join("main.rs").exists();
+        if is_test {
+            let test = path.file_stem().unwrap().to_str().unwrap();
+            count += 1;
+            assert!(named(test), "tests/run.sh runs no `{test}`");
+        }
+    }
+    assert!(count > 30, "{count} tests: are they found?");
+}

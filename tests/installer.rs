@@ -92,6 +92,9 @@ fn order() -> WindowOrder {
         mac: Some(MAC.into()),
         allow_existing_data: false,
         base_url: String::new(),
+        keys: vec![],
+        profile: "p".into(),
+        network: None,
         install: Some(InstallOrder {
             identity: Identity::new(Some("SER 1"), Some(UUID), None),
             root: RootDisk {

@@ -129,7 +129,8 @@ impl Case {
     }
 
     fn window(&mut self, host_key: Option<String>) {
-        let said = host_key.map(|k| Callback { ok: true, message: None, host_key: Some(k) });
+        let said =
+            host_key.map(|k| Callback { ok: true, message: None, code: None, host_key: Some(k) });
         self.report.boot = Read::Seen(WindowFacts {
             open: true,
             run: Some(self.run()),

@@ -193,7 +193,8 @@ impl Case {
                     self.window.seed_fetched = true;
                     self.window.from = Some("10.0.0.7".into());
                     let host_key = Some(HOST_KEY.into());
-                    self.window.callback = Some(Callback { ok: true, host_key, message: None });
+                    self.window.callback =
+                        Some(Callback { ok: true, host_key, message: None, code: None });
                 }
             }
             Action::Power { op: PowerOp::GracefulShutdown } if !self.obeys => {}

@@ -17,7 +17,7 @@ cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.."
 #          or one bash function below, as fn:NAME, that runs cargo test itself
 parts='
 unit   | -          | fn:run_unit
-core   | -          | director firmware ramdisk drift restored outage remediation ways_out
+core   | -          | director firmware bios ramdisk rescue drift restored outage remediation ways_out
 arch   | -          | architecture
 sim    | -          | sim
 crash  | sqlite     | crash
@@ -29,7 +29,7 @@ fuzz   | -          | fn:run_fuzz
 scan   | -          | scan
 shell  | ssh,busybox,image_tools | shell cluster
 credentials | -     | credentials
-boot   | curl       | boot netboot render
+boot   | curl,busybox | boot netboot render installer
 dhcp   | wire       | dhcp
 image  | image_tools,busybox | image
 config | -          | config

@@ -221,7 +221,7 @@ impl Seen<'_> {
         let kind = std::mem::discriminant::<Value>;
         let other: Vec<String> = (self.wanted.iter())
             .filter_map(|(k, v)| Some((k, v, self.bios.planned(k)?)))
-            .filter(|(_, v, has)| kind(*v) != kind(*has))
+            .filter(|(_, v, has)| kind(v) != kind(has))
             .map(|(k, v, has)| format!("`{k}` is {has}, wanted {v}"))
             .collect();
         if !other.is_empty() {

@@ -101,7 +101,7 @@ fn the_daemon_installs_a_machine_with_debians_installer() {
     ramdisk();
     disk_image();
     let Some(mut lab) = Lab::start() else { return };
-    let plan = Plan { name: "i1", firmware: Firmware::Bios, disk_gib: 2, more_disks: false };
+    let plan = Plan { disk_gib: 2, ..Plan::small("i1", Firmware::Bios) };
     let machine = lab.machine(&plan);
     let server = lab.inside(|| Server::start(GATEWAY));
     let dir = tempfile::tempdir().unwrap();

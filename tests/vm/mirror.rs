@@ -60,7 +60,7 @@ fn a_mirror_starts_from_either_of_its_disks() {
     ramdisk();
     disk_image();
     let Some(mut lab) = Lab::start() else { return };
-    let plan = Plan { name: "m1", firmware: Firmware::Uefi, disk_gib: 1, more_disks: false };
+    let plan = Plan::small("m1", Firmware::Uefi);
     let machine = lab.machine(&plan);
     let second = lab.path("m1-second.qcow2");
     blank(&second, "1G");

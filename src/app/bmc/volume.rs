@@ -22,7 +22,7 @@ pub(super) async fn run(
         let order = VolumeOrder { raid: raid.clone(), name: name.clone(), drives: drives.clone() };
         let outcome = one.edge.create(&one.target, &expect, &order).await;
         if let Some(task) = change::taken(one, outcome).await? {
-            io.note(&format!(
+            io.note(format!(
                 "the BMC makes it as {task}; a new volume is listed once that has ended"
             ));
         }
