@@ -36,7 +36,14 @@ pub(super) async fn fetch(bmc: &Bmc<'_>) -> Result<(Arc<Links>, Value), Fault> {
             Ok(v) if stays(bmc, &v) => return Ok((links, v)),
             Ok(_) => {}
             Err(f) if f.class == FaultClass::Unsupported => {}
-            Err(f) => return Err(f),
+            Err(f) => {
+                // Some say 500 of a system that is no more where it was: the next look asks the
+                // collection.
+                if f.class == FaultClass::Transient && !f.is_no_answer() {
+                    bmc.conn.forget_links();
+                }
+                return Err(f);
+            }
         }
         bmc.conn.forget_links();
     }
