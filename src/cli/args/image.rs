@@ -46,7 +46,7 @@ pub struct Add {
     /// For an installer's kernel, like console=ttyS0
     #[arg(long, value_name = "WORDS", default_value = "", requires = "installer")]
     pub kernel_arguments: String,
-    /// Debian's archive as machines reach it, like http://mirror.example/debian
+    /// Debian's archive as machines reach it, like `http://mirror.example/debian`
     #[arg(long, value_name = "URL", requires = "installer")]
     pub mirror: Option<String>,
     /// What debian-installer installs
