@@ -15,11 +15,17 @@ pub(super) async fn read(bmc: &Bmc<'_>) -> Result<SystemFacts, Fault> {
     let mut facts = facts(&v, &bmc.target.identity, &links.macs, bmc.by_tag(&v));
     if let Some(path) = &links.boot_settings
         && is_off(&facts)
-        && let Ok(pending) = bmc.get(path).await
     {
-        let (target, enabled) = boot(&pending);
-        if enabled.as_deref().is_some_and(|e| !e.eq_ignore_ascii_case("disabled")) {
-            (facts.boot_target, facts.boot_enabled) = (target, enabled);
+        match bmc.get(path).await {
+            Ok(pending) => {
+                let (target, enabled) = boot(&pending);
+                if enabled.as_deref().is_some_and(|e| !e.eq_ignore_ascii_case("disabled")) {
+                    (facts.boot_target, facts.boot_enabled) = (target, enabled);
+                }
+            }
+            Err(f) if f.class == FaultClass::Unsupported => {}
+            // What the system itself says is not what counts: unread is not "no override".
+            Err(f) => return Err(f),
         }
     }
     Ok(facts)
