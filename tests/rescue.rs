@@ -294,6 +294,17 @@ fn a_person_ends_it_and_leaves_no_override() {
     assert_eq!(c.target, BootTarget::None);
 }
 
+/// After a restore: the run that the database has forgotten had a window open.
+#[test]
+fn its_end_closes_another_runs_window_too() {
+    let mut c = Case::given();
+    c.window.run = Some("0badcafe-m1-999".into());
+    c.say(Change::EndRescue { why: "found it".into() }).unwrap();
+    c.until("rests", Case::rests);
+    assert!(c.acts.contains(&format!("{} 0badcafe-m1-999", ENDS[1])), "{:?}", c.acts);
+    assert!(!c.window.open);
+}
+
 #[test]
 fn once_handed_over_the_host_is_left_alone() {
     for host in [Host::Silent, Host::Disk] {

@@ -121,7 +121,9 @@ fn end(v: &View<'_>, system: &SystemFacts, rescue: Option<&Rescue>) -> Look {
     {
         return Look::Act(Action::SetBoot { target: BootTarget::None });
     }
-    if open {
+    // Also one of another run: of the time that a restore lost, and nothing waits for it any more.
+    if window.open {
+        let run = window.run.clone().unwrap_or(run);
         return Look::Act(Action::CloseBootWindow { run });
     }
     Look::done(match rescue.and_then(|r| r.ended.as_deref()) {
