@@ -57,12 +57,32 @@ image = "ubuntu-24.04"
 name = "lan0"
 port = "boot"
 network = "provision"
+[[profile]]
+name = "installed"
+workflow = "cpu-node"
+image = "debian-12-installer"
+root_disk = { serial = "S4YPNE0N123" }
+trust_installer = true
+[[pool]]
+name = "installs"
+profile = "installed"
 [[pool]]
 name = "disks"
 profile = "disk"
 [[pool]]
 name = "autos"
 profile = "auto"
+"#;
+
+const INSTALLER: &str = r#"
+schema = 1
+kind = "installer"
+installer = "debian-preseed"
+[sha256]
+[debian]
+mirror = "http://mirror.example/debian"
+suite = "bookworm"
+kernel_package = "linux-image-amd64"
 "#;
 
 fn machine(name: &str, pool: &str, mac: u8, host: &str) -> String {
@@ -147,6 +167,24 @@ fn a_machine_shows_what_it_would_be_handed() {
     let said = site.refused(&["render", "n1", "user-data"]);
     assert!(said.contains("`n1` is handed no `user-data`"), "{said}");
     assert!(said.contains("`deployed-user-data`"), "{said}");
+}
+
+#[test]
+fn a_trusted_installers_files_are_shown() {
+    let site = Site::new();
+    let inventory = fs::read_to_string(site.0.path().join("inventory.toml")).unwrap();
+    site.put("inventory.toml", &(inventory + &machine("n5", "installs", 5, "")));
+    // Without a description it is not known what would be handed out.
+    let said = site.refused(&["render", "n5"]);
+    assert!(said.contains("debian-12-installer") && said.contains("hint:"), "{said}");
+    site.put("images/debian-12-installer/image.toml", INSTALLER);
+    assert_eq!(site.run(&["render", "n5"]).1, "ipxe\npreseed.cfg\ninstaller.sh\n");
+    assert!(site.render("n5", "ipxe").contains("/preseed.cfg"));
+    assert!(site.render("n5", "preseed.cfg").contains("mirror.example"));
+    let script = site.render("n5", "installer.sh");
+    assert!(script.contains("token='FARRIER-TOKEN'"), "{script}");
+    assert!(script.contains("rule_serial='S4YPNE0N123'"), "{script}");
+    assert!(script.contains("expect_serial='S5'"), "{script}");
 }
 
 #[test]

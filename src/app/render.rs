@@ -9,8 +9,8 @@ use crate::config::{Loaded, listed};
 use crate::dhcp::lease::Leases;
 use crate::model::Expected;
 use crate::model::network::{Lan, Mac};
-use crate::port::Advertise;
 use crate::port::netboot::Lessor;
+use crate::port::{Advertise, InstallOrder};
 use async_trait::async_trait;
 use std::net::Ipv4Addr;
 use std::process::ExitCode;
@@ -60,12 +60,6 @@ fn of(args: &Render, loaded: Loaded, machine: &Expected) -> Result<preview::File
             "give the profile its `image`",
         );
     };
-    if profile.trust_installer {
-        return refused(
-            format!("`{name}` is installed by Debian's installer, whose files are not shown here"),
-            "`preseed.cfg` and `installer.sh` are served while a run waits for the machine",
-        );
-    }
     let stated = args.mac.as_deref().or(machine.identity.mac.as_deref());
     let Some(mac) = stated.and_then(|m| m.parse::<Mac>().ok()) else {
         return refused(
@@ -89,27 +83,35 @@ fn of(args: &Render, loaded: Loaded, machine: &Expected) -> Result<preview::File
     let network = runtime.block_on(network);
     let keys = parts::own_key(&loaded.daemon).unwrap_or_else(|| SSH_KEY.into());
     let (recipes, user) = (loaded.recipes.clone(), loaded.daemon.ssh.user.clone());
+    let images = loaded.daemon.images.clone();
+    let install = profile.root_disk.clone().filter(|_| profile.trust_installer);
+    let install = install.map(|root| InstallOrder {
+        identity: (*machine.identity).clone(),
+        root,
+        authorized_keys: profile.authorized_keys.clone(),
+    });
     let Some(base_url) = Current::new(loaded).boot(machine) else {
         return refused(
             format!("`{name}` has no URL of the boot listener"),
             "give `[listen.boot]` an `advertise_url` that covers its network",
         );
     };
-    let made = preview::files(
-        &recipes,
-        &Preview {
-            name,
-            mac,
-            image: &image,
-            profile: &machine.profile,
-            by_ramdisk: profile.root_disk.is_some() && !profile.trust_installer,
-            base_url: &base_url,
-            network: network.as_ref().ok().and_then(|n| n.as_deref()),
-            keys: &[keys],
-            more_keys: &profile.authorized_keys,
-            user: &user,
-        },
-    );
+    let keys = [keys];
+    let preview = Preview {
+        name,
+        mac,
+        image: &image,
+        profile: &machine.profile,
+        by_ramdisk: profile.root_disk.is_some() && !profile.trust_installer,
+        base_url: &base_url,
+        network: network.as_ref().ok().and_then(|n| n.as_deref()),
+        keys: &keys,
+        more_keys: &profile.authorized_keys,
+        user: &user,
+        images: &images,
+        install,
+    };
+    let made = runtime.block_on(preview::files(&recipes, &preview));
     let mut made = made.map_err(|why| Refused(1, format!("error: {why}\n")))?;
     if let Err(fault) = network {
         let hint = fault.hint.as_deref().map(|h| format!("\nhint: {h}")).unwrap_or_default();
