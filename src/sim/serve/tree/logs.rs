@@ -1,7 +1,7 @@
 //! The system event log: power, resets, flashes, heat and leaks, as the physics had them. It
 //! expands its entries, as the schema has it (`OData.AutoExpand`), and comes in pages.
 
-use super::{action, collection, collection_of, date, date_ahead, healthy, link, typed};
+use super::{action, clock, collection, collection_of, date, healthy, link, typed};
 use crate::model::EngineTime;
 use crate::sim::physics::{Note, VirtualMachine};
 use crate::sim::truth::{Effect, What};
@@ -39,7 +39,7 @@ fn resource(
                 "Id": id, "Name": name, "LogEntryType": if of_bmc { "Event" } else { "SEL" },
                 "ServiceEnabled": true, "MaxNumberOfRecords": HOLDS,
                 "OverWritePolicy": "WrapsWhenFull",
-                "DateTime": date_ahead(now, vm.board.clock_ahead_ms),
+                "DateTime": clock(vm.board.clock_ahead_ms),
                 "DateTimeLocalOffset": "+00:00", "Status": healthy(),
                 "Entries": link(&format!("{path}/Entries")),
                 "Actions": {"#LogService.ClearLog": {"target": action(&path, "LogService.ClearLog")}},
