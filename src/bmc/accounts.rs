@@ -152,8 +152,9 @@ fn no_account(user: &str, most: Option<u32>) -> Fault {
             "the BMC has no account `{user}`: names on it have {most} characters at most, and this \
              one has {length}"
         );
-        return fault::precondition("no-account", why)
-            .hint("the account may be there under the beginning of its name: name that as credential");
+        return fault::precondition("no-account", why).hint(
+            "the account may be there under the beginning of its name: name that as credential",
+        );
     }
     fault::precondition("no-account", format!("the BMC has no account `{user}`"))
         .hint("name a local account of the BMC as its credential; directory users have none")

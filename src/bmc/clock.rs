@@ -119,9 +119,8 @@ mod tests {
     #[test]
     fn a_clock_is_warned_of_above_five_minutes_and_with_both_values() {
         let ours = at("2024-08-15T12:00:00Z");
-        let of = |says: &str| {
-            warning(&facts(&json!({"DateTime": says}), ours.as_millisecond()), ours)
-        };
+        let of =
+            |says: &str| warning(&facts(&json!({"DateTime": says}), ours.as_millisecond()), ours);
         for good in ["2024-08-15T12:05:00Z", "2024-08-15T11:55:00Z", "2024-08-15T12:00:00Z"] {
             assert_eq!(of(good), None, "{good}");
         }

@@ -226,9 +226,9 @@ async fn by_setting(
     bmc.conn.forget_links();
     Ok(match posted {
         Ok(_) => DONE,
-        Err(Outcome::Failed { fault }) if fault.code == "conflict" => Outcome::Failed {
-            fault: waits(fault::later(fault, quirks.reset.conflict_retry_s)),
-        },
+        Err(Outcome::Failed { fault }) if fault.code == "conflict" => {
+            Outcome::Failed { fault: waits(fault::later(fault, quirks.reset.conflict_retry_s)) }
+        }
         Err(Outcome::Failed { fault }) => Outcome::Failed { fault: waits(fault) },
         Err(outcome) => outcome,
     })

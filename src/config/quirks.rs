@@ -8,9 +8,9 @@ use super::table::{Table, Text};
 use super::{Source, shipped};
 use crate::model::action::BootTarget;
 use crate::model::quirks::{
-    AcAction, AcCycle, ActionOn, BootAt, BootForm, IfMatch, Ladder, MediaBody, MediaField, MediaFirst,
-    PushForm, PushTarget, QuirkSet, QuirkTable, ResetOf, Rule, UpdateWay, When, Work, WorkOn,
-    numbers,
+    AcAction, AcCycle, ActionOn, BootAt, BootForm, IfMatch, Ladder, MediaBody, MediaField,
+    MediaFirst, PushForm, PushTarget, QuirkSet, QuirkTable, ResetOf, Rule, UpdateWay, When, Work,
+    WorkOn, numbers,
 };
 use regex::{Regex, RegexBuilder};
 use serde_json::Value;

@@ -3,6 +3,7 @@
 use super::server::{Reply, SYSTEM, Seen, Server, calm};
 use super::{edge, target};
 use farrier::model::FaultClass;
+use farrier::port::BmcRead;
 use farrier::port::capability::{BmcClock, BmcLog, BmcSensors};
 use serde_json::{Value, json};
 

@@ -6,7 +6,9 @@ use farrier::bmc::{RedfishBmc, Settings};
 use farrier::config::{self, Source};
 use farrier::model::action::{BootTarget, Expect, Outcome, PowerOp};
 use farrier::model::hardware::ControllerKind;
-use farrier::model::quirks::{AcCycle, ActionOn, BootForm, IfMatch, MediaFirst, QuirkTable, Subject};
+use farrier::model::quirks::{
+    AcCycle, ActionOn, BootForm, IfMatch, MediaFirst, QuirkTable, Subject,
+};
 use farrier::model::{Fault, FaultClass};
 use farrier::port::capability::{BmcBoot, BmcNature, BootMode, BootOrder};
 use farrier::port::{BmcCare, BmcPower, BmcRead, BmcUpdate, UpdateOrder};
@@ -106,12 +108,11 @@ fn the_captured_bmcs_have_their_quirks() {
         }
         other => panic!("{other:?}"),
     }
-    let older = who(&["Dell", "Dell Inc."], idrac, "PowerEdge R750", "15G Monolithic", "6.00.30.00");
+    let older =
+        who(&["Dell", "Dell Inc."], idrac, "PowerEdge R750", "15G Monolithic", "6.00.30.00");
     assert_eq!(rules(&older), "dell-idrac9-before-7.00.60 dell-idrac");
-    let by_bios = AcCycle::Setting {
-        attribute: "PowerCycleRequest".into(),
-        value: "FullPowerCycle".into(),
-    };
+    let by_bios =
+        AcCycle::Setting { attribute: "PowerCycleRequest".into(), value: "FullPowerCycle".into() };
     assert_eq!(table.resolve(&older).ac_cycle, Some(by_bios));
     let r770 = who(&["Dell", "Dell Inc."], idrac, "PowerEdge R770", "17G Monolithic", "1.20.50.50");
     assert_eq!(rules(&r770), "dell-idrac10 dell-idrac");
@@ -417,10 +418,7 @@ async fn idrac_without_an_action(power: &str, locked: bool, starts: bool) -> Ser
     Server::start(move |r, before| {
         let left = before.iter().any(|s| s.is("PATCH", BIOS_SETTINGS));
         let mut changes = made_by("Dell Inc.", "PowerEdge R750");
-        merge(
-            &mut changes[SYSTEM],
-            &json!({"PowerState": power, "Bios": {"@odata.id": BIOS}}),
-        );
+        merge(&mut changes[SYSTEM], &json!({"PowerState": power, "Bios": {"@odata.id": BIOS}}));
         changes["/redfish/v1"]["Registries"] = json!({"@odata.id": "/redfish/v1/Registries"});
         changes[MANAGER] = json!({"Model": "15G", "FirmwareVersion": "6.10.30.00"});
         changes[BIOS] = json!({
@@ -434,8 +432,9 @@ async fn idrac_without_an_action(power: &str, locked: bool, starts: bool) -> Ser
         changes["/redfish/v1/R.json"] = json!({"RegistryEntries": {"Attributes": [
             {"AttributeName": "PowerCycleRequest", "ReadOnly": locked}]}});
         match r {
-            r if r.is("PATCH", BIOS_SETTINGS) => Reply::status(202)
-                .with("Location", "/redfish/v1/TaskService/Tasks/JID_1"),
+            r if r.is("PATCH", BIOS_SETTINGS) => {
+                Reply::status(202).with("Location", "/redfish/v1/TaskService/Tasks/JID_1")
+            }
             r if r.is("POST", RESET) && !starts => Reply::said(409, "InvalidOperation"),
             r => bmc_with(changes)(r),
         }
@@ -448,10 +447,8 @@ async fn an_older_idrac_cuts_all_power_by_a_bios_setting() {
     let server = idrac_without_an_action("Off", false, true).await;
     assert_eq!(edge().ac_cycle(&target(&server.url), &anybody()).await, APPLIED);
     let seen = server.seen();
-    let writes: Vec<&Seen> = seen
-        .iter()
-        .filter(|s| s.method != "GET" && !s.path.contains("Sessions"))
-        .collect();
+    let writes: Vec<&Seen> =
+        seen.iter().filter(|s| s.method != "GET" && !s.path.contains("Sessions")).collect();
     // First the setting, told when to apply it; then the start of the host that applies it.
     assert_eq!(writes.len(), 2, "{writes:?}");
     assert!(writes[0].is("PATCH", BIOS_SETTINGS) && writes[1].is("POST", RESET), "{writes:?}");

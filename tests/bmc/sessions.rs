@@ -232,7 +232,10 @@ async fn sessions_that_may_still_be_open_count_towards_the_most_that_a_bmc_has()
         let refuses = Arc::new(AtomicBool::new(false));
         let once = refuses.clone();
         let server = Server::start(move |r, _| {
-            if r.path == SYSTEM && r.header("x-auth-token").is_some() && once.swap(false, Ordering::Relaxed) {
+            if r.path == SYSTEM
+                && r.header("x-auth-token").is_some()
+                && once.swap(false, Ordering::Relaxed)
+            {
                 return Reply::status(401);
             }
             from("Acme")(r)

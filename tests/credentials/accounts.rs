@@ -118,7 +118,8 @@ async fn a_name_that_is_longer_than_the_bmc_has_them_is_told_so() {
     edge.set_quirks(Arc::new(table));
     let target = target(&server.url);
     assert_eq!(edge.accounts(&target).await.unwrap().0.user_max, Some(16));
-    for (user, says) in [("provisioning-robot", "16 characters at most"), ("nobody", "no account")] {
+    for (user, says) in [("provisioning-robot", "16 characters at most"), ("nobody", "no account")]
+    {
         match edge.set_password(&target, user, &Secret::new(NEW)).await {
             Outcome::Failed { fault } => {
                 assert_eq!(fault.code, "no-account");

@@ -74,8 +74,7 @@ fn flat(facts: &Read) -> Facts {
 /// Of the document at `path`, what may change where the value below `key` is spoilt.
 fn may_change(path: &str, key: &str) -> Vec<String> {
     let last = path.rsplit('/').next().unwrap();
-    let machine =
-        ["system/", "cpus/", "gpus/", "disks/", "nics/", "memory", "inventory/", "clock"];
+    let machine = ["system/", "cpus/", "gpus/", "disks/", "nics/", "memory", "inventory/", "clock"];
     // A part is told by its id; where the id is spoilt it is another one's.
     let part = |kind: &str| vec![if key == "Id" { kind.into() } else { format!("{kind}{last}/") }];
     let all = |kinds: &[&str]| kinds.iter().map(|k| (*k).to_string()).collect();
@@ -168,7 +167,10 @@ fn top_key(document: &Value, n: usize) -> String {
 }
 
 /// Spoils the documents that `of` picks; what it cost, and how many trees were read.
-fn spoil(documents: &[(String, Value)], of: impl Fn(&str) -> bool) -> (BTreeSet<String>, usize, usize) {
+fn spoil(
+    documents: &[(String, Value)],
+    of: impl Fn(&str) -> bool,
+) -> (BTreeSet<String>, usize, usize) {
     let before = flat(&read_of(documents));
     let harms = [
         None,
@@ -228,9 +230,8 @@ fn one_broken_field_costs_no_more_where_work_is_hidden() {
     for (documents, work) in with_hidden_work() {
         let before = flat(&read_of(&documents));
         assert_eq!(before.get(work).map(String::as_str), Some("\"in-progress\""), "{before:#?}");
-        let says = |p: &str| {
-            p == "/redfish/v1" || p.ends_with("/UpdateService") || p.contains("/Chassis")
-        };
+        let says =
+            |p: &str| p == "/redfish/v1" || p.ends_with("/UpdateService") || p.contains("/Chassis");
         let (cost, spoilt, _) = spoil(&documents, says);
         assert!(cost.contains(work), "{cost:?}");
         println!("{spoilt} spoilt trees with hidden work");

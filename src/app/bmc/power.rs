@@ -77,7 +77,9 @@ async fn ac_cycle(one: &One<'_>, sure: Sure, io: &mut Io<'_>) -> Result<(), Fail
         return io.document(&json!({"before": before.power, "power": now.power}));
     }
     let quirks = one.edge.quirks(&one.target).await.ok();
-    if let Some(AcCycle::Setting { attribute, .. }) = quirks.as_ref().and_then(|q| q.ac_cycle.as_ref()) {
+    if let Some(AcCycle::Setting { attribute, .. }) =
+        quirks.as_ref().and_then(|q| q.ac_cycle.as_ref())
+    {
         return io.line(format_args!(
             "the host starts for the BIOS setting `{attribute}`: all power goes at the end of its POST, \
              and the BMC is away then"

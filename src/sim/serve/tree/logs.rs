@@ -13,18 +13,17 @@ const PAGE: usize = 50;
 const HOLDS: usize = 512;
 
 /// Below `Systems/1/LogServices`.
-pub(super) fn of_system(vm: &VirtualMachine, now: EngineTime, rest: &[&str]) -> Option<Value> {
-    resource(vm, now, ("Systems/1", "SEL", "System event log"), rest)
+pub(super) fn of_system(vm: &VirtualMachine, rest: &[&str]) -> Option<Value> {
+    resource(vm, ("Systems/1", "SEL", "System event log"), rest)
 }
 
 /// Below `Managers/1/LogServices`: what happened to the BMC itself.
-pub(super) fn of_bmc(vm: &VirtualMachine, now: EngineTime, rest: &[&str]) -> Option<Value> {
-    resource(vm, now, ("Managers/1", "BMC", "BMC log"), rest)
+pub(super) fn of_bmc(vm: &VirtualMachine, rest: &[&str]) -> Option<Value> {
+    resource(vm, ("Managers/1", "BMC", "BMC log"), rest)
 }
 
 fn resource(
     vm: &VirtualMachine,
-    now: EngineTime,
     (at, id, name): (&str, &str, &str),
     rest: &[&str],
 ) -> Option<Value> {

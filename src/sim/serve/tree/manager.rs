@@ -9,7 +9,7 @@ const AT: &str = "Managers/1";
 
 pub(super) fn resource(vm: &VirtualMachine, now: EngineTime, rest: &[&str]) -> Option<Value> {
     match rest {
-        [] => Some(bmc(vm, now)),
+        [] => Some(bmc(vm)),
         ["NetworkProtocol"] => Some(protocols(vm)),
         ["EthernetInterfaces"] => {
             let path = format!("{AT}/EthernetInterfaces");
@@ -17,12 +17,12 @@ pub(super) fn resource(vm: &VirtualMachine, now: EngineTime, rest: &[&str]) -> O
         }
         ["EthernetInterfaces", "eth0"] => Some(nic(vm)),
         ["VirtualMedia", rest @ ..] => media::resource(vm, now, AT, rest),
-        ["LogServices", rest @ ..] => logs::of_bmc(vm, now, rest),
+        ["LogServices", rest @ ..] => logs::of_bmc(vm, rest),
         _ => None,
     }
 }
 
-fn bmc(vm: &VirtualMachine, now: EngineTime) -> Value {
+fn bmc(vm: &VirtualMachine) -> Value {
     let version = vm.components().into_iter().find(|c| c.id == "BMC").and_then(|c| c.version);
     typed(
         AT,
