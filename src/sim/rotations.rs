@@ -374,26 +374,23 @@ impl Site {
             self.bmc.ours.password = new;
             return Seen::Set(Said::Applied);
         }
-        let (no, passing) = (Said::Refused { again: false }, Said::Refused { again: true });
-        match self.rng.below(3) {
+        const NO: Said = Said::Refused { again: false };
+        const PASSING: Said = Said::Refused { again: true };
+        let says: &[Said] = match self.rng.below(3) {
             0 => {
                 self.bmc.ours.password = new;
-                let said = self.rng.pick(&[Said::Unclear, no, passing]);
-                Seen::Set(said.copied().unwrap_or(Said::Unclear))
+                &[Said::Unclear, NO, PASSING]
             }
             1 => {
                 if self.bmc.ours.password != new {
                     let after = self.rng.between(1, self.pace.lag_ms - 1);
                     self.bmc.late = Some((self.now + after, new));
                 }
-                let said = self.rng.pick(&[Said::Applied, Said::Unclear]);
-                Seen::Set(said.copied().unwrap_or(Said::Unclear))
+                &[Said::Applied, Said::Unclear]
             }
-            _ => {
-                let said = self.rng.pick(&[Said::Applied, Said::Unclear, no, passing]);
-                Seen::Set(said.copied().unwrap_or(Said::Unclear))
-            }
-        }
+            _ => &[Said::Applied, Said::Unclear, NO, PASSING],
+        };
+        Seen::Set(self.rng.pick(says).copied().unwrap_or(Said::Unclear))
     }
 
     /// After every event.
