@@ -26,6 +26,8 @@ pub enum Hand {
     TrustsAYes,
     /// Announces nothing before it acts: a kill finds the record of the act before.
     ActsFirst,
+    /// Takes the operator's account for ours.
+    TakesTheOperators,
 }
 
 /// What a run came to.
@@ -54,6 +56,7 @@ const END_MS: WallMs = 86_400_000;
 /// Passwords are numbers; this one is on the label.
 type Password = u32;
 const LABEL: Password = 0;
+const OURS: &str = "farrier";
 /// The operator's own account has another one, which nobody here knows.
 const OPERATORS: Password = Password::MAX;
 
@@ -76,9 +79,14 @@ struct Bmc {
 }
 
 impl Bmc {
-    fn login(&mut self, password: Password, now: WallMs) -> bool {
-        let account = &mut self.ours;
-        account.failed.retain(|at| now < at.saturating_add(self.window_ms));
+    fn account(&mut self, user: &str) -> &mut Account {
+        if user == OURS { &mut self.ours } else { &mut self.operators }
+    }
+
+    fn login(&mut self, user: &str, password: Password, now: WallMs) -> bool {
+        let (window_ms, threshold) = (self.window_ms, self.threshold);
+        let account = self.account(user);
+        account.failed.retain(|at| now < at.saturating_add(window_ms));
         if account.locked {
             return false;
         }
@@ -87,7 +95,7 @@ impl Bmc {
             return true;
         }
         account.failed.push(now);
-        account.locked = account.failed.len() >= self.threshold;
+        account.locked = account.failed.len() >= threshold;
         false
     }
 
@@ -198,7 +206,7 @@ impl Site {
             return Ok(());
         }
         let counts = self.durable.counts();
-        if !self.bmc.login(counts, self.now) {
+        if !self.bmc.login(OURS, counts, self.now) {
             return Err(format!("access is lost: {counts} is refused; {:?}", self.bmc));
         }
         self.figures.logins += 1;
@@ -213,7 +221,7 @@ impl Site {
         let own = "bmc/machine/n1";
         let r = Rotation {
             machine: "n1".into(),
-            user: "farrier".into(),
+            user: if self.hand == Hand::TakesTheOperators { "admin" } else { OURS }.into(),
             old: if self.durable.own.is_some() { own } else { "bmc" }.into(),
             new: own.into(),
             by: "sim".into(),
@@ -264,7 +272,7 @@ impl Site {
         if self.is_killed() {
             return Ok(self.now);
         }
-        let saw = self.perform(act);
+        let saw = self.perform(act, &r.user);
         self.holds()?;
         if self.is_killed() {
             return Ok(self.now);
@@ -318,7 +326,7 @@ impl Site {
         lies
     }
 
-    fn perform(&mut self, act: Act) -> Seen {
+    fn perform(&mut self, act: Act, user: &str) -> Seen {
         let new = self.durable.sealed.unwrap_or(LABEL);
         match act {
             Act::Escrow => {
@@ -328,7 +336,7 @@ impl Site {
                 }
                 if lies { Seen::Failed } else { Seen::Done }
             }
-            Act::Set => self.set(new),
+            Act::Set => self.set(user, new),
             Act::Try(which) => {
                 let password = match which {
                     Which::New => new,
@@ -339,7 +347,7 @@ impl Site {
                 if lies && self.rng.chance(500_000) {
                     return Seen::Login(None);
                 }
-                let works = self.bmc.login(password, self.now);
+                let works = self.bmc.login(user, password, self.now);
                 self.figures.refused = self.figures.refused.max(self.bmc.ours.failed.len());
                 Seen::Login(match (lies, works) {
                     (true, _) => None,
@@ -362,7 +370,7 @@ impl Site {
     }
 
     /// The BMC takes the password at once, later, or not at all, and says what it likes of it.
-    fn set(&mut self, new: Password) -> Seen {
+    fn set(&mut self, user: &str, new: Password) -> Seen {
         let new = if self.hand == Hand::MakesAnother {
             let other = self.fresh();
             self.durable.sealed = Some(other);
@@ -371,14 +379,14 @@ impl Site {
             new
         };
         if !self.lies() {
-            self.bmc.ours.password = new;
+            self.bmc.account(user).password = new;
             return Seen::Set(Said::Applied);
         }
         const NO: Said = Said::Refused { again: false };
         const PASSING: Said = Said::Refused { again: true };
         let says: &[Said] = match self.rng.below(3) {
             0 => {
-                self.bmc.ours.password = new;
+                self.bmc.account(user).password = new;
                 &[Said::Unclear, NO, PASSING]
             }
             1 => {
@@ -454,6 +462,7 @@ mod tests {
             (Hand::SkipsTheHook, "the hook does not have it"),
             (Hand::TrustsAYes, "in force"),
             (Hand::ActsFirst, ""),
+            (Hand::TakesTheOperators, "the operator's account was touched"),
         ] {
             let caught = (0..20 * SEEDS).find_map(|seed| run(seed, hand).err());
             let why = caught.unwrap_or_else(|| panic!("nobody notices {hand:?}"));
