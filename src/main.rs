@@ -77,7 +77,9 @@ fn local(command: Local, json: bool) -> ExitCode {
             app::backup::restore(args.db, &args.config, &args.file, args.dry_run, json)
         }
         Local::Bmc(args, ca_file) => app::bmc::run(&args, ca_file.as_deref(), json),
-        Local::Discover(args) => app::discover::scan(&args.into(), json),
+        Local::Discover(args, global) => {
+            app::discover::scan(&app::discover::Ask::of(args, *global), json)
+        }
         Local::Doctor(args) => app::doctor::doctor(&args, json),
         Local::Ipmi(args) => app::ipmi::ipmi(&args, json),
         Local::Image(args) => app::image::image(&args.config, &args.command.into(), json),

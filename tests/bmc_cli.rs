@@ -83,7 +83,10 @@ async fn shown(url: &str, words: &[&str]) -> String {
     }
     let text = text.replace(url, "http://BMC");
     let times = Regex::new(r"\b[0-9]+ ms\b").unwrap().replace_all(&text, "N ms").into_owned();
-    Regex::new(r"[0-9]+d[0-9]{2}h behind").unwrap().replace_all(&times, "years behind").into_owned()
+    let behind = Regex::new(r"[0-9]+d[0-9]{2}h behind").unwrap();
+    let times = behind.replace_all(&times, "years behind").into_owned();
+    let ours = Regex::new(r"Farrier's says [^;]+;").unwrap();
+    ours.replace_all(&times, "Farrier's says NOW;").into_owned()
 }
 
 /// The small tree, alive: what is written to it shows.

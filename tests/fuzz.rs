@@ -120,6 +120,7 @@ mutants! {
     callbacks_survive_mutants: "boot-callback",
     files_survive_mutants: "boot-file",
     image_descriptions_survive_mutants: "image-description",
+    hidden_work_survives_mutants: "hidden-work",
 }
 
 /// Windows of the captured trees are read, and a few mutants of each. With `FARRIER_FUZZ_SEEDS` they

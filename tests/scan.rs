@@ -224,6 +224,7 @@ impl Site {
             inventory: vec![inventory],
             identify,
             knock: self.knock.clone(),
+            api: None,
         }
     }
 
@@ -350,6 +351,144 @@ async fn only_machines_that_show_their_uuid_are_logged_in_to_and_once() {
     // n8 is nobody's; n5 and n7 have not shown that they are the machines.
     assert_eq!(site.logins(), [1, 1, 1, 1, 0, 1, 0, 0]);
     site.nobody_was_shown_a_credential();
+    site.serving.stop().await;
+}
+
+/// A daemon over the site's inventory: it has the database, and the password in a file.
+struct Beside {
+    child: tokio::process::Child,
+    config: std::path::PathBuf,
+    api: String,
+}
+
+impl Beside {
+    async fn start(site: &Site) -> Beside {
+        let dir = site.dir.path();
+        let write = |name: &str, text: &str| std::fs::write(dir.join(name), text).unwrap();
+        std::fs::create_dir(dir.join("workflows")).unwrap();
+        write(
+            "workflows/w.toml",
+            "schema = 1\nname = \"w\"\n[watch]\nevery = \"60s\"\n[[step]]\nstage = \
+             \"discover\"\nkey = \"identify\"\nkind = \"identify\"\ntimeout = \"30m\"\n",
+        );
+        write("inventory.toml", &site.inventory());
+        write("password", PASSWORD);
+        let port = {
+            let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            free.local_addr().unwrap().port()
+        };
+        let password = dir.join("password");
+        write(
+            "farrier.toml",
+            &format!(
+                "schema = 1\n[paths]\nstate = \"state\"\nworkflows = \"workflows\"\n\
+                 [listen.api]\nbind = \"127.0.0.1:{port}\"\n[discovery]\n\
+                 ranges = [\"127.77.0.0/26\"]\n[[credential]]\nname = \"bmc\"\n\
+                 user = \"admin\"\nfrom = {{ file = \"{}\" }}\n",
+                password.display()
+            ),
+        );
+        let config = dir.join("farrier.toml");
+        let log = std::fs::File::create(dir.join("log")).unwrap();
+        let child = tokio::process::Command::new(env!("CARGO_BIN_EXE_farrier"))
+            .args(["serve", "--config"])
+            .arg(&config)
+            .env_remove("NOTIFY_SOCKET")
+            .stdin(std::process::Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let api = format!("http://127.0.0.1:{port}");
+        let beside = Beside { child, config, api };
+        let deadline = Instant::now() + Duration::from_secs(120);
+        while site.serving.world.seats[0].counters.logins.load(Ordering::Relaxed) == 0 {
+            let log = std::fs::read_to_string(dir.join("log")).unwrap();
+            assert!(Instant::now() < deadline, "it does not look at n1\n{log}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        beside
+    }
+
+    /// `farrier discover scan --identify` as a person beside it says it.
+    async fn scan(&self, site: &Site, api: &str) -> std::process::Output {
+        let knock = &site.knock;
+        tokio::process::Command::new(env!("CARGO_BIN_EXE_farrier"))
+            .args(["--json", "--api", api, "discover", "scan", "--identify", "--rate", "500"])
+            .arg("--config")
+            .arg(&self.config)
+            .args(["--timeout", "10", "--https-port", &knock.https_port.to_string()])
+            .args(["--http-port", &knock.http_port.to_string()])
+            .args(["--ipmi-port", &knock.ipmi_port.to_string()])
+            .env_remove("FARRIER_BMC_USER")
+            .env_remove("FARRIER_BMC_PASSWORD")
+            .kill_on_drop(true)
+            .output()
+            .await
+            .unwrap()
+    }
+}
+
+#[tokio::test]
+async fn beside_a_daemon_that_one_logs_in_once_and_tells_no_secret() {
+    let site = Site::start().await;
+    let mut beside = Beside::start(&site).await;
+    let report = |out: std::process::Output| {
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+        let text = String::from_utf8(out.stdout).unwrap();
+        assert!(!text.contains(PASSWORD));
+        serde_json::from_str::<serde_json::Value>(&text).unwrap()
+    };
+    let told = |report: &serde_json::Value, name: &str| {
+        let rows = report["lines"].as_array().unwrap();
+        rows.iter().find(|r| r["machine"] == name).unwrap()["identified"].clone()
+    };
+    let first = report(beside.scan(&site, &beside.api).await);
+    assert_eq!(told(&first, "n1")["result"], "same", "{first}");
+    assert_eq!(told(&first, "n2")["result"], "differs");
+    assert_eq!(told(&first, "n3")["part"], "mac");
+    assert_eq!(told(&first, "n6")["result"], "same", "found by its UUID at another address");
+    for name in ["n5", "n7", "n10"] {
+        assert_eq!(told(&first, name)["result"], "not-asked", "{name}");
+    }
+    // Nobody but the scan goes to n6, which is not where the inventory has it, or to n8, which nobody has.
+    let strangers = || (site.logins()[5], site.logins()[7]);
+    assert_eq!(strangers(), (1, 0), "once");
+    // The daemon looks for itself, within its own ranges, and never far.
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let order = |addresses: Vec<String>| {
+        let body = serde_json::json!({"addresses": addresses, "https_port": site.knock.https_port,
+            "http_port": site.knock.http_port, "ipmi_port": site.knock.ipmi_port});
+        let url = format!("{}/v1/discover/identify", beside.api);
+        http.post(url).header("content-type", "application/json").body(body.to_string()).send()
+    };
+    for (addresses, status) in [
+        (vec!["127.77.0.8".to_string(), "127.77.3.1".into()], 403),
+        (vec![], 400),
+        (vec!["127.77.0.8".into(); 33], 400),
+        (vec!["127.77.0.8".into(), REDIRECTS.into(), WEB.into()], 200),
+    ] {
+        let answer = order(addresses.clone()).await.unwrap();
+        assert_eq!(answer.status(), status, "{addresses:?}");
+        let text = answer.text().await.unwrap();
+        assert!(!text.contains(PASSWORD) && !text.contains("\"same\""), "{text}");
+    }
+    assert_eq!(strangers(), (1, 0));
+    // Where it can't be asked, that is said; nothing is sent to anybody.
+    let out = beside.scan(&site, "http://127.0.0.1:9").await;
+    let said = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert_eq!(out.status.code(), Some(1), "{said}");
+    assert!(said.contains("hint: ") && !said.contains(PASSWORD), "{said}");
+    assert_eq!(strangers(), (1, 0));
+    // Without a daemon the scan has the database, and logs in by itself.
+    beside.child.kill().await.unwrap();
+    let alone = report(beside.scan(&site, &beside.api).await);
+    assert_eq!(told(&alone, "n6")["result"], "same", "{alone}");
+    assert_eq!(strangers(), (2, 0));
+    site.nobody_was_shown_a_credential();
+    let log = std::fs::read_to_string(site.dir.path().join("log")).unwrap();
+    assert!(!log.contains(PASSWORD) && log.contains("looks who answers"), "{log}");
     site.serving.stop().await;
 }
 

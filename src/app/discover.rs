@@ -6,13 +6,15 @@
     reason = "reads inventory files and the environment's credential"
 )]
 
+use super::access::{Access, Guarded};
+use super::identify::{self, Identified};
 use super::{database, files, parts};
 use crate::bmc::RedfishBmc;
+use crate::cli::Global;
 use crate::cli::args::Scan as Words;
 use crate::config::{self, Daemon, Source};
-use crate::model::identity::Match;
-use crate::model::{Channel, Expected, Fault, FaultClass, Identity, MachineId};
-use crate::port::{BmcCare, BmcRead, BmcTarget, Credential, Secret, Vault};
+use crate::model::{Channel, Expected, Fault, FaultClass, MachineId};
+use crate::port::{Bmc, Credential, Secret, Vault};
 use crate::scan::reconcile::{Delivered, Kind, Line, reconcile};
 use crate::scan::{self, Range};
 use async_trait::async_trait;
@@ -34,11 +36,15 @@ pub struct Ask {
     pub inventory: Vec<PathBuf>,
     pub identify: bool,
     pub knock: scan::Settings,
+    /// Where a daemon may be that has the database.
+    pub api: Option<Global>,
 }
 
-impl From<Words> for Ask {
-    fn from(w: Words) -> Self {
+impl Ask {
+    /// As a command line says it.
+    pub fn of(w: Words, api: Global) -> Self {
         Self {
+            api: Some(api),
             ranges: w.range,
             allow: w.allow,
             config: w.config,
@@ -58,8 +64,6 @@ impl From<Words> for Ask {
 
 /// More addresses than this are a slip of the pen: at 50 connections a second they take an hour.
 const MAX_ADDRESSES: u128 = 65_536;
-/// Logins at once.
-const LOGINS: usize = 8;
 
 /// How a scan ended, as `--json` has it.
 #[derive(Debug, Serialize)]
@@ -76,31 +80,6 @@ pub struct Row {
     /// Only with `--identify`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub identified: Option<Identified>,
-}
-
-/// What one login told.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case", tag = "result")]
-pub enum Identified {
-    Same {
-        serial: Option<String>,
-        uuid: Option<String>,
-        mac: Option<String>,
-    },
-    Differs {
-        part: String,
-        expected: String,
-        found: String,
-    },
-    /// Nothing the inventory says of it is known to the BMC.
-    Unknown,
-    Failed {
-        why: String,
-    },
-    /// No credential was sent.
-    NotAsked {
-        why: String,
-    },
 }
 
 /// Prints the findings; exit 0 when the scan was made, whatever it found, 1 when it could not be,
@@ -153,7 +132,7 @@ pub async fn run(ask: &Ask) -> Result<Report, End> {
         (true, None) => Vec::new(),
     };
     let logins = match ask.identify {
-        true => Some(logins(daemon.as_ref()).await?),
+        true => Some(logins(ask, daemon.as_ref()).await?),
         false => None,
     };
     let count: u128 = ranges.iter().map(Range::len).sum();
@@ -165,7 +144,7 @@ pub async fn run(ask: &Ask) -> Result<Report, End> {
     let lines = reconcile(&expected, found, &ranges, &delivered(daemon.as_ref()).await);
     let rows = match logins {
         None => lines.into_iter().map(|line| Row { line, identified: None }).collect(),
-        Some(vault) => identify(vault, &expected, lines).await,
+        Some(logins) => identify(&logins, ask, &expected, lines).await?,
     };
     Ok(Report {
         addresses: count,
@@ -270,11 +249,20 @@ impl Vault for Given {
     }
 }
 
-async fn logins(daemon: Option<&Daemon>) -> Result<Arc<dyn Vault>, End> {
+/// Who logs in.
+enum Logins {
+    Here(Box<dyn Bmc>),
+    /// It has the database, and with it the credentials.
+    Daemon(Box<Global>),
+}
+
+async fn logins(ask: &Ask, daemon: Option<&Daemon>) -> Result<Logins, End> {
     let given = |name: &str| std::env::var(name).ok().filter(|v| !v.is_empty());
+    let edge = |vault| RedfishBmc::new(vault, crate::bmc::Settings::default());
     if let (Some(user), Some(password)) = (given("FARRIER_BMC_USER"), given("FARRIER_BMC_PASSWORD"))
     {
-        return Ok(Arc::new(Given(Credential { user, password: Secret::new(password) })));
+        let vault = Given(Credential { user, password: Secret::new(password) });
+        return Ok(Logins::Here(Box::new(edge(Arc::new(vault)))));
     }
     let hint = "hint: give FARRIER_BMC_USER and FARRIER_BMC_PASSWORD in the environment";
     let Some(daemon) = daemon.filter(|d| d.database.is_file()) else {
@@ -282,86 +270,80 @@ async fn logins(daemon: Option<&Daemon>) -> Result<Arc<dyn Vault>, End> {
     };
     let opened =
         crate::store::SqliteStore::open(&daemon.database, crate::store::Settings::default()).await;
-    let store = opened.map_err(|e| {
-        End::Failed(format!("{e}\n  {hint}; the database is the daemon's while that runs"))
-    })?;
-    let vault = parts::vault(&store, daemon).await.map_err(End::Failed);
+    let store = match (opened, &ask.api) {
+        (Ok(store), _) => store,
+        // The database is the daemon's while that runs: it is asked to look.
+        (Err(_), Some(global)) => return Ok(Logins::Daemon(Box::new(global.clone()))),
+        (Err(e), None) => return Err(End::Failed(format!("{e}\n  {hint}"))),
+    };
+    let vault = async {
+        let vault = parts::vault(&store, daemon).await?;
+        Ok((vault, store.pins().await.map_err(|e| e.to_string())?))
+    };
+    let read = vault.await.map_err(End::Failed);
     store.close().await;
-    Ok(Arc::new(vault?))
+    let (vault, pins) = read?;
+    // A password that was rotated counts, not the one that the machine came with.
+    let access = Access::new(vault.secrets().clone(), pins);
+    Ok(Logins::Here(Box::new(Guarded::new(Arc::new(edge(Arc::new(vault))), access))))
 }
 
-/// Logs in to the machines that showed their UUID or their note's MAC, once each, and compares what only a login tells.
-async fn identify(vault: Arc<dyn Vault>, expected: &[Arc<Expected>], lines: Vec<Line>) -> Vec<Row> {
-    let edge = RedfishBmc::new(vault, crate::bmc::Settings::default());
-    let edge = &edge;
+/// Logs in to the machines that showed their UUID or their note's MAC, once each, and compares what only
+/// a login tells.
+async fn identify(
+    logins: &Logins,
+    ask: &Ask,
+    expected: &[Arc<Expected>],
+    lines: Vec<Line>,
+) -> Result<Vec<Row>, End> {
+    let edge = match logins {
+        Logins::Here(edge) => &**edge,
+        Logins::Daemon(global) => return by_daemon(global, ask, lines).await,
+    };
     let rows = futures_util::stream::iter(lines).map(|line| async move {
-        let machine = line.expected.and_then(|n| expected.get(n));
-        let identified = match machine {
-            Some(machine) if line.found.is_some() => Some(compare(edge, machine, &line).await),
+        let at = line.expected.and_then(|n| Some((n, expected.get(n)?)));
+        let identified = match at {
+            Some((n, machine)) if line.found.is_some() => {
+                let id = MachineId(u32::try_from(n).unwrap_or(u32::MAX));
+                Some(identify::compare(edge, id, machine, &line).await)
+            }
             _ => None,
         };
         Row { line, identified }
     });
-    rows.buffered(LOGINS).collect().await
+    Ok(rows.buffered(identify::LOGINS).collect().await)
 }
 
-async fn compare(edge: &RedfishBmc, machine: &Expected, line: &Line) -> Identified {
-    let not = |why: &str| Identified::NotAsked { why: why.to_string() };
-    let url = match (line.kind, line.found.as_ref().and_then(|f| f.redfish.as_ref())) {
-        (Kind::Expected | Kind::Moved, Some(redfish)) => &redfish.url,
-        (Kind::Twice, _) => return not("its UUID answers at two addresses"),
-        (Kind::Mismatch, _) => return not("what it shows is another machine's"),
-        _ => return not("nothing it shows before a login says that it is this machine"),
-    };
-    if url.starts_with("http://") && !machine.bmc.url.starts_with("http://") {
-        return not("it answers without TLS, and the inventory has https");
-    }
-    let target = BmcTarget {
-        machine: MachineId(u32::try_from(line.expected.unwrap_or_default()).unwrap_or(u32::MAX)),
-        name: machine.name.clone(),
-        endpoint: crate::model::BmcEndpoint { url: url.as_str().into(), ..machine.bmc.clone() },
-        identity: (*machine.identity).clone(),
-    };
-    let read = read(edge, &target, machine).await;
-    // Whatever came of it: a session that stays behind is one of few.
-    edge.end_sessions(&target).await;
-    read.unwrap_or_else(|fault| Identified::Failed { why: fault.to_string() })
-}
-
-async fn read(
-    edge: &RedfishBmc,
-    target: &BmcTarget,
-    machine: &Expected,
-) -> Result<Identified, Fault> {
-    let wanted = &machine.identity;
-    let found = edge.system(target).await?.identity;
-    let no_mac = Identity { mac: None, ..found.clone() };
-    if let Match::Differs { part, expected, found } = wanted.compare(&no_mac) {
-        return Ok(Identified::Differs { part: part.into(), expected, found });
-    }
-    let mut mac = None;
-    if let Some(wanted) = &wanted.mac {
-        let nics = edge.inventory(target).await?.nics;
-        let macs: Vec<String> = nics.into_iter().filter_map(|n| n.mac).collect();
-        if macs.iter().any(|m| **m == **wanted) {
-            mac = Some(wanted.to_string());
-        } else if !macs.is_empty() {
-            return Ok(Identified::Differs {
-                part: "mac".into(),
-                expected: wanted.to_string(),
-                found: macs.join(", "),
+/// The same by the daemon, which has the credentials: it is told addresses, and tells what it found.
+async fn by_daemon(global: &Global, ask: &Ask, lines: Vec<Line>) -> Result<Vec<Row>, End> {
+    let mut rows: Vec<Row> = lines.into_iter().map(|line| Row { line, identified: None }).collect();
+    let asks = |row: &&mut Row| row.line.expected.is_some() && row.line.found.is_some();
+    let mut wanted: Vec<&mut Row> = rows.iter_mut().filter(asks).collect();
+    for some in wanted.chunks_mut(identify::LOGINS) {
+        let addresses = some.iter().filter_map(|r| r.line.address).collect();
+        let order = identify::Order {
+            addresses,
+            https_port: ask.knock.https_port,
+            http_port: ask.knock.http_port,
+            ipmi_port: ask.knock.ipmi_port,
+        };
+        let told: identify::Told =
+            crate::cli::identify(global, &order).await.map_err(End::Failed)?;
+        for row in some {
+            let of = |t: &&identify::Line| Some(t.address) == row.line.address;
+            let found = told.lines.iter().find(of);
+            row.identified = Some(match found {
+                // Its inventory is newer or older than the one that was compared with here.
+                Some(t) if t.machine.as_deref() != row.line.machine.as_deref() => {
+                    let other = t.machine.as_deref().unwrap_or("no machine of its inventory");
+                    Identified::NotAsked { why: format!("the daemon takes it for {other}") }
+                }
+                Some(t) => t.identified.clone(),
+                None => Identified::NotAsked { why: "it no longer answers".into() },
             });
         }
     }
-    if mac.is_none() && wanted.compare(&no_mac) == Match::Unknown {
-        return Ok(Identified::Unknown);
-    }
-    let text = |t: Option<&str>| t.map(str::to_string);
-    Ok(Identified::Same {
-        serial: text(found.serial.as_deref()),
-        uuid: text(found.uuid.as_deref()),
-        mac,
-    })
+    Ok(rows)
 }
 
 fn bar(count: u64) -> ProgressBar {

@@ -13,6 +13,7 @@ pub mod discover;
 pub mod doctor;
 pub mod fallback;
 pub mod files;
+pub mod identify;
 pub mod image;
 pub mod inventory_import;
 pub mod ipmi;

@@ -59,12 +59,8 @@ pub fn redfish(
     time_scale: u32,
 ) -> Result<RedfishBmc, String> {
     let loaded = current.get();
-    let read = |path: &std::path::PathBuf| {
-        std::fs::read_to_string(path)
-            .map_err(|e| format!("can't read the certificates `{}`: {e}", path.display()))
-    };
     let settings = crate::bmc::Settings {
-        ca_pem: loaded.daemon.bmc_ca.as_ref().map(read).transpose()?,
+        ca_pem: bmc_ca(current)?,
         quirks: loaded.quirks.clone(),
         // In a time that runs faster its real seconds would be hours.
         settle_after_reset: time_scale <= 1,
@@ -75,6 +71,18 @@ pub fn redfish(
         Some(kept) => bmc.keeping(Arc::new(kept)),
         None => bmc,
     })
+}
+
+/// The certificates that BMCs' are signed with, where the configuration names some.
+///
+/// # Errors
+/// A sentence for a person.
+pub fn bmc_ca(current: &Current) -> Result<Option<String>, String> {
+    let read = |path: &std::path::PathBuf| {
+        std::fs::read_to_string(path)
+            .map_err(|e| format!("can't read the certificates `{}`: {e}", path.display()))
+    };
+    current.get().daemon.bmc_ca.as_ref().map(read).transpose()
 }
 
 /// The key of the secrets table, where the configuration names one.

@@ -1,7 +1,7 @@
 //! What the daemon's API has besides that of [`crate::api`]: orders that the engine does not carry
 //! out. Everything here stands behind the API's guard and in its description.
 
-use super::{netboot, pins, reload, rotate, webhooks};
+use super::{identify, netboot, pins, reload, rotate, webhooks};
 use crate::api::problem::Body;
 use crate::notify::Notifier;
 use axum::http::{StatusCode, header};
@@ -16,6 +16,7 @@ pub struct Desks {
     pub pins: pins::Desk,
     pub notifier: Notifier,
     pub dhcp: netboot::Desk,
+    pub looks: identify::Desk,
 }
 
 /// For [`crate::api::router`].
@@ -26,6 +27,7 @@ pub fn router(desks: Desks) -> OpenApiRouter {
         .merge(pins::router().with_state(desks.pins))
         .merge(webhooks::router().with_state(desks.notifier))
         .merge(netboot::router().with_state(desks.dhcp))
+        .merge(identify::router().with_state(desks.looks))
 }
 
 /// The whole API's description, checked in as `openapi.json`.
@@ -35,6 +37,7 @@ pub fn openapi() -> String {
     more.merge(pins::router().into_openapi());
     more.merge(webhooks::router().into_openapi());
     more.merge(netboot::router().into_openapi());
+    more.merge(identify::router().into_openapi());
     crate::api::openapi(more)
 }
 

@@ -10,7 +10,7 @@ use super::current::Current;
 use super::orders::Orders;
 use super::rotate::{self, Rotator};
 use super::systemd::{self, Manager};
-use super::{files, listen, netboot, parts, pins, reload, routes, webhooks};
+use super::{files, identify, listen, netboot, parts, pins, reload, routes, webhooks};
 use crate::api;
 use crate::decide::Rules;
 use crate::decide::rotation::Pace;
@@ -179,6 +179,14 @@ async fn run(
     let mut parts = parts::build(&current, vault.clone(), bmc, handle.inbox.clone())?;
     // Outermost: nobody gets past the password and the certificate that count by now.
     parts.ports.bmc = Arc::new(Guarded::new(parts.ports.bmc.clone(), access.clone()));
+    let looks = identify::Desk::new(
+        vault.clone(),
+        access.clone(),
+        handle.clone(),
+        current.clone(),
+        database.clone(),
+        parts::bmc_ca(&current)?,
+    );
     let rotator = Rotator::new(rotate::Tools {
         edge: parts.bmc.clone(),
         access,
@@ -235,6 +243,7 @@ async fn run(
         pins: desk,
         notifier,
         dhcp: netboot.desk(handle.clone(), database.clone()),
+        looks,
     };
     let api = api::router(state, routes::router(desks));
     let mut listeners = vec![tokio::spawn(listen::serve(api_socket, tls, api, ended.clone()))];

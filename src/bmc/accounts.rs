@@ -50,6 +50,7 @@ pub(super) async fn known(bmc: &Bmc<'_>) -> AccountRules {
         max_length: quirks.account.password_max,
         lockout_threshold: quirks.session.lockout_threshold,
         lockout_duration_s: quirks.session.lockout_s,
+        user_max: quirks.account.user_max,
     }
 }
 
@@ -64,6 +65,7 @@ fn stricter(said: &AccountRules, known: &AccountRules) -> AccountRules {
         max_length: least(said.max_length, known.max_length),
         lockout_threshold: least(said.lockout_threshold, known.lockout_threshold),
         lockout_duration_s: most(said.lockout_duration_s, known.lockout_duration_s),
+        user_max: known.user_max,
     };
     if let (Some(min), Some(max)) = (out.min_length, some(out.max_length))
         && min > max
@@ -85,6 +87,7 @@ fn rules(service: &Value) -> AccountRules {
         max_length: number("MaxPasswordLength"),
         lockout_threshold: number("AccountLockoutThreshold"),
         lockout_duration_s: number("AccountLockoutDuration"),
+        user_max: None,
     }
 }
 
@@ -112,12 +115,12 @@ pub(super) async fn set(bmc: &Bmc<'_>, user: &str, password: &Secret) -> Result<
         }
         Err(stop) => return Err(stop),
     }
-    let (_, accounts) = match read(bmc).await {
+    let (rules, accounts) = match read(bmc).await {
         Err(f) if f.code == CHANGE_REQUIRED_CODE => return forced(bmc, user, password).await,
         read => read?,
     };
     let Some(account) = accounts.into_iter().find(|a| a.user == user) else {
-        return Err(no_account(user).into());
+        return Err(no_account(user, rules.user_max).into());
     };
     let (v, etag) = bmc.get_with_etag(&account.uri).await?;
     // Read again just before the write: slots are given to others.
@@ -141,7 +144,18 @@ pub(super) async fn set(bmc: &Bmc<'_>, user: &str, password: &Secret) -> Result<
     Ok(last)
 }
 
-fn no_account(user: &str) -> Fault {
+/// `most`: characters that an account's name has on this BMC.
+fn no_account(user: &str, most: Option<u32>) -> Fault {
+    let length = u32::try_from(user.chars().count()).unwrap_or(u32::MAX);
+    if let Some(most) = most.filter(|most| length > *most) {
+        let why = format!(
+            "the BMC has no account `{user}`: names on it have {most} characters at most, and this \
+             one has {length}"
+        );
+        return fault::precondition("no-account", why).hint(
+            "the account may be there under the beginning of its name: name that as credential",
+        );
+    }
     fault::precondition("no-account", format!("the BMC has no account `{user}`"))
         .hint("name a local account of the BMC as its credential; directory users have none")
 }
@@ -197,7 +211,7 @@ fn sorted(bmc: &Bmc<'_>, what: &str, sent: Result<Answer, NoAnswer>, password: &
 async fn forced(bmc: &Bmc<'_>, user: &str, password: &Secret) -> Result<Outcome, Stop> {
     let credential = bmc.edge.vault.credential(&bmc.target.endpoint.credential).await?;
     if credential.user != user {
-        return Err(no_account(user).into());
+        return Err(no_account(user, None).into());
     }
     let old = &credential.password;
     let login = Login::Basic { user: user.into(), password: old.clone() };
@@ -296,12 +310,14 @@ impl Asker<'_, '_> {
 /// for a new password. `Err` of class auth: it was refused.
 pub(super) async fn verify(bmc: &Bmc<'_>, user: &str, password: &Secret) -> Result<(), Fault> {
     let secrets = [password.expose(), ""];
+    let spare = bmc.has_session_to_spare().await;
     let sessions = match bmc.root_unlocked().await {
         Ok(root) => root.sessions.clone(),
         Err(f) if f.class == FaultClass::Auth => None,
         Err(f) => return Err(f),
     };
-    if let Some(link) = sessions {
+    // Where there may be none to spare, the one login that is judged is not spent on asking for it.
+    if let Some(link) = sessions.filter(|_| spare) {
         let asker = Asker { bmc, login: &Login::None, secrets };
         let body = json!({"UserName": user, "Password": password.expose()});
         let mut answer = asker.send(Method::POST, &link, None, Some(&body)).await?;

@@ -65,11 +65,21 @@ pub(super) async fn set(
     wanted: &BTreeMap<String, Value>,
 ) -> Result<Outcome, Stop> {
     let _one = bmc.conn.write().await;
-    let quirks = bmc.quirks().await?;
     let (_, system) = guard::check(bmc, expect).await?;
-    let now = bios(bmc, &system).await?;
+    leave(bmc, &system, wanted).await
+}
+
+/// Leaves attributes for the next POST of a system that was just proven to be the one; the caller has
+/// the BMC's one write.
+pub(super) async fn leave(
+    bmc: &Bmc<'_>,
+    system: &Value,
+    wanted: &BTreeMap<String, Value>,
+) -> Result<Outcome, Stop> {
+    let quirks = bmc.quirks_of(system).await?;
+    let now = bios(bmc, system).await?;
     // Without a settings object the resource itself takes the change (DSP0266).
-    let path = match settings_link(&now).or_else(|| json::link(&system, &["Bios"])) {
+    let path = match settings_link(&now).or_else(|| json::link(system, &["Bios"])) {
         Some(path) => path,
         None => return Err(fault::unsupported("no-bios", "no place for BIOS settings").into()),
     };
@@ -115,7 +125,7 @@ pub(super) async fn set(
             Err(outcome) => return Ok(outcome),
         }
     }
-    let after = facts(&bios(bmc, &system).await?, Some(&bmc.get(&path).await?));
+    let after = facts(&bios(bmc, system).await?, Some(&bmc.get(&path).await?));
     let missing: Vec<&str> = left
         .iter()
         .filter(|(k, v)| after.planned(k) != Some(**v))

@@ -3,7 +3,7 @@
 
 use super::conn::Bmc;
 use super::json::{self, Warnings};
-use super::{discover, system};
+use super::{clock, discover, system};
 use crate::model::Fault;
 use crate::model::facts::{InventoryFacts, Nic, Part};
 use crate::model::identity::{clean_mac, clean_serial};
@@ -12,7 +12,9 @@ use serde_json::Value;
 pub(super) async fn read(bmc: &Bmc<'_>) -> Result<InventoryFacts, Fault> {
     let (links, v) = system::fetch(bmc).await?;
     let mut w = Warnings::default();
-    let mut facts = InventoryFacts::default();
+    // First: a broken BMC fills the warnings.
+    let clock = clock::noticed(bmc, &v, &mut w).await?;
+    let mut facts = InventoryFacts { clock, ..InventoryFacts::default() };
     processors(bmc, &v, &mut facts, &mut w).await?;
     for other in &links.others {
         if let Some(v) = soft(bmc.get(other).await, other, &mut w)? {

@@ -3,12 +3,13 @@
 
 use super::conn::Bmc;
 use super::guard::{self, Action, Stop};
-use super::{controllers, discover, fault, json, system};
+use super::{bios, controllers, discover, fault, json, system};
 use crate::model::action::{Expect, PowerOp};
 use crate::model::facts::Power;
-use crate::model::quirks::{AcCycle, ActionOn, Ladder, ResetOf};
+use crate::model::quirks::{AcAction, AcCycle, ActionOn, Ladder, Quirks, ResetOf};
 use crate::model::{Fault, Outcome};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 
 const DONE: Outcome = Outcome::Applied { handle: None };
 
@@ -154,6 +155,12 @@ pub(super) async fn ac_cycle(bmc: &Bmc<'_>, expect: &Expect) -> Result<Outcome, 
         let saw = format!("power is {now:?}; the host must be off before its power is cut");
         return Err(Stop::Refused { saw, wrong_machine: false });
     }
+    let cycle = match cycle {
+        AcCycle::Action(action) => action,
+        AcCycle::Setting { attribute, value } => {
+            return by_setting(bmc, &quirks, &v, attribute, value).await;
+        }
+    };
     let Some(target) = ac_target(bmc, cycle, &links.system, &v).await? else {
         let f = fault::unsupported(
             "no-ac-cycle",
@@ -177,9 +184,59 @@ pub(super) async fn ac_cycle(bmc: &Bmc<'_>, expect: &Expect) -> Result<Outcome, 
     })
 }
 
+/// Leaves the setting for the next POST, then switches the host on for it. Nothing happens before that:
+/// a setting that waits alone is said to wait, and found waiting when this is asked for again.
+async fn by_setting(
+    bmc: &Bmc<'_>,
+    quirks: &Quirks,
+    system: &Value,
+    attribute: &str,
+    value: &str,
+) -> Result<Outcome, Stop> {
+    // Looked for first: a setting without a way to switch on would wait for whoever does it by hand.
+    let Some(action) = Action::find(bmc, system, "#ComputerSystem.Reset").await? else {
+        let f = fault::unsupported("no-reset", "this machine's system has no Reset action");
+        return Ok(Outcome::Failed { fault: f });
+    };
+    let allowed = action.allowed("ResetType");
+    let none = Ladder::new();
+    let ladder = quirks.reset.ladders.get(&ResetOf::On).unwrap_or(&none);
+    let reset = match choose(ladder, allowed.as_deref()) {
+        Way::One(reset) => reset,
+        way => return Ok(Outcome::Failed { fault: not_this_way(PowerOp::On, &way, allowed) }),
+    };
+    let wanted = BTreeMap::from([(attribute.to_string(), Value::from(value))]);
+    match bios::leave(bmc, system, &wanted).await? {
+        Outcome::Applied { .. } => {}
+        Outcome::Failed { fault } => {
+            let hint = "cut it at the power strip, or update the BMC: newer ones have an action";
+            return Ok(Outcome::Failed { fault: fault.hint(hint) });
+        }
+        other => return Ok(other),
+    }
+    let waits = |f: Fault| {
+        f.hint(format!("`{attribute}` waits in its BIOS: the host's next start cuts all power"))
+    };
+    let posted = match guard::post(bmc, &action.target, &json!({"ResetType": reset})).await {
+        Ok(posted) => posted,
+        Err(Stop::Fault(f)) => return Err(waits(*f).into()),
+        Err(stop) => return Err(stop),
+    };
+    // The BMC goes with the power, minutes from now.
+    bmc.conn.forget_links();
+    Ok(match posted {
+        Ok(_) => DONE,
+        Err(Outcome::Failed { fault }) if fault.code == "conflict" => {
+            Outcome::Failed { fault: waits(fault::later(fault, quirks.reset.conflict_retry_s)) }
+        }
+        Err(Outcome::Failed { fault }) => Outcome::Failed { fault: waits(fault) },
+        Err(outcome) => outcome,
+    })
+}
+
 async fn ac_target(
     bmc: &Bmc<'_>,
-    cycle: &AcCycle,
+    cycle: &AcAction,
     system_path: &str,
     system: &Value,
 ) -> Result<Option<String>, Stop> {

@@ -47,6 +47,8 @@ pub(super) struct Auth {
     /// A session that had rested for longer than this BMC's time-out was refused: the time-out is
     /// as the quirks say.
     expires: bool,
+    /// When sessions of ours were refused: they were not ended by us, and may still hold their place.
+    left_behind: VecDeque<Instant>,
 }
 
 /// Stands for a login in memory, without being it: address, user, password.
@@ -120,6 +122,22 @@ impl Auth {
         of_this.max(of_all).filter(|left| !left.is_zero())
     }
 
+    /// The session was refused: whether it is gone or the BMC only says so, nobody knows.
+    fn leave_behind(&mut self) {
+        if matches!(self.login, Some(Login::Token(_))) {
+            self.left_behind.push_back(Instant::now());
+        }
+        self.drop_login();
+    }
+
+    /// Sessions of ours that the BMC may still hold. One is over when it has rested for `timeout`.
+    fn may_be_held(&mut self, timeout: Duration) -> usize {
+        while self.left_behind.front().is_some_and(|at| at.elapsed() > timeout) {
+            self.left_behind.pop_front();
+        }
+        self.left_behind.len()
+    }
+
     fn refuse(&mut self, mark: [u8; 32]) {
         self.drop_login();
         self.refused.push_back((Instant::now(), mark));
@@ -144,6 +162,26 @@ impl Bmc<'_> {
                 Some(n) => below(n).clamp(1, MAX_REFUSED),
             },
         }
+    }
+
+    /// Of the sessions that this BMC has, is there one for us, and still one for a person? Yes where
+    /// nothing is known. `more`: besides the one that is asked for.
+    fn spare(&self, auth: &mut Auth, more: usize) -> bool {
+        let quirks = self.session_quirks();
+        let Some(most) = quirks.most.and_then(|n| usize::try_from(n).ok()) else { return true };
+        let timeout = match quirks.timeout_s {
+            Some(s) => Duration::from_secs(u64::from(s)),
+            None => Duration::from_millis(self.edge.settings.basic_for_ms),
+        };
+        let held = auth.may_be_held(timeout).saturating_add(more);
+        held == 0 || held.saturating_add(2) <= most
+    }
+
+    /// May a session be opened beside the one that is kept?
+    pub(super) async fn has_session_to_spare(&self) -> bool {
+        let mut auth = self.conn.auth.lock().await;
+        let ours = usize::from(matches!(auth.login, Some(Login::Token(_))));
+        self.spare(&mut auth, ours)
     }
 
     /// The present login and its number; logs in where there is none.
@@ -195,7 +233,7 @@ impl Bmc<'_> {
         }
         // Sessions expire, and die with every BMC reset (R4).
         auth.expires |= auth.outlasts(auth.rested, self.session_quirks().timeout_s);
-        auth.drop_login();
+        auth.leave_behind();
         let login = self.log_in(&mut auth).await?;
         Ok((login, auth.round))
     }
@@ -230,6 +268,16 @@ impl Bmc<'_> {
             auth.set(basic.clone(), None, &credential);
             return Ok(basic);
         };
+        if !self.spare(auth, 0) {
+            tracing::warn!(
+                machine = %self.target.name,
+                of = self.session_quirks().most,
+                held = auth.left_behind.len(),
+                "sessions that the BMC refused may still be open there; none of the last is taken, \
+                 using Basic for a while"
+            );
+            return Ok(self.basic_for_a_while(auth, &credential));
+        }
         let url = self.conn.url(&sessions)?;
         let what = format!("POST {}", url.path());
         let body = json!({"UserName": credential.user, "Password": credential.password.expose()});
@@ -275,13 +323,11 @@ impl Bmc<'_> {
             _ if fault::sessions_exhausted(&answer) => {
                 tracing::warn!(
                     machine = %self.target.name,
+                    of = self.session_quirks().most,
                     evidence = %fault::says(&answer),
                     "the BMC has no session left; using Basic for a while"
                 );
-                let rest = Duration::from_millis(self.edge.settings.basic_for_ms);
-                auth.basic_until = Some(Instant::now() + rest);
-                auth.set(basic.clone(), None, &credential);
-                Ok(basic)
+                Ok(self.basic_for_a_while(auth, &credential))
             }
             _ => {
                 let fault = scrubbed(fault::of_status(&what, &answer));
@@ -296,6 +342,14 @@ impl Bmc<'_> {
                 })
             }
         }
+    }
+
+    fn basic_for_a_while(&self, auth: &mut Auth, c: &Credential) -> Login {
+        let basic = Login::Basic { user: c.user.clone(), password: c.password.clone() };
+        let rest = Duration::from_millis(self.edge.settings.basic_for_ms);
+        auth.basic_until = Some(Instant::now() + rest);
+        auth.set(basic.clone(), None, c);
+        basic
     }
 
     /// The session that was kept for this BMC, where it is one of this very login. It may have

@@ -540,7 +540,8 @@ pub struct Scan {
     #[arg(long, value_name = "FILE", num_args = 1..)]
     pub inventory: Vec<PathBuf>,
     /// Log in, once, to each machine that shows its UUID, and compare serial and MAC. The credential
-    /// is FARRIER_BMC_USER and FARRIER_BMC_PASSWORD, or the configuration's
+    /// is FARRIER_BMC_USER and FARRIER_BMC_PASSWORD, or the configuration's; beside a daemon, which has
+    /// the database, that one logs in (--api says where it is)
     #[arg(long)]
     pub identify: bool,
     /// Connections begun a second

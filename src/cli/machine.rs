@@ -247,7 +247,13 @@ async fn show(api: &Api, name: &str, io: &mut Io<'_>) -> Result<(), Failure> {
         ("next", next.unwrap_or_else(|| "when what is under way has ended".into())),
     ];
     fields.extend(m.facts.iter().map(|(part, fact)| (part.as_str(), describe(part, fact))));
-    io.fields(&fields)
+    io.fields(&fields)?;
+    let inventory = m.facts.get("inventory").and_then(|fact| fact.value.as_ref());
+    let warnings = inventory.and_then(|v| v.get("warnings")).and_then(|w| w.as_array());
+    for warning in warnings.into_iter().flatten().filter_map(|w| w.as_str()) {
+        io.line(format_args!("warning: {}", super::out::printable(warning)))?;
+    }
+    Ok(())
 }
 
 /// One line about one part of the facts.

@@ -13,6 +13,7 @@ mod bmc_credentials;
 mod change;
 mod client;
 mod events;
+mod identify;
 mod machine;
 pub(crate) mod out;
 mod rescue;
@@ -23,6 +24,8 @@ mod webhook;
 
 pub use args::{Cli, Command, Global, MachineCommand, RunCommand};
 pub use out::Io;
+
+pub(crate) use identify::identify;
 
 use client::Api;
 use out::Failure;
@@ -56,7 +59,8 @@ pub enum Local {
     Secret(args::Secret),
     /// With the certificates to trust.
     Bmc(bmc::Bmc, Option<PathBuf>),
-    Discover(args::Scan),
+    /// With where a daemon is.
+    Discover(args::Scan, Box<Global>),
     Doctor(args::Doctor),
     Ipmi(args::Ipmi),
     Image(args::Image),
@@ -105,7 +109,9 @@ fn split(command: Command, global: &Global) -> Result<Local, Box<Command>> {
         Command::Bmc { command: bmc::Words::Alone(command) } => {
             Local::Bmc(bmc::Bmc { command }, global.ca_file.clone())
         }
-        Command::Discover { command: args::DiscoverCommand::Scan(a) } => Local::Discover(a),
+        Command::Discover { command: args::DiscoverCommand::Scan(a) } => {
+            Local::Discover(a, Box::new(global.clone()))
+        }
         Command::Doctor(a) => Local::Doctor(a),
         Command::Ipmi(a) => Local::Ipmi(a),
         Command::Image(a) => Local::Image(a),

@@ -8,9 +8,9 @@ use super::table::{Table, Text};
 use super::{Source, shipped};
 use crate::model::action::BootTarget;
 use crate::model::quirks::{
-    AcCycle, ActionOn, BootAt, BootForm, IfMatch, Ladder, MediaBody, MediaField, MediaFirst,
-    PushForm, PushTarget, QuirkSet, QuirkTable, ResetOf, Rule, UpdateWay, When, Work, WorkOn,
-    numbers,
+    AcAction, AcCycle, ActionOn, BootAt, BootForm, IfMatch, Ladder, MediaBody, MediaField,
+    MediaFirst, PushForm, PushTarget, QuirkSet, QuirkTable, ResetOf, Rule, UpdateWay, When, Work,
+    WorkOn, numbers,
 };
 use regex::{Regex, RegexBuilder};
 use serde_json::Value;
@@ -306,11 +306,24 @@ fn ac_cycle(t: &mut Table<'_, '_>) -> Option<AcCycle> {
         System,
         Manager,
         Chassis,
+        Bios,
     }
     let on = t.need_choice(
         "on",
-        &[("system", On::System), ("manager", On::Manager), ("chassis", On::Chassis)],
+        &[
+            ("system", On::System),
+            ("manager", On::Manager),
+            ("chassis", On::Chassis),
+            ("bios", On::Bios),
+        ],
     );
+    if let Some(On::Bios) = on {
+        let (attribute, value) = (t.need_text("attribute"), t.need_text("value"));
+        return Some(AcCycle::Setting {
+            attribute: attribute?.value.to_string(),
+            value: value?.value.to_string(),
+        });
+    }
     let chassis = t.text("chassis");
     let action = t.need_text("action");
     let path = t.text("path");
@@ -330,20 +343,22 @@ fn ac_cycle(t: &mut Table<'_, '_>) -> Option<AcCycle> {
         On::System => ActionOn::System,
         On::Manager => ActionOn::Manager,
         On::Chassis => ActionOn::Chassis(chassis?.value.to_string()),
+        On::Bios => return None,
     };
     let action = action?.value.trim_start_matches('#');
-    Some(AcCycle {
+    Some(AcCycle::Action(AcAction {
         on,
         action: format!("#{action}"),
         path: path.map(|p| p.value.to_string()),
         reset_type: reset_type?.value.to_string(),
-    })
+    }))
 }
 
 fn session(t: &mut Table<'_, '_>, set: &mut QuirkSet) {
     set.session_timeout_s = seconds(t, "timeout");
     set.lockout_threshold = number(t, "lockout_threshold", 1..101);
     set.lockout_s = seconds(t, "lockout");
+    set.session_most = number(t, "most", 1..1001);
 }
 
 fn etag(t: &mut Table<'_, '_>, set: &mut QuirkSet) {
@@ -449,6 +464,7 @@ fn as_json<'a>(t: &Table<'_, 'a>, value: &Spanned<DeValue<'a>>) -> Option<Value>
 fn account(t: &mut Table<'_, '_>, set: &mut QuirkSet) {
     set.password_min = number(t, "password_min", 1..257);
     set.password_max = number(t, "password_max", 1..257);
+    set.user_max = number(t, "user_max", 1..257);
     if let (Some(min), Some(max)) = (set.password_min, set.password_max)
         && min > max
     {
@@ -492,7 +508,8 @@ mod tests {
                     model = \"^(\"\n[quirk.boot]\nform = \"tripple\"\n[quirk.reset]\n\
                     restart = [[\"ForceRestat\"], []]\non = \"On\"\n[quirk.media]\n\
                     bodies = [[\"Inserted\"]]\n[quirk.ac_cycle]\non = \"chassis\"\n\
-                    [quirk.session]\ntimeout = 30\nlimits = 1\n\
+                    [quirk.session]\ntimeout = 30\nlimits = 1\nmost = 0\n\
+                    [quirk.account]\nuser_max = \"16\"\n\
                     [[quirk.update.target]]\nmember = \"^B\"\nuri = \"/b\"\noem = { Keep = 1 }\n\
                     [[quirk.update.work]]\non = \"service\"\nmember = \"^x\"\nproperty = \"State\"\n\
                     [[quirk]]\nname = \"a\"\n[quirk.match]\n";
@@ -511,6 +528,8 @@ mod tests {
             "`action` is missing",
             "must be a duration in quotes",
             "unknown key `limits`",
+            "`most` must be",
+            "`user_max` must be",
             "only tables, words, `true` and `false` are sent",
             "`property` must start with `/`",
             "no word says that nothing goes on",

@@ -46,6 +46,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "boot-callback", run: boot::callback },
     Target { name: "boot-file", run: boot::file },
     Target { name: "image-description", run: boot::description },
+    Target { name: "hidden-work", run: redfish::work },
 ];
 
 /// A deck: system, inventory, firmware, tasks, all that a probe reads.
@@ -121,4 +122,9 @@ pub fn boot_file(data: &[u8]) {
 /// The TOML beside a disk image.
 pub fn image_description(data: &[u8]) {
     boot::description(data);
+}
+
+/// A deck: updates and copies that no task shows, where a vendor says them.
+pub fn hidden_work(data: &[u8]) {
+    redfish::work(data);
 }

@@ -124,7 +124,11 @@ async fn head(mut stream: impl tokio::io::AsyncRead + Unpin) -> Vec<u8> {
 fn no_console(said: &str, secret: &str) -> Fault {
     let what = "the BMC opens no console over IPMI";
     Fault::new(FaultClass::Unsupported, Channel::Bmc, "no-console", what)
-        .hint("switch Serial over LAN on at the BMC, and the console redirection in the BIOS")
+        .hint(
+            "switch Serial over LAN on at the BMC, and the console redirection in the BIOS; one that \
+             has its console by SSH alone is for `ssh` by hand, old ones with \
+             `-oHostKeyAlgorithms=+ssh-rsa`",
+        )
         .evidence(tool::scrubbed(&super::parse::gist(said), secret))
 }
 

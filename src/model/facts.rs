@@ -1,7 +1,7 @@
 //! What probes read. Every field is optional where the outside world may not say.
 
 use super::fault::Fault;
-use super::hardware::{BiosFacts, SecureBootFacts};
+use super::hardware::{BiosFacts, ClockFacts, SecureBootFacts};
 use super::identity::Identity;
 use super::time::EngineTime;
 use serde::{Deserialize, Serialize};
@@ -150,6 +150,9 @@ pub struct InventoryFacts {
     pub disks: Vec<Part>,
     pub nics: Vec<Nic>,
     pub gpus: Vec<Part>,
+    /// The BMC's clock when this was read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock: Option<ClockFacts>,
     /// What could not be read or made no sense; never a reason to drop the rest.
     pub warnings: Vec<String>,
 }

@@ -187,6 +187,9 @@ pub struct AccountRules {
     /// Failed logins after which an account is locked; 0 or none: never.
     pub lockout_threshold: Option<u32>,
     pub lockout_duration_s: Option<u32>,
+    /// Characters of an account's name; no BMC says it, it is known of some.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_max: Option<u32>,
 }
 
 /// Whose controller a Redfish manager is.

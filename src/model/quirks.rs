@@ -148,9 +148,21 @@ pub enum ActionOn {
     Chassis(String),
 }
 
-/// Cutting the power of the whole machine and giving it back. Only ever with the host off.
+/// Cutting the power of the whole machine and giving it back. Only ever begun with the host off.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AcCycle {
+pub enum AcCycle {
+    Action(AcAction),
+    /// A BIOS attribute that is left for the next POST; the host is then switched on for it, and the
+    /// power goes once that POST is through.
+    Setting {
+        attribute: String,
+        value: String,
+    },
+}
+
+/// An action of the vendor's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AcAction {
     pub on: ActionOn,
     /// Name below `Actions` or `Actions.Oem`, as `#LenovoComputerSystem.SystemReset`.
     pub action: String,
@@ -169,6 +181,8 @@ pub struct SessionQuirks {
     pub lockout_threshold: Option<u32>,
     /// Seconds that a lock lasts, and in which refusals are counted.
     pub lockout_s: Option<u32>,
+    /// Sessions that there can be at once, everybody's together.
+    pub most: Option<u32>,
 }
 
 /// What is said in If-Match (field notes R12).
@@ -281,6 +295,8 @@ pub struct UpdateQuirks {
 pub struct AccountQuirks {
     pub password_min: Option<u32>,
     pub password_max: Option<u32>,
+    /// Characters of an account's name.
+    pub user_max: Option<u32>,
 }
 
 fn ways(types: &[&[&str]]) -> Ladder {

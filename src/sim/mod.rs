@@ -17,6 +17,7 @@
 //! | [`sabotage`] | deliberately broken directors and stores, likewise |
 //! | [`campaign`] | many seeds over threads |
 //! | [`script`] | a run as text: what people did and what went wrong |
+//! | [`rotations`] | a BMC's password over weeks: rotations, locks, kills, lies |
 //! | [`shrink`] | from a failing run to the shortest script that still fails |
 
 pub mod broken;
@@ -28,6 +29,7 @@ pub mod invariants;
 pub mod physics;
 pub mod profile;
 pub mod rng;
+pub mod rotations;
 pub mod run;
 pub mod sabotage;
 pub mod scenario;

@@ -16,6 +16,9 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+/// How a warning of a BMC's clock begins.
+const CLOCK: &str = "the BMC's clock ";
+
 fn file(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("tests/bmc/golden/{name}.json"))
 }
@@ -69,7 +72,8 @@ async fn facts(tree: &Arc<Tree>) -> Value {
         "abilities": abilities,
         "cpus": inventory.cpus, "gpus": inventory.gpus, "disks": inventory.disks,
         "nics": inventory.nics, "memory_mib": inventory.memory_mib,
-        "warnings": inventory.warnings,
+        // A captured clock stands still: how far it is behind is another number each day.
+        "warnings": inventory.warnings.iter().filter(|w| !w.starts_with(CLOCK)).collect::<Vec<_>>(),
         "firmware": firmware.iter().map(|c| json!([c.id, c.name, c.version, c.updateable]))
             .collect::<Vec<_>>(),
         "media": media, "bios": bios, "secure_boot": secure_boot, "logs": logs,

@@ -3,6 +3,7 @@
 use super::server::{Reply, SYSTEM, Seen, Server, calm};
 use super::{edge, target};
 use farrier::model::FaultClass;
+use farrier::port::BmcRead;
 use farrier::port::capability::{BmcClock, BmcLog, BmcSensors};
 use serde_json::{Value, json};
 
@@ -89,6 +90,52 @@ async fn a_bmc_without_logs_sensors_or_a_clock_says_so() {
     assert_eq!((sensors.class, sensors.code.as_ref()), (FaultClass::Unsupported, "no-sensors"));
     let clock = edge.clock(&bmc).await.unwrap();
     assert_eq!((clock.says, clock.ahead_ms), (None, None));
+}
+
+/// What an inventory says of the clock of a BMC whose manager answers so.
+async fn noticed(manager: impl Fn() -> Reply + Send + Sync + 'static) -> Vec<String> {
+    let server = Server::start(move |r, _| match r.path.as_str() {
+        "/redfish/v1/Managers/1" => manager(),
+        _ => calm(r),
+    })
+    .await;
+    let found = edge().inventory(&target(&server.url)).await.unwrap();
+    found.warnings.into_iter().filter(|w| w.contains("clock")).collect()
+}
+
+fn date(ahead_s: i64) -> impl Fn() -> Reply {
+    move || {
+        let then = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(ahead_s);
+        Reply::ok(json!({"DateTime": then.to_string()}))
+    }
+}
+
+#[tokio::test]
+async fn an_inventory_warns_of_a_clock_that_is_off_and_costs_nothing_else() {
+    for (ahead_s, wanted) in [(600, "ahead"), (-600, "behind"), (-86_400 * 9_000, "behind")] {
+        let said = noticed(date(ahead_s)).await;
+        assert_eq!(said.len(), 1, "{ahead_s}: {said:?}");
+        for part in [wanted, "it says ", "Farrier's says ", "hint: "] {
+            assert!(said[0].contains(part), "{part} is not in {}", said[0]);
+        }
+    }
+    for ahead_s in [0, 200, -200] {
+        assert_eq!(noticed(date(ahead_s)).await, Vec::<String>::new(), "{ahead_s}");
+    }
+    // Field notes §1.3: such dates were seen.
+    let said = noticed(|| Reply::ok(json!({"DateTime": "T00:00:00Z"}))).await;
+    assert!(said[0].contains("`T00:00:00Z`, which is no time"), "{said:?}");
+    // Missing, of another type, unreadable: the rest of the inventory is read all the same.
+    for broken in [
+        Reply::ok(json!({})),
+        Reply::ok(json!({"DateTime": null})),
+        Reply::ok(json!({"DateTime": [1, {"a": 2}], "DateTimeLocalOffset": 7})),
+        Reply::ok(json!([])),
+        Reply::status(500),
+        Reply::status(404),
+    ] {
+        assert_eq!(noticed(move || broken.clone()).await, Vec::<String>::new());
+    }
 }
 
 #[tokio::test]

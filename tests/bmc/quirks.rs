@@ -6,7 +6,9 @@ use farrier::bmc::{RedfishBmc, Settings};
 use farrier::config::{self, Source};
 use farrier::model::action::{BootTarget, Expect, Outcome, PowerOp};
 use farrier::model::hardware::ControllerKind;
-use farrier::model::quirks::{ActionOn, BootForm, IfMatch, MediaFirst, QuirkTable, Subject};
+use farrier::model::quirks::{
+    AcCycle, ActionOn, BootForm, IfMatch, MediaFirst, QuirkTable, Subject,
+};
 use farrier::model::{Fault, FaultClass};
 use farrier::port::capability::{BmcBoot, BmcNature, BootMode, BootOrder};
 use farrier::port::{BmcCare, BmcPower, BmcRead, BmcUpdate, UpdateOrder};
@@ -98,8 +100,20 @@ fn the_captured_bmcs_have_their_quirks() {
     let q = table.resolve(&r750);
     assert!(q.service_tag && !q.boot.continuous && q.update.oem);
     assert_eq!((q.media.first, q.account.password_max), (MediaFirst::Managers, Some(40)));
-    let cycle = q.ac_cycle.unwrap();
-    assert_eq!((cycle.on, cycle.path), (ActionOn::Chassis("System.Embedded.1".into()), None));
+    assert_eq!((q.session.most, q.account.user_max), (Some(8), Some(16)));
+    match q.ac_cycle {
+        Some(AcCycle::Action(cycle)) => {
+            let chassis = ActionOn::Chassis("System.Embedded.1".into());
+            assert_eq!((cycle.on, cycle.path), (chassis, None));
+        }
+        other => panic!("{other:?}"),
+    }
+    let older =
+        who(&["Dell", "Dell Inc."], idrac, "PowerEdge R750", "15G Monolithic", "6.00.30.00");
+    assert_eq!(rules(&older), "dell-idrac9-before-7.00.60 dell-idrac");
+    let by_bios =
+        AcCycle::Setting { attribute: "PowerCycleRequest".into(), value: "FullPowerCycle".into() };
+    assert_eq!(table.resolve(&older).ac_cycle, Some(by_bios));
     let r770 = who(&["Dell", "Dell Inc."], idrac, "PowerEdge R770", "17G Monolithic", "1.20.50.50");
     assert_eq!(rules(&r770), "dell-idrac10 dell-idrac");
     assert_eq!(table.resolve(&r770).media.first, MediaFirst::Systems);
@@ -121,8 +135,12 @@ fn the_captured_bmcs_have_their_quirks() {
         "TGBT42S 2.83 2023-07-05",
     );
     assert_eq!(rules(&xcc), "lenovo-xcc");
-    let cycle = table.resolve(&xcc).ac_cycle.unwrap();
-    assert_eq!((cycle.on, &*cycle.reset_type), (ActionOn::System, "ACPowerCycle"));
+    match table.resolve(&xcc).ac_cycle {
+        Some(AcCycle::Action(cycle)) => {
+            assert_eq!((cycle.on, &*cycle.reset_type), (ActionOn::System, "ACPowerCycle"));
+        }
+        other => panic!("{other:?}"),
+    }
     let x13 = who(&["Supermicro"], "", "SYS-821GE-TNHR", "ASPEED", "11.01.01");
     assert_eq!(rules(&x13), "supermicro");
     let q = table.resolve(&x13);
@@ -137,7 +155,10 @@ fn the_captured_bmcs_have_their_quirks() {
     assert_eq!((q.account.password_min, q.session.timeout_s), (Some(13), Some(30)));
     let gb200 = who(&["NVIDIA"], "GB200 NVL", "GB200 NVL", "OpenBmc", "GB200Nvl-24.12-8");
     assert_eq!(rules(&gb200), "nvidia-gb200 nvidia-openbmc openbmc");
-    assert_eq!(table.resolve(&gb200).ac_cycle.unwrap().on, ActionOn::Chassis("BMC_0".into()));
+    match table.resolve(&gb200).ac_cycle {
+        Some(AcCycle::Action(cycle)) => assert_eq!(cycle.on, ActionOn::Chassis("BMC_0".into())),
+        other => panic!("{other:?}"),
+    }
     let gb300 = who(&["Supermicro"], "GB300", "ARS-121GL-NB3B-LCC", "OpenBmc", "GB300-25.1");
     assert_eq!(table.resolve(&gb300).boot.form, BootForm::Minimal);
     assert_eq!(rules(&who(&[], "Redvirt Service", "", "", "")), "sushy-tools");
@@ -386,6 +407,80 @@ async fn all_power_is_cut_only_where_it_is_known_how_and_with_the_host_off() {
             .await;
     assert_eq!(edge().ac_cycle(&target(&server.url), &anybody()).await, APPLIED);
     assert_eq!(server.count("POST", smc), 1);
+}
+
+const BIOS: &str = "/redfish/v1/Systems/1/Bios";
+const BIOS_SETTINGS: &str = "/redfish/v1/Systems/1/Bios/Settings";
+
+/// An iDRAC9 that has no action for it, with its BIOS; what is left for the next POST shows.
+async fn idrac_without_an_action(power: &str, locked: bool, starts: bool) -> Server {
+    let power = power.to_string();
+    Server::start(move |r, before| {
+        let left = before.iter().any(|s| s.is("PATCH", BIOS_SETTINGS));
+        let mut changes = made_by("Dell Inc.", "PowerEdge R750");
+        merge(&mut changes[SYSTEM], &json!({"PowerState": power, "Bios": {"@odata.id": BIOS}}));
+        changes["/redfish/v1"]["Registries"] = json!({"@odata.id": "/redfish/v1/Registries"});
+        changes[MANAGER] = json!({"Model": "15G", "FirmwareVersion": "6.10.30.00"});
+        changes[BIOS] = json!({
+            "Attributes": {"PowerCycleRequest": "None", "BootMode": "Uefi"},
+            "AttributeRegistry": "R",
+            "@Redfish.Settings": {"SupportedApplyTimes": ["OnReset"],
+                "SettingsObject": {"@odata.id": BIOS_SETTINGS}}});
+        let wanted = if left { "FullPowerCycle" } else { "None" };
+        changes[BIOS_SETTINGS] = json!({"Attributes": {"PowerCycleRequest": wanted}});
+        changes["/redfish/v1/Registries/R"] = json!({"Location": [{"Uri": "/redfish/v1/R.json"}]});
+        changes["/redfish/v1/R.json"] = json!({"RegistryEntries": {"Attributes": [
+            {"AttributeName": "PowerCycleRequest", "ReadOnly": locked}]}});
+        match r {
+            r if r.is("PATCH", BIOS_SETTINGS) => {
+                Reply::status(202).with("Location", "/redfish/v1/TaskService/Tasks/JID_1")
+            }
+            r if r.is("POST", RESET) && !starts => Reply::said(409, "InvalidOperation"),
+            r => bmc_with(changes)(r),
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn an_older_idrac_cuts_all_power_by_a_bios_setting() {
+    let server = idrac_without_an_action("Off", false, true).await;
+    assert_eq!(edge().ac_cycle(&target(&server.url), &anybody()).await, APPLIED);
+    let seen = server.seen();
+    let writes: Vec<&Seen> =
+        seen.iter().filter(|s| s.method != "GET" && !s.path.contains("Sessions")).collect();
+    // First the setting, told when to apply it; then the start of the host that applies it.
+    assert_eq!(writes.len(), 2, "{writes:?}");
+    assert!(writes[0].is("PATCH", BIOS_SETTINGS) && writes[1].is("POST", RESET), "{writes:?}");
+    assert_eq!(writes[0].body["Attributes"], json!({"PowerCycleRequest": "FullPowerCycle"}));
+    assert_eq!(writes[0].body["@Redfish.SettingsApplyTime"]["ApplyTime"], "OnReset");
+    assert_eq!(writes[1].body, json!({"ResetType": "On"}));
+}
+
+#[tokio::test]
+async fn a_bios_setting_for_it_is_guarded_and_never_waits_in_silence() {
+    // The host runs: nothing is written.
+    let server = idrac_without_an_action("On", false, true).await;
+    match edge().ac_cycle(&target(&server.url), &anybody()).await {
+        Outcome::Refused { saw, wrong_machine: false } => assert!(saw.contains("off"), "{saw}"),
+        o => panic!("{o:?}"),
+    }
+    assert_eq!(server.count("PATCH", BIOS_SETTINGS), 0);
+    // Read-only, as on the captured R750: refused before it is sent, with another way.
+    let server = idrac_without_an_action("Off", true, true).await;
+    let f = fault_of(edge().ac_cycle(&target(&server.url), &anybody()).await);
+    assert_eq!(f.code, "read-only-bios-attribute");
+    assert!(f.hint.as_deref().is_some_and(|h| h.contains("power strip")), "{f:?}");
+    assert_eq!((server.count("PATCH", BIOS_SETTINGS), server.count("POST", RESET)), (0, 0));
+    // The host does not start: what waits in the BIOS is said.
+    let server = idrac_without_an_action("Off", false, false).await;
+    let f = fault_of(edge().ac_cycle(&target(&server.url), &anybody()).await);
+    assert!(f.hint.as_deref().is_some_and(|h| h.contains("`PowerCycleRequest` waits")), "{f:?}");
+    assert_eq!((server.count("PATCH", BIOS_SETTINGS), server.count("POST", RESET)), (1, 1));
+    // Asked for again, it is found waiting and not written twice.
+    let f = fault_of(edge().ac_cycle(&target(&server.url), &anybody()).await);
+    assert!(f.hint.as_deref().is_some_and(|h| h.contains("waits")), "{f:?}");
+    assert_eq!((server.count("PATCH", BIOS_SETTINGS), server.count("POST", RESET)), (1, 2));
 }
 
 #[tokio::test]

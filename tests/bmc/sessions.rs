@@ -8,6 +8,7 @@ use farrier::bmc::{RedfishBmc, Settings};
 use farrier::model::action::{Expect, Outcome};
 use farrier::model::quirks::{QuirkSet, QuirkTable, Rule, When};
 use farrier::model::{Channel, Fault, FaultClass, MachineId};
+use farrier::port::capability::BmcAccounts;
 use farrier::port::session::{KeptSession, SessionStore};
 use farrier::port::{BmcCare, BmcRead, Credential, Secret, Vault};
 use farrier::store::{Key, SqliteStore};
@@ -221,6 +222,49 @@ async fn refused_logins_stay_below_what_locks_the_account() {
             assert_eq!(f.class, FaultClass::Auth);
         }
         assert_eq!(server.count("POST", SESSIONS), tries, "{threshold:?}");
+    }
+}
+
+#[tokio::test]
+async fn sessions_that_may_still_be_open_count_towards_the_most_that_a_bmc_has() {
+    for (most, wanted) in [(None, 7), (Some(100), 7), (Some(4), 3), (Some(1), 1)] {
+        // The BMC refuses the session whenever the test says so, and never says it has too many.
+        let refuses = Arc::new(AtomicBool::new(false));
+        let once = refuses.clone();
+        let server = Server::start(move |r, _| {
+            if r.path == SYSTEM
+                && r.header("x-auth-token").is_some()
+                && once.swap(false, Ordering::Relaxed)
+            {
+                return Reply::status(401);
+            }
+            from("Acme")(r)
+        })
+        .await;
+        let set = QuirkSet { session_most: most, ..QuirkSet::default() };
+        let edge = RedfishBmc::new(Arc::new(OneCredential), acme(set));
+        let bmc = target(&server.url);
+        edge.system(&bmc).await.unwrap();
+        for _ in 0..6 {
+            refuses.store(true, Ordering::Relaxed);
+            edge.system(&bmc).await.unwrap();
+        }
+        assert_eq!(server.count("POST", SESSIONS), wanted, "{most:?}");
+        let basic = server.seen().iter().any(|s| s.header("authorization").is_some());
+        assert_eq!(basic, wanted < 7, "one is left for a person");
+    }
+}
+
+#[tokio::test]
+async fn a_login_is_tried_without_a_session_where_there_is_none_to_spare() {
+    for (most, sessions) in [(None, 2), (Some(3), 2), (Some(2), 1)] {
+        let server = Server::start(|r, _| from("Acme")(r)).await;
+        let set = QuirkSet { session_most: most, ..QuirkSet::default() };
+        let edge = RedfishBmc::new(Arc::new(OneCredential), acme(set));
+        let bmc = target(&server.url);
+        edge.system(&bmc).await.unwrap();
+        edge.verify(&bmc, "farrier", &Secret::new(PASSWORD)).await.unwrap();
+        assert_eq!(server.count("POST", SESSIONS), sessions, "{most:?}");
     }
 }
 

@@ -107,6 +107,30 @@ async fn what_is_known_of_a_kind_narrows_what_its_bmc_says() {
 }
 
 #[tokio::test]
+async fn a_name_that_is_longer_than_the_bmc_has_them_is_told_so() {
+    let rules = "schema = 1\n[[quirk]]\nname = \"any\"\n[quirk.match]\nvendor = \"^Acme\"\n\
+                 [quirk.account]\nuser_max = 16\n";
+    let (table, found) =
+        farrier::config::quirks::parse(&farrier::config::Source::new("q.toml", rules));
+    assert!(found.is_empty());
+    let (_, server) = bmc(Manners::default()).await;
+    let edge = edge();
+    edge.set_quirks(Arc::new(table));
+    let target = target(&server.url);
+    assert_eq!(edge.accounts(&target).await.unwrap().0.user_max, Some(16));
+    for (user, says) in [("provisioning-robot", "16 characters at most"), ("nobody", "no account")]
+    {
+        match edge.set_password(&target, user, &Secret::new(NEW)).await {
+            Outcome::Failed { fault } => {
+                assert_eq!(fault.code, "no-account");
+                assert!(fault.message.contains(says), "{fault:?}");
+            }
+            o => panic!("{o:?}"),
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_password_is_set_once_and_tried_in_a_session_of_its_own() {
     for manners in [
         Manners::default(),

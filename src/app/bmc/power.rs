@@ -5,6 +5,8 @@ use crate::cli::Io;
 use crate::cli::bmc::{Power as Word, Sure};
 use crate::cli::out::Failure;
 use crate::model::facts::Power;
+use crate::model::quirks::AcCycle;
+use crate::port::capability::BmcNature;
 use crate::port::{BmcCare, BmcPower, BmcRead};
 use serde_json::json;
 
@@ -73,6 +75,15 @@ async fn ac_cycle(one: &One<'_>, sure: Sure, io: &mut Io<'_>) -> Result<(), Fail
     let (now, _) = change::until(one, COLD_START_S, |_| true).await?;
     if io.json {
         return io.document(&json!({"before": before.power, "power": now.power}));
+    }
+    let quirks = one.edge.quirks(&one.target).await.ok();
+    if let Some(AcCycle::Setting { attribute, .. }) =
+        quirks.as_ref().and_then(|q| q.ac_cycle.as_ref())
+    {
+        return io.line(format_args!(
+            "the host starts for the BIOS setting `{attribute}`: all power goes at the end of its POST, \
+             and the BMC is away then"
+        ));
     }
     let power = change::power(now.power);
     io.line(format_args!("the BMC took it and answers again; power is {power}"))

@@ -206,11 +206,6 @@ async fn look(one: &One<'_>) -> Result<Seen, Fault> {
     }
     if let Some(clock) = seen.part("clock", edge.clock(target).await) {
         seen.say("clock", clock.ahead_ms.is_some(), inspect::clock(&clock));
-        if clock.ahead_ms.is_some_and(|ms| ms.unsigned_abs() > 300_000) {
-            seen.oddities.push(
-                "the BMC's clock is more than 5 minutes off: it may refuse certificates".into(),
-            );
-        }
     }
     Ok(seen)
 }

@@ -71,6 +71,7 @@ pub struct QuirkSet {
     pub session_timeout_s: Option<u32>,
     pub lockout_threshold: Option<u32>,
     pub lockout_s: Option<u32>,
+    pub session_most: Option<u32>,
     pub if_match: Option<IfMatch>,
     pub if_match_action: Option<IfMatch>,
     pub update_way: Option<UpdateWay>,
@@ -82,6 +83,7 @@ pub struct QuirkSet {
     pub works: Option<Vec<Work>>,
     pub password_min: Option<u32>,
     pub password_max: Option<u32>,
+    pub user_max: Option<u32>,
     pub bmc_settle_s: Option<u32>,
     pub expand: Option<bool>,
     pub service_tag: Option<bool>,
@@ -188,6 +190,7 @@ impl QuirkSet {
             session_timeout_s,
             lockout_threshold,
             lockout_s,
+            session_most,
             if_match,
             if_match_action,
             update_way,
@@ -199,6 +202,7 @@ impl QuirkSet {
             works,
             password_min,
             password_max,
+            user_max,
             bmc_settle_s,
             expand,
             service_tag,
@@ -233,6 +237,7 @@ impl QuirkSet {
             timeout_s: self.session_timeout_s,
             lockout_threshold: self.lockout_threshold,
             lockout_s: self.lockout_s,
+            most: self.session_most,
         };
         set(self.if_match, &mut to.etag.patch);
         set(self.if_match_action, &mut to.etag.action);
@@ -243,8 +248,11 @@ impl QuirkSet {
         set(self.push_busy_flag, &mut to.update.busy_flag);
         to.update.simple_update = self.update_target;
         set(self.works, &mut to.update.works);
-        to.account =
-            AccountQuirks { password_min: self.password_min, password_max: self.password_max };
+        to.account = AccountQuirks {
+            password_min: self.password_min,
+            password_max: self.password_max,
+            user_max: self.user_max,
+        };
         set(self.bmc_settle_s, &mut to.bmc_settle_s);
         set(self.expand, &mut to.expand);
         set(self.service_tag, &mut to.service_tag);

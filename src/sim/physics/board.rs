@@ -117,7 +117,7 @@ pub struct Board {
     pub notes: Vec<(EngineTime, Note)>,
     /// Lines of the truth log and notes before these were cleared from the BMC's log.
     pub cleared: (usize, usize),
-    /// The BMC's clock is ahead of the world's.
+    /// The BMC's clock is ahead of everybody's.
     pub clock_ahead_ms: i64,
     pub leaking: bool,
     pub asset_tag: Arc<str>,

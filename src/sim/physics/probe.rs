@@ -151,6 +151,7 @@ impl VirtualMachine {
                 link_up: Some(true),
             }],
             gpus: self.gpu_parts(),
+            clock: None,
             warnings: Vec::new(),
         }
     }

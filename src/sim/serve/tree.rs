@@ -35,23 +35,27 @@ pub(super) const RESETS: [&str; 4] = ["On", "ForceOff", "GracefulShutdown", "For
 /// Reset types that the BMC takes for itself.
 pub(super) const BMC_RESETS: [&str; 2] = ["GracefulRestart", "ForceRestart"];
 
-/// World time as a date: the world begins on 1 November 2026.
-pub(super) fn date(at: EngineTime) -> String {
-    date_ahead(at, 0)
-}
-
 const BEGIN_MS: i64 = 1_793_491_200_000;
 
-fn date_ahead(at: EngineTime, ahead_ms: i64) -> String {
-    let ms = i64::try_from(at.0).unwrap_or(0).saturating_add(BEGIN_MS).saturating_add(ahead_ms);
+/// World time as a date: the world begins on 1 November 2026.
+pub(super) fn date(at: EngineTime) -> String {
+    written(i64::try_from(at.0).unwrap_or(0).saturating_add(BEGIN_MS))
+}
+
+fn written(ms: i64) -> String {
     jiff::Timestamp::from_millisecond(ms).map_or_else(|_| String::new(), |t| t.to_string())
 }
 
-/// How far `date` is ahead of the world's time `now`; `None`: not a date.
-pub(super) fn ahead_ms(date: &str, now: EngineTime) -> Option<i64> {
+/// What a BMC's clock says: everybody's time, not the world's, which runs faster. Whoever looks at the
+/// BMC compares it with a clock of their own.
+fn clock(ahead_ms: i64) -> String {
+    written(jiff::Timestamp::now().as_millisecond().saturating_add(ahead_ms))
+}
+
+/// How far `date` is ahead of everybody's time; `None`: not a date.
+pub(super) fn ahead_ms(date: &str) -> Option<i64> {
     let ms = date.parse::<jiff::Timestamp>().ok()?.as_millisecond();
-    let world = i64::try_from(now.0).ok()?.checked_add(BEGIN_MS)?;
-    ms.checked_sub(world)
+    ms.checked_sub(jiff::Timestamp::now().as_millisecond())
 }
 
 /// The resource at `path` (segments below `/redfish/v1`); `None`: there is none.

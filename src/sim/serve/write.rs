@@ -273,7 +273,7 @@ fn patch_clock(world: &World, seat: &Seat, body: &Value) -> Result<(), Refusal> 
     for (key, value) in members(body)? {
         match key.as_str() {
             "DateTime" => {
-                let ahead = value.as_str().and_then(|d| tree::ahead_ms(d, now));
+                let ahead = value.as_str().and_then(tree::ahead_ms);
                 let format = || bad("PropertyValueFormatError", &[&value.to_string(), key]);
                 let ahead = ahead.ok_or_else(format)?;
                 seat.with(now, |b| b.vm.board.clock_ahead_ms = ahead);

@@ -1,7 +1,7 @@
 //! The system event log: power, resets, flashes, heat and leaks, as the physics had them. It
 //! expands its entries, as the schema has it (`OData.AutoExpand`), and comes in pages.
 
-use super::{action, collection, collection_of, date, date_ahead, healthy, link, typed};
+use super::{action, clock, collection, collection_of, date, healthy, link, typed};
 use crate::model::EngineTime;
 use crate::sim::physics::{Note, VirtualMachine};
 use crate::sim::truth::{Effect, What};
@@ -13,18 +13,17 @@ const PAGE: usize = 50;
 const HOLDS: usize = 512;
 
 /// Below `Systems/1/LogServices`.
-pub(super) fn of_system(vm: &VirtualMachine, now: EngineTime, rest: &[&str]) -> Option<Value> {
-    resource(vm, now, ("Systems/1", "SEL", "System event log"), rest)
+pub(super) fn of_system(vm: &VirtualMachine, rest: &[&str]) -> Option<Value> {
+    resource(vm, ("Systems/1", "SEL", "System event log"), rest)
 }
 
 /// Below `Managers/1/LogServices`: what happened to the BMC itself.
-pub(super) fn of_bmc(vm: &VirtualMachine, now: EngineTime, rest: &[&str]) -> Option<Value> {
-    resource(vm, now, ("Managers/1", "BMC", "BMC log"), rest)
+pub(super) fn of_bmc(vm: &VirtualMachine, rest: &[&str]) -> Option<Value> {
+    resource(vm, ("Managers/1", "BMC", "BMC log"), rest)
 }
 
 fn resource(
     vm: &VirtualMachine,
-    now: EngineTime,
     (at, id, name): (&str, &str, &str),
     rest: &[&str],
 ) -> Option<Value> {
@@ -39,7 +38,7 @@ fn resource(
                 "Id": id, "Name": name, "LogEntryType": if of_bmc { "Event" } else { "SEL" },
                 "ServiceEnabled": true, "MaxNumberOfRecords": HOLDS,
                 "OverWritePolicy": "WrapsWhenFull",
-                "DateTime": date_ahead(now, vm.board.clock_ahead_ms),
+                "DateTime": clock(vm.board.clock_ahead_ms),
                 "DateTimeLocalOffset": "+00:00", "Status": healthy(),
                 "Entries": link(&format!("{path}/Entries")),
                 "Actions": {"#LogService.ClearLog": {"target": action(&path, "LogService.ClearLog")}},

@@ -19,7 +19,7 @@ pub(super) fn resource(vm: &VirtualMachine, now: EngineTime, rest: &[&str]) -> O
         }
         ["Storage", rest @ ..] => storage::resource(vm, now, rest),
         ["VirtualMedia", rest @ ..] => media::resource(vm, now, AT, rest),
-        ["LogServices", rest @ ..] => logs::of_system(vm, now, rest),
+        ["LogServices", rest @ ..] => logs::of_system(vm, rest),
         _ => None,
     }
 }
