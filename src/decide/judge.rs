@@ -420,7 +420,10 @@ fn update(
     // Before the version is believed: a task of ours whose name was lost with the answer.
     let fresh = match &open.handle {
         Some(_) => None,
-        None => tasks.iter().find(|t| !open.baseline.tasks.contains(&t.uri)),
+        // A copy that began since follows from an update and is none.
+        None => {
+            tasks.iter().find(|t| !t.is_copy() && !open.baseline.tasks.contains(&t.uri))
+        }
     };
     match (followed, &open.handle) {
         (Some(task), _) => follow(i, open, task, stall_ms),

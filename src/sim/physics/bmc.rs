@@ -65,6 +65,8 @@ pub struct Slot {
     pub version: Arc<str>,
     /// Written and waiting for its activation.
     pub staged: Option<Arc<str>>,
+    /// A cut in its copy broke it: it does not say its version any more, and runs no image.
+    pub corrupt: bool,
     pub activation: Activation,
 }
 
@@ -77,6 +79,7 @@ impl Slot {
                 name: "System BIOS",
                 version: Arc::from("2.0.0"),
                 staged: None,
+                corrupt: false,
                 activation: Activation::HostReset,
             },
             Slot {
@@ -84,6 +87,7 @@ impl Slot {
                 name: "Baseboard Management Controller",
                 version: Arc::from("7.10"),
                 staged: None,
+                corrupt: false,
                 activation: Activation::BmcReset,
             },
         ]
@@ -172,6 +176,7 @@ impl VirtualMachine {
             PowerOp::ForceOff => {
                 if matches!(self.power, PowerState::On | PowerState::TurningOn) {
                     self.cancel_power();
+                    self.break_copies(at, by);
                     self.cut(at, by);
                     self.power = PowerState::TurningOff;
                     let ms = self.durations.power_off.pick(&mut self.rng);
@@ -185,6 +190,7 @@ impl VirtualMachine {
                     && !self.dice.throw(FaultKind::ShutdownIgnored, at)
                 {
                     self.cancel_power();
+                    self.break_copies(at, by);
                     self.cut(at, by);
                     let ms = self.durations.shutdown.pick(&mut self.rng);
                     self.after(at + ms, Due::PowerDown(by));
@@ -193,6 +199,8 @@ impl VirtualMachine {
             PowerOp::ForceRestart => {
                 if self.power == PowerState::On {
                     self.powered_by = by;
+                    // From outside it is a cold one; what an operating system does by itself is warm.
+                    self.break_copies(at, by);
                     self.reboot(at, by);
                 }
             }
@@ -236,13 +244,7 @@ impl VirtualMachine {
     }
 
     pub(super) fn post_done(&mut self, at: EngineTime) {
-        for slot in &mut self.firmware {
-            if slot.activation == Activation::HostReset
-                && let Some(staged) = slot.staged.take()
-            {
-                slot.version = staged;
-            }
-        }
+        self.activate(at, Activation::HostReset);
         self.apply_settings(at);
         let (net, cd) = (self.boot.is_net(), self.boots_cd());
         if self.boot.mode == BootMode::Once {
@@ -282,15 +284,10 @@ impl VirtualMachine {
     pub(super) fn restart_bmc(&mut self, at: EngineTime, by: Cause) {
         self.effect(at, What::BmcReset, by);
         self.break_tasks(at, by, |_| true);
+        self.break_copies(at, by);
         self.tasks.clear();
         self.board.forget();
-        for slot in &mut self.firmware {
-            if slot.activation == Activation::BmcReset
-                && let Some(staged) = slot.staged.take()
-            {
-                slot.version = staged;
-            }
-        }
+        self.activate(at, Activation::BmcReset);
         self.bmc_up = false;
         self.pending.retain(|(_, due)| {
             !matches!(due, Due::BmcUp | Due::TaskEnds(_) | Due::TaskVanishes(..))
@@ -307,6 +304,7 @@ impl VirtualMachine {
             return;
         }
         let on = matches!(self.power, PowerState::On | PowerState::TurningOn);
+        self.break_copies(now, Cause::Itself);
         self.cut(now, Cause::Itself);
         self.restart_bmc(now, Cause::Itself);
         self.pending.clear();
@@ -323,6 +321,10 @@ impl VirtualMachine {
             return;
         }
         self.mains = true;
+        // What the dark began to run is copied from now on.
+        for copy in std::mem::take(&mut self.copies) {
+            self.copy_image(now, copy.slot);
+        }
         let ms = self.durations.bmc_reset.pick(&mut self.rng);
         self.after(now + ms, Due::BmcUp);
         if self.on_before && !self.stays_off {
@@ -398,10 +400,11 @@ impl VirtualMachine {
         task.ended = Some(ok);
         let to = task.to.clone();
         if ok && flaw != Flaw::Unchanged {
-            self.take_image(slot, to);
+            self.take_image(at, slot, to);
         }
         self.effect(at, What::FlashEnded { slot: u8::try_from(slot).unwrap_or(u8::MAX), ok }, by);
         if flaw == Flaw::Bricks {
+            self.break_copies(at, Cause::Itself);
             self.bricked = true;
             self.bmc_up = false;
             self.tasks.clear();
@@ -415,10 +418,13 @@ impl VirtualMachine {
         self.restart_bmc(at, Cause::Itself);
     }
 
-    fn take_image(&mut self, slot: usize, to: Arc<str>) {
-        let slot = &mut self.firmware[slot];
+    fn take_image(&mut self, at: EngineTime, n: usize, to: Arc<str>) {
+        let slot = &mut self.firmware[n];
         match slot.activation {
-            Activation::None => slot.version = to,
+            Activation::None => {
+                slot.version = to;
+                self.copy_image(at, n);
+            }
             Activation::BmcReset | Activation::HostReset => slot.staged = Some(to),
         }
     }

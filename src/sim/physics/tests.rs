@@ -12,6 +12,7 @@ fn machine_with(rules: &[FaultKind]) -> VirtualMachine {
         about: String::new(),
         rules: rules.iter().map(|k| Rule::new(*k, 1_000_000)).collect(),
         sick_per_million: 0,
+        copies_per_million: 0,
         breaker: (0, 0),
     };
     let identity = Identity::new(
@@ -252,4 +253,84 @@ fn a_late_call_takes_hold_when_nobody_expects_it() {
     vm.advance(at(4));
     assert_eq!(vm.power, PowerState::On);
     assert_eq!(vm.truth.effects()[0].by, Cause::Farrier { seq: 3 });
+}
+
+fn copying() -> VirtualMachine {
+    let mut vm = machine_with(&[]);
+    vm.quirks.copies_images = true;
+    flash(&mut vm, at(0), 1);
+    vm.advance(at(20));
+    let e = expect(&vm);
+    vm.act(at(20), 2, &Action::BmcReset, &e);
+    vm.advance(at(26));
+    assert!(vm.bmc_up || !vm.copies.is_empty());
+    vm
+}
+
+/// Field notes §6.10: 5 to 30 minutes from the moment the image runs.
+#[test]
+fn a_new_image_is_copied_in_the_background_and_the_chassis_says_so() {
+    let mut vm = copying();
+    let begun = vm.truth.effects().iter().find(|e| matches!(e.what, What::CopyStarted { slot: 1 }));
+    let begun = begun.expect("it runs since the reset").at;
+    let ask = Ask { set: ProbeSet::TASKS.with(ProbeSet::FIRMWARE), ..Ask::default() };
+    let ends = vm.copies.first().map(|c| c.ends);
+    if let Some(ends) = ends {
+        let mut before = vm.clone();
+        let report = before.probe(EngineTime(ends.0 - 1), &ask);
+        let tasks = report.tasks.seen().unwrap();
+        assert!(tasks.iter().any(|t| t.is_copy() && t.state == TaskState::InProgress), "{tasks:?}");
+    }
+    let report = vm.probe(begun + 30 * M, &ask);
+    assert!(report.tasks.seen().unwrap().iter().all(|t| !t.is_copy()));
+    assert_eq!(vm.truth.count(|e| matches!(e.what, What::CopyEnded { slot: 1 })), 1);
+    let took = vm.truth.effects().iter().find(|e| matches!(e.what, What::CopyEnded { .. }));
+    assert!(took.expect("it ended").at.since(begun) >= 5 * M);
+    assert!(vm.is_whole());
+}
+
+#[test]
+fn whoever_cuts_a_copy_breaks_the_component_until_somebody_mends_it() {
+    let reset = |vm: &mut VirtualMachine, now| {
+        let e = expect(vm);
+        vm.apply(now, 9, &Action::BmcReset);
+        drop(e);
+    };
+    let press = |vm: &mut VirtualMachine, now| vm.press_power(now);
+    let dark = |vm: &mut VirtualMachine, now| {
+        vm.lose_mains(now);
+        vm.mains_back(now + M);
+    };
+    type Cut<'a> = &'a dyn Fn(&mut VirtualMachine, EngineTime);
+    for (name, cut, on) in [
+        ("BMC reset", &reset as Cut<'_>, false),
+        ("power button", &press, true),
+        ("rack", &dark, false),
+    ] {
+        let mut vm = machine_with(&[]);
+        vm.quirks.copies_images = true;
+        vm.found_running(false, 0);
+        assert!(!on || vm.power == PowerState::On);
+        flash(&mut vm, at(0), 1);
+        vm.advance(at(20));
+        vm.apply(at(20), 2, &Action::BmcReset);
+        // A copy takes five minutes at least.
+        cut(&mut vm, at(24));
+        let broken = vm.truth.count(|e| matches!(e.what, What::CopyBroken { slot: 1, .. }));
+        assert_eq!((broken, vm.is_whole()), (1, false), "{name}");
+        vm.advance(at(60));
+        let ask = Ask { set: ProbeSet::SYSTEM.with(ProbeSet::FIRMWARE), ..Ask::default() };
+        let report = vm.probe(at(60), &ask);
+        assert_eq!(report.system.seen().unwrap().health.as_deref(), Some("Critical"), "{name}");
+        assert_eq!(report.firmware.seen().unwrap()[1].version, None, "{name}");
+        vm.mend(at(61));
+        assert!(vm.is_whole(), "{name}");
+    }
+    // What an operating system does by itself is a warm reset, and a board without such roots of trust
+    // copies nothing.
+    let mut vm = machine_with(&[]);
+    flash(&mut vm, at(0), 1);
+    vm.advance(at(20));
+    vm.apply(at(20), 2, &Action::BmcReset);
+    assert!(vm.copies.is_empty());
 }

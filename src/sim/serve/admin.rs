@@ -75,7 +75,13 @@ fn line(effect: &Effect) -> Value {
             out["slot"] = slot.into();
             out["ok"] = ok.into();
         }
-        What::FlashBroken { slot } => out["slot"] = slot.into(),
+        What::FlashBroken { slot } | What::CopyStarted { slot } | What::CopyEnded { slot } => {
+            out["slot"] = slot.into();
+        }
+        What::CopyBroken { slot, since } => {
+            out["slot"] = slot.into();
+            out["since_ms"] = since.0.into();
+        }
         What::InstallEnded { ok } => out["ok"] = ok.into(),
         _ => {}
     }

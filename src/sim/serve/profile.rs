@@ -416,6 +416,8 @@ pub struct Physics {
     pub ignores_once: bool,
     pub identity_null_when_off: bool,
     pub pads_versions: bool,
+    /// Roots of trust copy a new image to a second place, as on HGX baseboards.
+    pub copies_images: bool,
 }
 
 /// One property of one kind of resource.
@@ -528,8 +530,9 @@ impl Profile {
 
     /// What of it the physics knows.
     pub fn quirks(&self) -> Quirks {
-        let Physics { ignores_once, identity_null_when_off, pads_versions } = self.physics;
-        Quirks { ignores_once, identity_null_when_off, pads_versions }
+        let Physics { ignores_once, identity_null_when_off, pads_versions, copies_images } =
+            self.physics;
+        Quirks { ignores_once, identity_null_when_off, pads_versions, copies_images }
     }
 }
 

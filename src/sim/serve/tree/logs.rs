@@ -125,6 +125,10 @@ fn of_effect(vm: &VirtualMachine, n: usize, e: &Effect) -> Option<(bool, Line)> 
             let code = (CHANGE.0, "Transition to Critical from less severe", "0x6f05ffff");
             host("Critical", code, format!("Update of {} failed", slot(s)))
         }
+        What::CopyBroken { slot: s, .. } => {
+            let code = (CHANGE.0, "Transition to Critical from less severe", "0x6f05ffff");
+            host("Critical", code, format!("Background copy of {} was cut short", slot(s)))
+        }
         What::SettingsApplied => {
             let code = ("SystemBoot/Restart", "Informational", "0x6f01ffff");
             host("OK", code, "Settings applied by POST".into())
