@@ -373,7 +373,7 @@ fn what_was_flashed_is_not_done_while_the_bmc_still_copies_it() {
     c.tasks(&[]);
     assert_eq!(c.later(60_000).step(), "done");
     // A task that never ends keeps nobody for longer than a copy takes.
-    assert_eq!(copying().later(1_800_000).step(), "done");
+    assert_eq!(copying().later(2_700_000).step(), "done");
     // A machine on which nothing was flashed waits for nobody.
     let mut c = Case::new("2.0");
     c.tasks(&[(COPY, TaskState::InProgress, "InProgress", 0)]);

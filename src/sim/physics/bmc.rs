@@ -120,6 +120,8 @@ pub struct BmcTask {
     pub flaw: Flaw,
     /// The end, once there is one.
     pub ended: Option<bool>,
+    /// It stands behind another job and has not begun.
+    pub held: bool,
     pub by: Cause,
 }
 
@@ -130,7 +132,7 @@ impl BmcTask {
 
     /// The work itself goes on.
     pub fn is_running(&self) -> bool {
-        self.ended.is_none()
+        self.ended.is_none() && !self.held
     }
 
     /// It runs and the BMC does not claim that it has ended: nobody can know of the others.
@@ -143,6 +145,7 @@ impl BmcTask {
         let span = self.ends.since(self.started).max(1);
         let percent = u8::try_from((now.since(self.started) * 100 / span).min(99)).unwrap_or(99);
         match self.ended {
+            None if self.held => (TaskState::InProgress, "Pending", 0),
             Some(true) => (TaskState::Succeeded, "Completed", 100),
             Some(false) => (TaskState::Failed, "Exception", percent),
             None if self.flaw == Flaw::Early && percent >= 40 => {
@@ -285,7 +288,8 @@ impl VirtualMachine {
         self.effect(at, What::BmcReset, by);
         self.break_tasks(at, by, |_| true);
         self.break_copies(at, by);
-        self.tasks.clear();
+        // What waits in the queue outlives the BMC.
+        self.tasks.retain(|t| t.held);
         self.board.forget();
         self.activate(at, Activation::BmcReset);
         self.bmc_up = false;
@@ -321,10 +325,6 @@ impl VirtualMachine {
             return;
         }
         self.mains = true;
-        // What the dark began to run is copied from now on.
-        for copy in std::mem::take(&mut self.copies) {
-            self.copy_image(now, copy.slot);
-        }
         let ms = self.durations.bmc_reset.pick(&mut self.rng);
         self.after(now + ms, Due::BmcUp);
         if self.on_before && !self.stays_off {
@@ -351,6 +351,45 @@ impl VirtualMachine {
         to: &str,
         by: Cause,
     ) -> String {
+        let id = self.next_task;
+        self.next_task += 1;
+        if self.tasks.len() == TASKS_KEPT {
+            self.tasks.remove(0);
+        }
+        let task = BmcTask {
+            id,
+            slot,
+            to: Arc::from(to),
+            started: at,
+            ends: EngineTime::NEVER,
+            flaw: Flaw::None,
+            ended: None,
+            held: self.holds_updates,
+            by,
+        };
+        let uri = task.uri();
+        if task.held {
+            self.tasks.push(task);
+        } else {
+            self.begin_flash(at, task);
+        }
+        uri
+    }
+
+    /// What stood before the updates in the queue is over: they begin.
+    pub fn release_updates(&mut self, now: EngineTime) {
+        self.advance(now);
+        self.holds_updates = false;
+        let (held, begun) = std::mem::take(&mut self.tasks).into_iter().partition(|t| t.held);
+        self.tasks = begun;
+        for task in held {
+            self.begin_flash(now, BmcTask { held: false, started: now, ..task });
+        }
+    }
+
+    fn begin_flash(&mut self, at: EngineTime, task: BmcTask) {
+        let BmcTask { id, slot, by, .. } = task;
+        let to = &*task.to;
         let now = &self.firmware[slot];
         let what = What::FlashStarted {
             slot: u8::try_from(slot).unwrap_or(u8::MAX),
@@ -361,8 +400,6 @@ impl VirtualMachine {
         self.effect(at, what, by);
         self.spent.flashes();
         let ends = at + self.durations.flash.pick(&mut self.rng);
-        let id = self.next_task;
-        self.next_task += 1;
         let mut flaw = Flaw::None;
         if self.sick == Some(Sickness::Flash) || self.dice.throw(FaultKind::FlashFails, at) {
             flaw = Flaw::Fails;
@@ -381,14 +418,7 @@ impl VirtualMachine {
         } else if flaw != Flaw::Stuck {
             self.after(ends, Due::TaskEnds(id));
         }
-        if self.tasks.len() == TASKS_KEPT {
-            self.tasks.remove(0);
-        }
-        let task =
-            BmcTask { id, slot, to: Arc::from(to), started: at, ends, flaw, ended: None, by };
-        let uri = task.uri();
-        self.tasks.push(task);
-        uri
+        self.tasks.push(BmcTask { ends, flaw, ..task });
     }
 
     pub(super) fn task_ends(&mut self, at: EngineTime, id: u32) {

@@ -117,8 +117,8 @@ pub struct Board {
     pub notes: Vec<(EngineTime, Note)>,
     /// Lines of the truth log and notes before these were cleared from the BMC's log.
     pub cleared: (usize, usize),
-    /// The BMC's clock is ahead of the world's.
-    pub clock_ahead_ms: i64,
+    /// When the BMC's clock was set, and how far it is ahead of the world's since then; oldest first.
+    clock: Vec<(EngineTime, i64)>,
     pub leaking: bool,
     pub asset_tag: Arc<str>,
     pub lit: bool,
@@ -126,6 +126,19 @@ pub struct Board {
 }
 
 impl Board {
+    /// How far the BMC's clock was ahead of the world's at that time, milliseconds: what it wrote down
+    /// then keeps the date that it had.
+    pub fn clock_ahead_ms(&self, at: EngineTime) -> i64 {
+        self.clock.iter().rev().find(|(since, _)| *since <= at).map_or(0, |(_, ahead)| *ahead)
+    }
+
+    pub fn set_clock(&mut self, now: EngineTime, ahead_ms: i64) {
+        if self.clock.len() == KEPT {
+            self.clock.remove(1);
+        }
+        self.clock.push((now, ahead_ms));
+    }
+
     /// The value in force.
     pub fn attribute(&self, attribute: &Attribute) -> Value {
         self.changed.get(attribute.name).cloned().unwrap_or_else(|| attribute.factory())

@@ -46,7 +46,10 @@ impl VirtualMachine {
                 && let Some(staged) = slot.staged.take()
             {
                 slot.version = staged;
-                self.copy_image(at, n);
+                match by {
+                    Activation::BmcReset => self.to_copy.push(n),
+                    _ => self.copy_image(at, n),
+                }
             }
         }
     }

@@ -164,8 +164,12 @@ pub struct VirtualMachine {
     pub last_reset: EngineTime,
     pub firmware: Vec<Slot>,
     pub tasks: Vec<BmcTask>,
+    /// Further updates stand behind another job until that is over.
+    pub holds_updates: bool,
     /// Images that are being copied to their second place.
     pub copies: Vec<Copying>,
+    /// Slots whose new image runs with the BMC's next start, and is copied from then on.
+    to_copy: Vec<usize>,
     /// Copies begun so far.
     copied: u32,
     pub bmc_up: bool,
@@ -232,7 +236,9 @@ impl VirtualMachine {
             last_reset: EngineTime::ZERO,
             firmware: Slot::factory(),
             tasks: Vec::new(),
+            holds_updates: false,
             copies: Vec::new(),
+            to_copy: Vec::new(),
             copied: 0,
             bmc_up: build.sick != Some(Sickness::DeadBmc),
             mains: true,
@@ -293,7 +299,14 @@ impl VirtualMachine {
             Due::InstallDone => self.install_done(at),
             Due::DiskUp => self.disk_up(at),
             Due::RamdiskUp => self.ramdisk_up(at),
-            Due::BmcUp => self.bmc_up = self.bmc_lives(),
+            Due::BmcUp => {
+                self.bmc_up = self.bmc_lives();
+                if self.bmc_up {
+                    for slot in std::mem::take(&mut self.to_copy) {
+                        self.copy_image(at, slot);
+                    }
+                }
+            }
             Due::TaskEnds(id) => self.task_ends(at, id),
             Due::TaskVanishes(id, taken) => self.task_vanishes(at, id, taken),
             Due::JobEnds(id) => self.job_ends(at, id),

@@ -29,6 +29,7 @@ impl VirtualMachine {
         self.advance(now);
         self.break_copies(now, Cause::Human);
         let taken = self.clone();
+        self.to_copy.clear();
         self.pending.clear();
         self.crossed_at = now;
         self.away.get_or_insert_with(|| Box::new(taken));
@@ -95,6 +96,7 @@ impl VirtualMachine {
         self.boot = own.boot;
         self.board = own.board;
         self.firmware = own.firmware;
+        self.to_copy = own.to_copy;
         self.tasks.clear();
         self.bricked = own.bricked;
         self.bmc_up = self.bmc_lives();
@@ -117,6 +119,7 @@ impl VirtualMachine {
         }
         self.pending.retain(|(_, due)| matches!(due, Due::Late(_)));
         self.copies.clear();
+        self.to_copy.clear();
         self.power = PowerState::Off;
         self.host = HostState::Down;
         self.firmware = Slot::factory();

@@ -255,15 +255,20 @@ fn a_late_call_takes_hold_when_nobody_expects_it() {
     assert_eq!(vm.truth.effects()[0].by, Cause::Farrier { seq: 3 });
 }
 
+/// The BMC's new image runs since its reset, and is copied.
 fn copying() -> VirtualMachine {
     let mut vm = machine_with(&[]);
     vm.quirks.copies_images = true;
+    vm.found_running(false, 0);
     flash(&mut vm, at(0), 1);
     vm.advance(at(20));
-    let e = expect(&vm);
-    vm.act(at(20), 2, &Action::BmcReset, &e);
-    vm.advance(at(26));
-    assert!(vm.bmc_up || !vm.copies.is_empty());
+    vm.apply(at(20), 2, &Action::BmcReset);
+    assert!(vm.copies.is_empty(), "the BMC has to start first");
+    while vm.copies.is_empty() {
+        let next = vm.next_at();
+        assert!(next < at(30), "it starts, and copies");
+        vm.advance(next);
+    }
     vm
 }
 
@@ -271,66 +276,55 @@ fn copying() -> VirtualMachine {
 #[test]
 fn a_new_image_is_copied_in_the_background_and_the_chassis_says_so() {
     let mut vm = copying();
-    let begun = vm.truth.effects().iter().find(|e| matches!(e.what, What::CopyStarted { slot: 1 }));
-    let begun = begun.expect("it runs since the reset").at;
+    let copy = vm.copies[0];
+    assert!((5 * M..=30 * M).contains(&copy.ends.since(copy.since)), "{copy:?}");
     let ask = Ask { set: ProbeSet::TASKS.with(ProbeSet::FIRMWARE), ..Ask::default() };
-    let ends = vm.copies.first().map(|c| c.ends);
-    if let Some(ends) = ends {
-        let mut before = vm.clone();
-        let report = before.probe(EngineTime(ends.0 - 1), &ask);
-        let tasks = report.tasks.seen().unwrap();
-        assert!(tasks.iter().any(|t| t.is_copy() && t.state == TaskState::InProgress), "{tasks:?}");
-    }
-    let report = vm.probe(begun + 30 * M, &ask);
+    let report = vm.probe(EngineTime(copy.ends.0 - 1), &ask);
+    assert_eq!(report.firmware.seen().unwrap()[1].version.as_deref(), Some("7.20"));
+    let tasks = report.tasks.seen().unwrap();
+    let copies: Vec<_> = tasks.iter().filter(|t| t.is_copy()).collect();
+    assert_eq!(copies.len(), 1, "{tasks:?}");
+    assert_eq!(copies[0].state, TaskState::InProgress);
+    let report = vm.probe(copy.ends, &ask);
     assert!(report.tasks.seen().unwrap().iter().all(|t| !t.is_copy()));
     assert_eq!(vm.truth.count(|e| matches!(e.what, What::CopyEnded { slot: 1 })), 1);
-    let took = vm.truth.effects().iter().find(|e| matches!(e.what, What::CopyEnded { .. }));
-    assert!(took.expect("it ended").at.since(begun) >= 5 * M);
     assert!(vm.is_whole());
 }
 
 #[test]
 fn whoever_cuts_a_copy_breaks_the_component_until_somebody_mends_it() {
-    let reset = |vm: &mut VirtualMachine, now| {
-        let e = expect(vm);
-        vm.apply(now, 9, &Action::BmcReset);
-        drop(e);
-    };
-    let press = |vm: &mut VirtualMachine, now| vm.press_power(now);
-    let dark = |vm: &mut VirtualMachine, now| {
-        vm.lose_mains(now);
-        vm.mains_back(now + M);
-    };
-    type Cut<'a> = &'a dyn Fn(&mut VirtualMachine, EngineTime);
-    for (name, cut, on) in [
-        ("BMC reset", &reset as Cut<'_>, false),
-        ("power button", &press, true),
-        ("rack", &dark, false),
-    ] {
-        let mut vm = machine_with(&[]);
-        vm.quirks.copies_images = true;
-        vm.found_running(false, 0);
-        assert!(!on || vm.power == PowerState::On);
-        flash(&mut vm, at(0), 1);
-        vm.advance(at(20));
-        vm.apply(at(20), 2, &Action::BmcReset);
-        // A copy takes five minutes at least.
-        cut(&mut vm, at(24));
+    type Cut = fn(&mut VirtualMachine, EngineTime);
+    let cuts: [(&str, Cut); 6] = [
+        ("BMC reset", |vm, now| drop(vm.apply(now, 9, &Action::BmcReset))),
+        ("off", |vm, now| drop(vm.apply(now, 9, &Action::Power { op: PowerOp::ForceOff }))),
+        ("shutdown", |vm, now| {
+            drop(vm.apply(now, 9, &Action::Power { op: PowerOp::GracefulShutdown }));
+        }),
+        ("restart", |vm, now| drop(vm.apply(now, 9, &Action::Power { op: PowerOp::ForceRestart }))),
+        ("power button", VirtualMachine::press_power),
+        ("rack", |vm, now| {
+            vm.lose_mains(now);
+            vm.mains_back(now + M);
+        }),
+    ];
+    for (name, cut) in cuts {
+        let mut vm = copying();
+        let now = vm.copies[0].since + M;
+        cut(&mut vm, now);
         let broken = vm.truth.count(|e| matches!(e.what, What::CopyBroken { slot: 1, .. }));
         assert_eq!((broken, vm.is_whole()), (1, false), "{name}");
-        vm.advance(at(60));
         let ask = Ask { set: ProbeSet::SYSTEM.with(ProbeSet::FIRMWARE), ..Ask::default() };
-        let report = vm.probe(at(60), &ask);
+        let report = vm.probe(now + 10 * M, &ask);
         assert_eq!(report.system.seen().unwrap().health.as_deref(), Some("Critical"), "{name}");
         assert_eq!(report.firmware.seen().unwrap()[1].version, None, "{name}");
-        vm.mend(at(61));
+        vm.mend(now + 11 * M);
         assert!(vm.is_whole(), "{name}");
     }
-    // What an operating system does by itself is a warm reset, and a board without such roots of trust
-    // copies nothing.
+    // A board without such roots of trust copies nothing.
     let mut vm = machine_with(&[]);
     flash(&mut vm, at(0), 1);
     vm.advance(at(20));
     vm.apply(at(20), 2, &Action::BmcReset);
-    assert!(vm.copies.is_empty());
+    vm.advance(at(30));
+    assert_eq!(vm.truth.count(|e| matches!(e.what, What::CopyStarted { .. })), 0);
 }

@@ -120,7 +120,7 @@ fn machines(world: &World) -> Value {
 }
 
 /// What somebody at the rack can do to a machine.
-pub const DEEDS: [&str; 8] = [
+pub const DEEDS: [&str; 11] = [
     "pull-power",
     "restore-power",
     "cut-network",
@@ -129,10 +129,15 @@ pub const DEEDS: [&str; 8] = [
     "press-power",
     "rebuild",
     "mend",
+    "renew-certificate",
+    "queue-job",
+    "clear-jobs",
 ];
 
 /// `cut-network` drops packets, so nobody is refused; `pull-power` takes the BMC with it; `rebuild`
-/// puts a machine fresh from the factory in the place; `mend` is a person's repair.
+/// puts a machine fresh from the factory in the place; `mend` is a person's repair;
+/// `renew-certificate` has the BMC make another one; `queue-job` puts a job of somebody's into the BMC's
+/// queue, `clear-jobs` takes those out again.
 async fn do_deed(
     State(world): State<Arc<World>>,
     Path((name, deed)): Path<(String, String)>,
@@ -150,6 +155,12 @@ async fn do_deed(
         "press-power" => seat.with(now, |b| b.vm.press_power(now)),
         "rebuild" => seat.with(now, |b| b.vm.rebuild(now)),
         "mend" => seat.with(now, |b| b.vm.mend(now)),
+        "renew-certificate" => seat.certificate.renew(),
+        "queue-job" => seat.with(now, Body::queue_job),
+        "clear-jobs" => seat.with(now, |b| {
+            b.jobs.clear();
+            b.vm.release_updates(now);
+        }),
         _ => {
             let why = format!("nobody can `{deed}` here; one of {}", DEEDS.join(", "));
             return said(StatusCode::BAD_REQUEST, &why);

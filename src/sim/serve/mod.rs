@@ -5,7 +5,7 @@
 //! | part | what |
 //! | --- | --- |
 //! | [`seat`] | one machine: physics under a lock, BMC sessions, what its host is due to do |
-//! | `wire` | listeners that tell machines apart by the address they were called at |
+//! | `wire`, `tls` | listeners that tell machines apart by the address they were called at; certificates |
 //! | [`redfish`] | the BMC: login and reads; `write`: where a write goes; `message`: what it says |
 //! | `tree` | its resources; `accounts`, `bios`, `logs`, `media`, `update`, `volumes`: their writes |
 //! | `latency` | how long a BMC takes for what |
@@ -67,6 +67,7 @@ pub mod rules;
 mod sandbox;
 mod scripted;
 pub mod seat;
+mod tls;
 mod tree;
 mod update;
 mod volumes;
@@ -116,6 +117,8 @@ pub struct Behaviour {
     pub profiles: Vec<Arc<Profile>>,
     /// Of the admin listener; 0: any free one.
     pub admin_port: u16,
+    /// The BMCs' clocks begin at our time instead of the world's, as far as they are right.
+    pub on_time: bool,
     /// Files instead of the physics.
     pub replay: Option<Arc<replay::Tree>>,
 }
@@ -240,9 +243,10 @@ pub struct Serving {
 }
 
 impl Serving {
-    /// `http://127.77.…:port` of a machine's BMC.
+    /// `http://127.77.…:port` of a machine's BMC, or `https`.
     pub fn bmc_url(&self, seat: &Seat) -> String {
-        format!("http://{}:{}", seat.address, self.redfish_port)
+        let scheme = if seat.profile.tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}:{}", seat.address, self.redfish_port)
     }
 
     /// Ends everything, the programs in the sandboxes included.
@@ -279,6 +283,10 @@ pub async fn serve_as(settings: Settings, behaviour: Behaviour) -> Result<Servin
     let mut seats = Vec::with_capacity(settings.machines.len());
     let mut inboxes = Vec::with_capacity(settings.machines.len());
     let clean = Arc::new(Profile::default());
+    let wall_ahead_ms = match behaviour.on_time {
+        true => tree::ahead_of_world(jiff::Timestamp::now().as_millisecond()),
+        false => 0,
+    };
     let shims = sandbox::make_shims(&settings.dir).await.map_err(io("shims"))?;
     for (n, berth) in settings.machines.into_iter().enumerate() {
         let root = settings.dir.join("hosts").join(&*berth.name);
@@ -287,10 +295,15 @@ pub async fn serve_as(settings: Settings, behaviour: Behaviour) -> Result<Servin
         let profile = profiles.get(n % profiles.len().max(1)).unwrap_or(&clean).clone();
         let mut draw = Rng::stream(settings.seed ^ 0x3042, n as u64);
         let workers = settings.latency.workers(&profile.pace, &mut draw);
-        let manner = seat::Manner { profile, workers };
         let address = World::address(n);
+        let clock_ahead_ms = skew_ms(&profile, settings.seed, address) + wall_ahead_ms;
+        let manner = seat::Manner { profile, workers };
         let (seat, inbox) = Seat::new(berth, manner, address, root, &shims, wired.clone(), rng);
         let diag_ms = durations.burn_in.pick(&mut Rng::stream(settings.seed ^ 0xd1a6, n as u64));
+        if clock_ahead_ms != 0 {
+            let begin = EngineTime::ZERO;
+            seat.with(begin, |b| b.vm.board.set_clock(begin, clock_ahead_ms));
+        }
         let seat = Arc::new(seat);
         if programs {
             sandbox::make(&seat, diag_ms / u64::from(settings.scale.max(1)))
@@ -332,6 +345,14 @@ pub async fn serve_as(settings: Settings, behaviour: Behaviour) -> Result<Servin
     }
     tasks.spawn(tick(world.clone()));
     Ok(Serving { world, redfish_port, ssh_port, admin_url: format!("http://{admin}"), tasks })
+}
+
+/// By what this machine's clock is wrong.
+fn skew_ms(profile: &Profile, seed: u64, address: Ipv4Addr) -> i64 {
+    let (from, to) = profile.clock.skew_s;
+    let span = u64::try_from(to.saturating_sub(from)).unwrap_or(0);
+    let drawn = Rng::stream(seed ^ 0xc10c, u64::from(u32::from(address))).between(0, span);
+    from.saturating_add(i64::try_from(drawn).unwrap_or(0)).saturating_mul(1000)
 }
 
 /// Fires what is due even while nobody calls, so that power cuts end connections when they happen.

@@ -10,6 +10,7 @@ mod manager;
 mod media;
 mod parts;
 mod registry;
+mod roots;
 mod schemas;
 mod sensors;
 mod service;
@@ -26,6 +27,7 @@ pub(super) use tasks::task;
 
 use super::seat::Body;
 use crate::model::EngineTime;
+use crate::sim::physics::VirtualMachine;
 use serde_json::{Value, json};
 
 pub(super) const V1: &str = "/redfish/v1";
@@ -35,16 +37,31 @@ pub(super) const RESETS: [&str; 4] = ["On", "ForceOff", "GracefulShutdown", "For
 /// Reset types that the BMC takes for itself.
 pub(super) const BMC_RESETS: [&str; 2] = ["GracefulRestart", "ForceRestart"];
 
-/// World time as a date: the world begins on 1 November 2026.
-pub(super) fn date(at: EngineTime) -> String {
-    date_ahead(at, 0)
+/// World time as the BMC's clock had it then: the world begins on 1 November 2026.
+fn date(vm: &VirtualMachine, at: EngineTime) -> String {
+    date_ahead(at, vm.board.clock_ahead_ms(at))
+}
+
+/// The BMC's time as HTTP spells it (RFC 9110 §5.6.7).
+pub(super) fn http_date(vm: &VirtualMachine, now: EngineTime) -> Option<String> {
+    let at = timestamp(now, vm.board.clock_ahead_ms(now))?;
+    Some(at.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string())
+}
+
+/// What the BMC's clock must be ahead to show `now_ms`, our time in milliseconds since 1970.
+pub(super) fn ahead_of_world(now_ms: i64) -> i64 {
+    now_ms.saturating_sub(BEGIN_MS)
 }
 
 const BEGIN_MS: i64 = 1_793_491_200_000;
 
 fn date_ahead(at: EngineTime, ahead_ms: i64) -> String {
+    timestamp(at, ahead_ms).map_or_else(String::new, |t| t.to_string())
+}
+
+fn timestamp(at: EngineTime, ahead_ms: i64) -> Option<jiff::Timestamp> {
     let ms = i64::try_from(at.0).unwrap_or(0).saturating_add(BEGIN_MS).saturating_add(ahead_ms);
-    jiff::Timestamp::from_millisecond(ms).map_or_else(|_| String::new(), |t| t.to_string())
+    jiff::Timestamp::from_millisecond(ms).ok()
 }
 
 /// How far `date` is ahead of the world's time `now`; `None`: not a date.
@@ -66,8 +83,12 @@ pub(super) fn resource(body: &Body, now: EngineTime, path: &[&str]) -> Option<Va
         ["Systems", "1", rest @ ..] => system::resource(vm, now, rest),
         ["Managers"] => Some(collection("Managers", "Manager", ["1".to_string()])),
         ["Managers", "1", rest @ ..] => manager::resource(vm, now, rest),
-        ["Chassis"] => Some(collection("Chassis", "Chassis", ["1".to_string()])),
+        ["Chassis"] => {
+            let ids = std::iter::once("1".to_string()).chain(roots::ids(vm));
+            Some(collection("Chassis", "Chassis", ids))
+        }
         ["Chassis", "1", rest @ ..] => chassis::resource(vm, rest),
+        ["Chassis", id] => roots::resource(vm, id),
         ["UpdateService", rest @ ..] => updates::resource(vm, rest),
         ["TaskService", rest @ ..] => tasks::resource(vm, now, rest),
         ["Registries", rest @ ..] => registry::resource(rest),

@@ -276,7 +276,7 @@ fn patch_clock(world: &World, seat: &Seat, body: &Value) -> Result<(), Refusal> 
                 let ahead = value.as_str().and_then(|d| tree::ahead_ms(d, now));
                 let format = || bad("PropertyValueFormatError", &[&value.to_string(), key]);
                 let ahead = ahead.ok_or_else(format)?;
-                seat.with(now, |b| b.vm.board.clock_ahead_ms = ahead);
+                seat.with(now, |b| b.vm.board.set_clock(now, ahead));
             }
             "DateTimeLocalOffset" if value == "+00:00" => {}
             _ => return Err(bad("PropertyNotWritable", &[key])),

@@ -1,7 +1,7 @@
 //! The system event log: power, resets, flashes, heat and leaks, as the physics had them. It
 //! expands its entries, as the schema has it (`OData.AutoExpand`), and comes in pages.
 
-use super::{action, collection, collection_of, date, date_ahead, healthy, link, typed};
+use super::{action, collection, collection_of, date, healthy, link, typed};
 use crate::model::EngineTime;
 use crate::sim::physics::{Note, VirtualMachine};
 use crate::sim::truth::{Effect, What};
@@ -39,7 +39,7 @@ fn resource(
                 "Id": id, "Name": name, "LogEntryType": if of_bmc { "Event" } else { "SEL" },
                 "ServiceEnabled": true, "MaxNumberOfRecords": HOLDS,
                 "OverWritePolicy": "WrapsWhenFull",
-                "DateTime": date_ahead(now, vm.board.clock_ahead_ms),
+                "DateTime": date(vm, now),
                 "DateTimeLocalOffset": "+00:00", "Status": healthy(),
                 "Entries": link(&format!("{path}/Entries")),
                 "Actions": {"#LogService.ClearLog": {"target": action(&path, "LogService.ClearLog")}},
@@ -51,7 +51,7 @@ fn resource(
             Some(page(vm, &path, of_bmc, skip.get(6..)?.parse().ok()?))
         }
         [own, "Entries", entry_id] if *own == id => {
-            lines(vm, of_bmc).find(|l| l.id == *entry_id).map(|l| entry(&path, of_bmc, &l))
+            lines(vm, of_bmc).find(|l| l.id == *entry_id).map(|l| entry(vm, &path, of_bmc, &l))
         }
         _ => None,
     }
@@ -61,7 +61,7 @@ fn page(vm: &VirtualMachine, path: &str, of_bmc: bool, skip: usize) -> Value {
     let all: Vec<Line> = lines(vm, of_bmc).collect();
     let held = all.get(all.len().saturating_sub(HOLDS)..).unwrap_or_default();
     let members =
-        held.iter().skip(skip).take(PAGE).map(|l| entry(path, of_bmc, l)).collect::<Vec<_>>();
+        held.iter().skip(skip).take(PAGE).map(|l| entry(vm, path, of_bmc, l)).collect::<Vec<_>>();
     let next = skip.saturating_add(members.len());
     let mut body = collection_of(&format!("{path}/Entries"), "LogEntry", members);
     body["Members@odata.count"] = held.len().into();
@@ -165,12 +165,12 @@ fn of_note(id: String, at: EngineTime, note: Note) -> (bool, Line) {
     (false, Line { id, at, severity, code, message })
 }
 
-fn entry(path: &str, of_bmc: bool, line: &Line) -> Value {
+fn entry(vm: &VirtualMachine, path: &str, of_bmc: bool, line: &Line) -> Value {
     let (sensor, code, data) = line.code;
     let mut body = json!({
         "Id": line.id, "Name": format!("Log entry {}", line.id),
         "EntryType": if of_bmc { "Event" } else { "SEL" },
-        "Created": date(line.at), "Severity": line.severity, "Message": line.message,
+        "Created": date(vm, line.at), "Severity": line.severity, "Message": line.message,
     });
     if !of_bmc {
         body["SensorType"] = sensor.into();

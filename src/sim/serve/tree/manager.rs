@@ -1,6 +1,6 @@
 //! The BMC itself: clock, network protocols, its own NIC, its log.
 
-use super::{BMC_RESETS, action, collection, date_ahead, healthy, link, logs, media, typed};
+use super::{BMC_RESETS, action, collection, date, healthy, link, logs, media, typed};
 use crate::model::EngineTime;
 use crate::sim::physics::VirtualMachine;
 use serde_json::{Value, json};
@@ -31,7 +31,7 @@ fn bmc(vm: &VirtualMachine, now: EngineTime) -> Value {
             "Id": "1", "Name": "BMC", "ManagerType": "BMC", "FirmwareVersion": version,
             "Manufacturer": "Farrier", "Model": "Virtual BMC", "PowerState": "On",
             "UUID": vm.identity.uuid, "ServiceEntryPointUUID": vm.identity.uuid,
-            "DateTime": date_ahead(now, vm.board.clock_ahead_ms),
+            "DateTime": date(vm, now),
             "DateTimeLocalOffset": "+00:00", "Status": healthy(),
             "NetworkProtocol": link("Managers/1/NetworkProtocol"),
             "EthernetInterfaces": link("Managers/1/EthernetInterfaces"),

@@ -39,7 +39,7 @@ fn system(vm: &VirtualMachine) -> Value {
             "SerialNumber": facts.identity.serial, "UUID": facts.identity.uuid,
             "AssetTag": &*vm.board.asset_tag, "LocationIndicatorActive": vm.board.lit,
             "PowerState": format!("{:?}", facts.power), "BiosVersion": facts.bios_version,
-            "LastResetTime": date(vm.last_reset),
+            "LastResetTime": date(vm, vm.last_reset),
             "Status": {"State": "Enabled", "Health": facts.health, "HealthRollup": facts.health},
             "BootProgress": {"LastState": progress(vm, facts.power)},
             "Boot": {
