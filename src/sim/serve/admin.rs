@@ -156,7 +156,7 @@ async fn do_deed(
         "rebuild" => seat.with(now, |b| b.vm.rebuild(now)),
         "mend" => seat.with(now, |b| b.vm.mend(now)),
         "renew-certificate" => seat.certificate.renew(),
-        "queue-job" => seat.with(now, Body::queue_job),
+        "queue-job" => seat.with(now, |b| b.queue_job()),
         "clear-jobs" => seat.with(now, |b| {
             b.jobs.clear();
             b.vm.release_updates(now);
