@@ -185,8 +185,7 @@ impl Fleet {
             ssh_port: 0,
             machines: machines.collect(),
         };
-        let behaviour =
-            Behaviour { profiles, admin_port: ask.admin.port(), on_time: true, replay };
+        let behaviour = Behaviour { profiles, admin_port: ask.admin.port(), on_time: true, replay };
         let serving = serve_as(settings, behaviour).await?;
         Ok(Fleet { serving, user, password, key, _dir: dir })
     }

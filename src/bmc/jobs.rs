@@ -54,7 +54,8 @@ async fn unfinished(bmc: &Bmc<'_>) -> Result<Vec<String>, Fault> {
     let Some(service) = json::link(&root, &["JobService"]) else { return Ok(vec![]) };
     let service = bmc.get(&service).await?;
     let Some(list) = json::link(&service, &["Jobs"]) else { return Ok(vec![]) };
-    let paths: Vec<String> = bmc.members(&list, false).await?.iter().filter_map(json::link_of).collect();
+    let paths: Vec<String> =
+        bmc.members(&list, false).await?.iter().filter_map(json::link_of).collect();
     let newest = paths.len().saturating_sub(READ);
     let read = bmc.get_all(paths[newest..].to_vec()).await?;
     Ok(read.into_iter().filter_map(|(path, v)| in_words(&path, &v.ok()?)).collect())
@@ -70,7 +71,12 @@ fn in_words(path: &str, v: &Value) -> Option<String> {
     }
     let id = json::text(v, &["Id"]).unwrap_or_else(|| json::last_segment(path).to_string());
     let name = json::text(v, &["Name"]).map(|n| format!(" `{}`", json::excerpt(&n, 40)));
-    Some(format!("{}{} {}", json::excerpt(&id, 40), name.unwrap_or_default(), json::excerpt(&state, 30)))
+    Some(format!(
+        "{}{} {}",
+        json::excerpt(&id, 40),
+        name.unwrap_or_default(),
+        json::excerpt(&state, 30)
+    ))
 }
 
 #[cfg(test)]

@@ -159,10 +159,8 @@ pub(super) fn refused(error: &(dyn std::error::Error + 'static)) -> Option<Refus
             {
                 return Some(Refused::Changed { seen: other.seen.clone() });
             }
-            let expired = matches!(
-                why,
-                CertificateError::Expired | CertificateError::ExpiredContext { .. }
-            );
+            let expired =
+                matches!(why, CertificateError::Expired | CertificateError::ExpiredContext { .. });
             return Some(Refused::Untrusted { why: why.to_string(), expired });
         }
         next = match e.downcast_ref::<std::io::Error>().and_then(|io| io.get_ref()) {

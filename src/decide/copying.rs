@@ -46,8 +46,11 @@ pub(super) fn speaks(i: &Input<'_>, action: &Action) -> Option<Against> {
         Read::NotAsked => Some(Against::Unasked),
         Read::Failed(f) if f.class == FaultClass::Unsupported => None,
         // Over IPMI no BMC says it.
-        Read::Failed(_) if i.report.system.seen().is_some_and(|s| s.over_ipmi) => may_copy(i.m, i.now)
-            .then(|| Against::Copies(format!("{COPYING} what was just written, unseen over IPMI"))),
+        Read::Failed(_) if i.report.system.seen().is_some_and(|s| s.over_ipmi) => {
+            may_copy(i.m, i.now).then(|| {
+                Against::Copies(format!("{COPYING} what was just written, unseen over IPMI"))
+            })
+        }
         Read::Failed(f) => Some(Against::Unread(f.clone())),
     }
 }

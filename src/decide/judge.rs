@@ -421,9 +421,7 @@ fn update(
     let fresh = match &open.handle {
         Some(_) => None,
         // A copy that began since follows from an update and is none.
-        None => {
-            tasks.iter().find(|t| !t.is_copy() && !open.baseline.tasks.contains(&t.uri))
-        }
+        None => tasks.iter().find(|t| !t.is_copy() && !open.baseline.tasks.contains(&t.uri)),
     };
     match (followed, &open.handle) {
         (Some(task), _) => follow(i, open, task, stall_ms),

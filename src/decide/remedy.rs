@@ -72,9 +72,9 @@ fn is_safe(i: &Input<'_>, spec: &StepSpec, rung: &Rung) -> bool {
     }
     // An update that did not take may have been taken all the same.
     let acts = i.m.step.as_ref().map_or(&[][..], |s| &s.acts);
-    let flashed_lately = acts.iter().any(|a| {
-        a.kind == ActionKind::UpdateFirmware && i.now.since(a.closed) < COPY_MS
-    });
+    let flashed_lately = acts
+        .iter()
+        .any(|a| a.kind == ActionKind::UpdateFirmware && i.now.since(a.closed) < COPY_MS);
     if flashed_lately || may_copy(i.m, i.now) {
         return false;
     }

@@ -106,7 +106,11 @@ async fn a_lifecycle_controller_in_use_is_waited_for() {
     let Outcome::Failed { fault } = edge.update(&bmc, &expect, &update).await else {
         panic!("it is in use during POST")
     };
-    assert_eq!((fault.class, fault.retry_after_ms), (FaultClass::Throttled, Some(60_000)), "{fault}");
+    assert_eq!(
+        (fault.class, fault.retry_after_ms),
+        (FaultClass::Throttled, Some(60_000)),
+        "{fault}"
+    );
     assert!(fault.evidence.as_deref().is_some_and(|e| e.contains("LC068")), "{fault:?}");
     assert_eq!(site.flashes(1), 0);
     let done = order("after POST and a while", || edge.update(&bmc, &expect, &update)).await;
@@ -146,7 +150,11 @@ async fn accounts_are_fixed_slots_where_the_vendor_has_them() {
     assert!(slot(&site, 3, json!({"UserName": ""})).await.0 < 300);
     assert_eq!(site.get(1, &format!("{list}/3")).await["RoleId"], "None");
     assert_eq!(members(&site.get(1, &list).await), 16);
-    assert_eq!(slot(&site, 2, json!({"UserName": ""})).await.0, 400, "the last administrator stays");
+    assert_eq!(
+        slot(&site, 2, json!({"UserName": ""})).await.0,
+        400,
+        "the last administrator stays"
+    );
 }
 
 /// Rotation changes the slot that holds the user, wherever that is, and no other.
@@ -154,9 +162,7 @@ async fn accounts_are_fixed_slots_where_the_vendor_has_them() {
 async fn a_password_is_changed_in_the_slot_of_its_user_and_in_no_other() {
     let site = Site::of(60, shipped(&["dell"])).await;
     let (edge, bmc) = (edge(5_000), site.target(1));
-    let account = |user: &str, password: &str| {
-        json!({"UserName": user, "Password": password, "RoleId": "Administrator", "Enabled": true})
-    };
+    let account = |user: &str, password: &str| json!({"UserName": user, "Password": password, "RoleId": "Administrator", "Enabled": true});
     let (glass, old, new) = ("kept-in-an-envelope", "made-by-a-test-1", "made-by-a-test-2");
     assert!(slot(&site, 3, account("break-glass", glass)).await.0 < 300);
     assert!(slot(&site, 7, account("farrier", old)).await.0 < 300);

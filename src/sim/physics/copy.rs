@@ -84,7 +84,9 @@ impl VirtualMachine {
         self.copies.iter().filter_map(|c| {
             let id = self.firmware.get(c.slot)?.id;
             Some(Task {
-                uri: format!("/redfish/v1/Chassis/HGX_ERoT_{id}_0#/Oem/Nvidia/BackgroundCopyStatus"),
+                uri: format!(
+                    "/redfish/v1/Chassis/HGX_ERoT_{id}_0#/Oem/Nvidia/BackgroundCopyStatus"
+                ),
                 state: TaskState::InProgress,
                 raw_state: "InProgress".into(),
                 percent: None,

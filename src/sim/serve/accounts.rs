@@ -162,7 +162,8 @@ impl Accounts {
         if profile.accounts.slots > 0 {
             let first = out.list.pop();
             out.fixed = true;
-            out.list = (1..=profile.accounts.slots).map(|n| Account::empty(n.to_string())).collect();
+            out.list =
+                (1..=profile.accounts.slots).map(|n| Account::empty(n.to_string())).collect();
             if let (Some(slot), Some(first)) = (out.list.get_mut(1), first) {
                 *slot = Account { id: slot.id.clone(), ..first };
             }
@@ -305,8 +306,7 @@ fn empty_slot(b: &mut Body, place: usize) -> Result<(), Refusal> {
 
 fn is_last_administrator(b: &Body, place: usize) -> bool {
     let is_admin = |a: &Account| a.role == Role::Administrator && a.enabled;
-    is_admin(&b.accounts.list[place])
-        && b.accounts.list.iter().filter(|a| is_admin(a)).count() == 1
+    is_admin(&b.accounts.list[place]) && b.accounts.list.iter().filter(|a| is_admin(a)).count() == 1
 }
 
 fn is_name(user: &str) -> bool {

@@ -218,7 +218,8 @@ impl Talk<'_> {
     }
 
     fn has_jobs(&self) -> bool {
-        self.profile.jobs.is_some() || self.profile.tasks.modes.get(&TaskMode::ToJob).is_some_and(|n| *n > 0)
+        self.profile.jobs.is_some()
+            || self.profile.tasks.modes.get(&TaskMode::ToJob).is_some_and(|n| *n > 0)
     }
 
     async fn jobs(&self, path: &[String]) -> Result<Option<Value>, Box<Response>> {

@@ -1,4 +1,4 @@
-//! A virtual BMC: Redfish over plain HTTP (DSP0266). Here are login and reads, whose resources come
+//! A virtual BMC: Redfish over HTTP, plain or under TLS (DSP0266). Here are login and reads, whose resources come
 //! from `super::tree`; writes go on to `super::write`. A dead BMC never gets this far: its
 //! connections end in `super::wire`.
 
