@@ -52,6 +52,7 @@ fn local(command: Local, json: bool) -> ExitCode {
             seed: args.seed,
             time_scale: args.time_scale,
             quick: args.quick,
+            tls: args.tls,
             listen: args.listen,
             admin: args.admin,
             inventory_out: args.inventory_out,

@@ -140,6 +140,7 @@ impl Bench {
                 let report = Box::new(Report {
                     at: self.now,
                     system: Read::Seen(system),
+                    tasks: Read::Seen(vec![]),
                     ..Report::default()
                 });
                 self.event(Event::Probed { machine, token, report });

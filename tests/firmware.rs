@@ -173,9 +173,9 @@ impl Case {
         );
     }
 
-    fn decide(&self) -> Verdict {
+    fn input(&self) -> Input<'_> {
         let room: &dyn Room = if self.crowded { &Full } else { &Free };
-        Rules.decide(&Input {
+        Input {
             m: &self.m,
             expected: &self.expected,
             profile: &self.profile,
@@ -187,7 +187,11 @@ impl Case {
             stopped: false,
             resumed: EngineTime::ZERO,
             outage: None,
-        })
+        }
+    }
+
+    fn decide(&self) -> Verdict {
+        Rules.decide(&self.input())
     }
 
     /// Takes the verdict into the row; returns the entries' names and the intent's action kind.
@@ -373,7 +377,7 @@ fn what_was_flashed_is_not_done_while_the_bmc_still_copies_it() {
     c.tasks(&[]);
     assert_eq!(c.later(60_000).step(), "done");
     // A task that never ends keeps nobody for longer than a copy takes.
-    assert_eq!(copying().later(1_800_000).step(), "done");
+    assert_eq!(copying().later(2_700_000).step(), "done");
     // A machine on which nothing was flashed waits for nobody.
     let mut c = Case::new("2.0");
     c.tasks(&[(COPY, TaskState::InProgress, "InProgress", 0)]);
@@ -408,6 +412,43 @@ fn a_lost_answer_is_found_again_by_the_new_task() {
     c.tasks(&[(TASK, TaskState::InProgress, "New", 0)]);
     assert_eq!(c.step(), "found");
     assert_eq!(c.m.open.as_ref().unwrap().handle.as_deref(), Some(TASK));
+}
+
+/// A copy in the background follows from an update, and is none.
+#[test]
+fn a_background_copy_is_not_taken_for_the_update_whose_answer_was_lost() {
+    const COPY: &str = "/redfish/v1/Chassis/HGX_ERoT_BMC_0#/Oem/Nvidia/BackgroundCopyStatus";
+    let lost = Fault::no_answer(Channel::Bmc, "connection reset");
+    let mut c = Case::started("1.5", Outcome::Unknown { fault: lost });
+    c.tasks(&[(COPY, TaskState::InProgress, "InProgress", 0)]);
+    assert_eq!(c.later(5_000).step(), "waits");
+    assert_eq!(c.m.open.as_ref().unwrap().handle, None);
+}
+
+/// It stands behind somebody's job: nothing is being written, and a person looks at the queue.
+#[test]
+fn a_task_that_waits_in_the_bmcs_queue_is_said_to_wait() {
+    let mut c = Case::with_task();
+    c.tasks(&[(TASK, TaskState::InProgress, "Pending", 0)]);
+    assert_eq!(c.later(60_000).step(), "waits");
+    assert_eq!(c.later(2_000_000).step(), "quarantined:task-queued");
+    assert!(c.m.open.is_some(), "it may begin any time");
+}
+
+#[test]
+fn a_full_job_queue_costs_no_attempt_and_is_tried_again() {
+    let full = Fault::new(FaultClass::Throttled, Channel::Bmc, Fault::QUEUE_FULL, "JID_1 Pending");
+    let full = full.retry_after(600_000);
+    let mut c = Case::new("1.5");
+    for _ in 0..6 {
+        assert_eq!(c.step(), "intent:update-firmware");
+        let entries = Rules.settle(&c.input(), Outcome::Failed { fault: full.clone() });
+        entries.into_iter().for_each(|e| c.apply(e));
+        assert!(c.m.open.is_none() && !c.m.is_quarantined());
+        assert_eq!(c.m.step.as_ref().unwrap().attempt, 0);
+        assert!(c.m.not_before.since(c.now) >= 600_000, "not before it may have room");
+        c.now = c.m.not_before;
+    }
 }
 
 #[test]

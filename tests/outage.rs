@@ -180,6 +180,9 @@ impl Hall {
                 ..SystemFacts::default()
             });
         }
+        if set.has(ProbeSet::TASKS) && b.bmc {
+            report.tasks = Read::Seen(vec![]);
+        }
         let ssh = b.ssh && b.power == Power::On;
         let silent = || Fault::no_answer(Channel::Host, "connect timed out");
         if set.has(ProbeSet::HOST) {

@@ -93,6 +93,7 @@ impl Case {
         case.report.boot = Read::Seen(WindowFacts::default());
         case.report.job = Read::Seen(JobFacts::default());
         case.report.media = Read::Seen(vec![]);
+        case.report.tasks = Read::Seen(vec![]);
         case
     }
 

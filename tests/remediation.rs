@@ -2,6 +2,7 @@
 
 use farrier::config;
 use farrier::decide::explain::explain;
+use farrier::decide::probes::wanted;
 use farrier::decide::{Decide, Input, Room, Rules, Verdict};
 use farrier::model::facts::*;
 use farrier::model::machine::Act;
@@ -9,7 +10,7 @@ use farrier::model::time::Span;
 use farrier::model::*;
 use farrier::steps::site::{Profile, Site};
 use farrier::steps::workflow::*;
-use farrier::steps::{Step, burn_in, inventory};
+use farrier::steps::{Step, burn_in, inventory, power};
 use std::collections::BTreeMap;
 
 const MINUTE: u64 = 60_000;
@@ -244,7 +245,7 @@ fn a_bmc_is_never_reset_while_it_may_be_writing() {
     let mut c = Case::wedged();
     c.report.tasks = task(TaskState::Succeeded, "Completed");
     assert!(c.until_intent(60).is_some(), "what has ended writes nothing");
-    // Nor in the half hour after an update, whatever the task list says.
+    // Nor in the time of a copy after an update, whatever the task list says.
     let mut c = Case::wedged();
     let now = c.now;
     c.m.step.as_mut().unwrap().acts.push(Act {
@@ -259,7 +260,7 @@ fn a_bmc_is_never_reset_while_it_may_be_writing() {
     });
     let (_, kind) = c.until_intent(60).expect("later");
     assert_eq!(kind, ActionKind::BmcReset);
-    assert!(c.now.since(now) >= 30 * MINUTE, "{}", Span(c.now.since(now)));
+    assert!(c.now.since(now) >= 45 * MINUTE, "{}", Span(c.now.since(now)));
 }
 
 #[test]
@@ -354,4 +355,84 @@ fn refused_credentials_are_tried_once_more_as_the_data_says() {
     c.report.system = Read::Failed(refused());
     c.until_intent(1);
     assert!(c.m.is_quarantined());
+}
+
+/// A host that is to be switched off.
+fn switched_off() -> Case {
+    let off = Step::Power(power::Params { state: power::Wanted::Off });
+    Case::new(Stage::Firmware, off)
+}
+
+fn running(uri: &str) -> Read<Vec<Task>> {
+    Read::Seen(vec![Task {
+        uri: uri.into(),
+        state: TaskState::InProgress,
+        raw_state: "InProgress".into(),
+        percent: None,
+        message: None,
+    }])
+}
+
+/// Whichever step wants it: the copy that no task shows would be broken by it.
+#[test]
+fn no_power_is_cut_while_a_board_copies_an_image() {
+    const COPY: &str = "/redfish/v1/Chassis/HGX_ERoT_BMC_0#/Oem/Nvidia/BackgroundCopyStatus";
+    let mut c = switched_off();
+    c.report.tasks = running(COPY);
+    assert_eq!(c.until_intent(20), None);
+    let waiting = c.m.waiting.as_deref().expect("it says what it waits for").to_string();
+    assert!(waiting.contains(COPY) && waiting.contains("copied in the background"), "{waiting}");
+    let reads = |c: &Case| wanted(&c.m, &c.profile, &c.workflow, c.now);
+    assert!(reads(&c).has(ProbeSet::TASKS), "each look reads it anew");
+    c.report.tasks = Read::Seen(vec![]);
+    assert_eq!(c.until_intent(3).map(|e| e.1), Some(ActionKind::PowerOff));
+    // One that never ends is for a person, with what was waited for.
+    let mut c = switched_off();
+    c.report.tasks = running(COPY);
+    assert_eq!(c.until_intent(2_000), None);
+    let Condition::Quarantined { fault, .. } = &c.m.condition else {
+        panic!("{:?}", c.m.condition)
+    };
+    assert!(fault.code == "step-timeout" && fault.to_string().contains(COPY), "{fault}");
+}
+
+#[test]
+fn what_a_board_copies_is_read_before_its_power_is_cut() {
+    let mut c = switched_off();
+    assert!(wanted(&c.m, &c.profile, &c.workflow, c.now).has(ProbeSet::TASKS));
+    c.report.tasks = Read::NotAsked;
+    assert_eq!(c.until_intent(3), None);
+    assert!(wanted(&c.m, &c.profile, &c.workflow, c.now).has(ProbeSet::TASKS));
+    let broken = || Fault::new(FaultClass::Transient, Channel::Bmc, "bmc-error", "500");
+    c.report.tasks = Read::Failed(broken());
+    assert_eq!(c.until_intent(5), None, "what can't be read may go on");
+    // A BMC without tasks has none, and somebody's update is not this step's to guard.
+    let no_tasks = Fault::new(FaultClass::Unsupported, Channel::Bmc, "not-found", "404");
+    for tasks in [Read::Failed(no_tasks), running("/redfish/v1/TaskService/Tasks/1")] {
+        let mut c = switched_off();
+        c.report.tasks = tasks;
+        assert_eq!(c.until_intent(3).map(|e| e.1), Some(ActionKind::PowerOff));
+    }
+    // Over IPMI nobody says it: then the time since the last update counts.
+    for (updated, waits) in [(false, false), (true, true)] {
+        let mut c = switched_off();
+        let Read::Seen(system) = &mut c.report.system else { panic!() };
+        system.over_ipmi = true;
+        c.report.tasks = Read::Failed(broken());
+        let begun = c.now;
+        if updated {
+            c.m.step.as_mut().unwrap().acts.push(Act {
+                job: None,
+                kind: ActionKind::UpdateFirmware,
+                about: "bmc".into(),
+                at: begun,
+                closed: begun,
+                presumed: false,
+                happened: true,
+                baseline: Default::default(),
+            });
+        }
+        assert_eq!(c.until_intent(200).map(|e| e.1), Some(ActionKind::PowerOff));
+        assert_eq!(c.now.since(begun) > 40 * MINUTE, waits, "{}", Span(c.now.since(begun)));
+    }
 }

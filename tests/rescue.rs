@@ -139,6 +139,7 @@ impl Case {
                 Host::Ramdisk if pinned => host(Some(run)),
                 Host::Ramdisk => Read::Failed(Fault::no_answer(Channel::Host, "refused")),
             },
+            tasks: Read::Seen(vec![]),
             cluster: Read::Seen(Membership::default()),
             boot: Read::Seen(self.window.clone()),
             media: Read::Seen(self.media.clone()),

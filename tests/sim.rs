@@ -140,6 +140,14 @@ fn every_broken_decider_and_director_is_caught_and_every_rule_has_one() {
     assert!(unseen.is_empty(), "rules that nothing has broken: {unseen:?}");
 }
 
+/// The copy that no task shows, which a power cut breaks: whoever does not look for it cuts it, and the
+/// physics tells.
+#[test]
+fn who_does_not_see_background_copies_cuts_one() {
+    let (seed, rules) = broken::first_catch(Break::IgnoreCopies, 1);
+    assert!(seed.is_some() && rules.contains("cut-during-copy"), "{seed:?}, {rules:?}");
+}
+
 #[test]
 fn a_failing_seed_shrinks_to_a_script_that_fails_alone() {
     let spec = Spec { liveness_days: 1, ..Spec::new(20, 3, 1, profile("chaos")) };

@@ -11,6 +11,8 @@
 mod bios;
 #[path = "vbmc_behaviour/program.rs"]
 mod program;
+#[path = "vbmc_behaviour/queue.rs"]
+mod queue;
 #[path = "vbmc_behaviour/replay.rs"]
 mod replay;
 #[path = "vbmc_behaviour/rules.rs"]
@@ -20,6 +22,8 @@ mod rules;
 mod server;
 #[path = "vbmc_behaviour/site.rs"]
 mod site;
+#[path = "vbmc_behaviour/trust.rs"]
+mod trust;
 #[path = "support/unpacked.rs"]
 mod unpacked;
 #[path = "vbmc_behaviour/vendors.rs"]

@@ -13,7 +13,7 @@ use super::demo::{DemoError, io, told_to_end};
 use crate::model::MachineId;
 use crate::sim::durations::Durations;
 use crate::sim::faults::Dice;
-use crate::sim::serve::profile::ProfileError;
+use crate::sim::serve::profile::{Certificate, ProfileError, Tls};
 use crate::sim::serve::replay::{Expand, ReplayError, Tree};
 use crate::sim::serve::{
     Behaviour, Berth, Hosts, Latency, Profile, Serving, Settings, WorldError, serve_as,
@@ -45,6 +45,8 @@ pub struct Ask {
     pub time_scale: u32,
     /// BMCs answer at once instead of as slowly as the profile says.
     pub quick: bool,
+    /// The certificate's kind (`stable`, `new-each-reboot`, `expired`); none: as the profile says.
+    pub tls: Option<String>,
     pub listen: SocketAddr,
     pub admin: SocketAddr,
     /// Write an inventory here, and beside it all that `farrier serve` needs.
@@ -231,6 +233,18 @@ impl Fleet {
 }
 
 fn profiles(ask: &Ask) -> Result<Vec<Arc<Profile>>, VbmcError> {
+    let certificate = match ask.tls.as_deref() {
+        None => return vendors(ask),
+        Some("new-each-reboot") => Certificate::NewEachReboot,
+        Some("expired") => Certificate::Expired,
+        Some(_) => Certificate::Stable,
+    };
+    let tls = Some(Tls { certificate });
+    let with = |p: &Arc<Profile>| Arc::new(Profile { tls, ..Profile::clone(p) });
+    Ok(vendors(ask)?.iter().map(with).collect())
+}
+
+fn vendors(ask: &Ask) -> Result<Vec<Arc<Profile>>, VbmcError> {
     Ok(match (&ask.profile, ask.vendor.as_str()) {
         (Some(file), _) => {
             let shown = file.display().to_string();

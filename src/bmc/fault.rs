@@ -27,7 +27,15 @@ pub(super) fn no_connection(what: &str, error: &reqwest::Error, timeout_ms: u64)
             .evidence(format!("shown: sha256:{seen}"))
             .hint("firmware updates and factory resets make a new one: compare it on site, then accept it with `farrier bmc pin`");
         }
-        Some(Refused::Untrusted { why }) => {
+        Some(Refused::Untrusted { expired: true, why }) => {
+            return new(
+                FaultClass::Precondition,
+                "certificate-expired",
+                format!("{what}: the BMC's certificate has expired: {why}"),
+            )
+            .hint("install a new one of your CA; or say `tls = \"pin\"`, compare it on site and accept it as it is with `farrier bmc pin`: a pinned one may be old");
+        }
+        Some(Refused::Untrusted { why, .. }) => {
             return new(
                 FaultClass::Precondition,
                 "certificate-untrusted",
@@ -157,6 +165,18 @@ fn patience(header_ms: Option<u64>, messages: &[Message]) -> Option<u64> {
     })
 }
 
+/// Dell's lifecycle controller runs one thing at a time, and none while it starts or the host is in its
+/// POST: no failure of what was ordered (field notes §3.1, §6.15; it stays so through many tries).
+fn controller_in_use(messages: &[Message]) -> Option<u64> {
+    let in_use = |m: &Message| {
+        let text = m.text.to_ascii_lowercase();
+        let says = ["in use", "not ready", "being used", "is busy", "not available"];
+        m.id.eq_ignore_ascii_case("LC068")
+            || text.contains("lifecycle controller") && says.iter().any(|w| text.contains(w))
+    };
+    messages.iter().any(in_use).then_some(60_000)
+}
+
 /// Is an error all that the document says?
 fn is_error_alone(v: &serde_json::Value) -> bool {
     v.as_object().is_some_and(|o| {
@@ -189,7 +209,7 @@ pub(super) fn of_status(what: &str, answer: &Answer) -> Fault {
         Some(text) => format!("{what}: {status}, {}", json::excerpt(text, 160)),
         None => format!("{what}: the BMC answered {status}"),
     };
-    let wait = patience(answer.retry_after_ms, &messages);
+    let wait = patience(answer.retry_after_ms, &messages).or_else(|| controller_in_use(&messages));
     let fault = match status {
         401 => bad_credentials(what),
         _ if messages.iter().any(|m| ends_with(&m.id, "PasswordChangeRequired")) => {
@@ -261,8 +281,10 @@ pub(super) fn plainly_rejected(answer: &Answer) -> bool {
         "ActionParameterValueFormatError",
         "ActionParameterValueNotInList",
         "ActionParameterValueTypeError",
+        "CreateLimitReachedForResource",
         "InsufficientPrivilege",
         "InvalidOperationForSystemState",
+        "LC068",
         "MalformedJSON",
         "PropertyMissing",
         "PropertyUnknown",
@@ -369,6 +391,18 @@ mod tests {
         assert_eq!(f.retry_after_ms, Some(30_000));
         let a = Answer { retry_after_ms: Some(3_000), ..answer(429, json!({})) };
         assert_eq!(of_status("GET /x", &a).retry_after_ms, Some(3_000));
+    }
+
+    #[test]
+    fn a_lifecycle_controller_in_use_is_not_now() {
+        let words = json!({"error": {"@Message.ExtendedInfo": [
+            {"MessageId": "IDRAC.2.8.SUP9", "Message": "Lifecycle Controller is in use."}]}});
+        for body in [said("LC068", &[]), words] {
+            let f = of_status("POST /x", &answer(400, body));
+            assert_eq!((f.class, f.retry_after_ms), (FaultClass::Throttled, Some(60_000)));
+        }
+        let other = said("LC001", &[]);
+        assert_eq!(of_status("POST /x", &answer(400, other)).code, "rejected");
     }
 
     #[test]

@@ -23,8 +23,9 @@
 //! | R12 | ETags | `patch`, `guard` | writes: `the_boot_override_is_minimal_and_speaks_the_bmcs_etag`; quirks: `if_match_is_said_as_the_vendor_wants_it` |
 //! | R13 | a task's handle, wherever it is said; a task that became a job | `task` | writes: `handles_are_found_in_every_place`; `a_task_that_became_a_job_is_as_far_as_the_job` |
 //! | R14, R16, R17 | states by state, status and messages, never by percent | `task` | `task`: `states_are_read_by_state_status_and_messages` |
-//! | §3.1 | updates and copies that no task shows | `work` | work: `an_ilo_that_flashes_says_so_without_a_task`, `a_root_of_trust_that_copies_is_waited_for`, `work_that_can_not_be_read_may_go_on` |
+//! | §3.1 | updates and copies that no task shows | `work` | work: `an_ilo_that_flashes_says_so_without_a_task`, `a_root_of_trust_that_copies_is_waited_for`, `work_that_can_not_be_read_may_go_on`, `a_board_that_lists_no_chassis_yet_may_be_copying` |
 //! | §3.1 | what a vendor resets unless it is told not to | `push` | push: `a_supermicro_is_told_to_keep_its_serial_and_settings` |
+//! | §6.15 | a full job queue, a lifecycle controller in use: not now, and who fills it; no job of others is deleted | `jobs`, `fault` | `tests/vbmc_behaviour`: `a_full_job_queue_is_said_with_who_fills_it_and_nothing_of_theirs_is_deleted`, `a_lifecycle_controller_in_use_is_waited_for` |
 //! | R15 | a task that is gone is neither done nor failed | `task` | writes: `an_update_names_its_target_and_leaves_a_handle` |
 //! | R16, R18, R19 | stalls, versions by component, activation | above the edge: `decide::judge`, `steps::firmware` | `tests/firmware.rs` |
 //! | R20 | not taken for ready too early | `conn`, `discover` | sessions: `a_bmc_just_reset_is_left_alone_and_then_asked_again`; `a_service_that_is_half_up_is_not_called_unsupported` |
@@ -36,7 +37,7 @@
 //! | §4 boot | the body, place and names that a vendor takes | `boot` | quirks: `the_boot_override_has_the_form_that_the_vendor_takes`, `a_boot_target_goes_by_the_vendors_name`, `a_boot_override_may_have_a_mode_and_last`; writes: `the_settings_object_takes_the_override_where_it_has_one` |
 //! | §4 power | reset types that there are; all power cut | `power` | quirks: `a_restart_that_takes_two_acts_is_not_one`, `all_power_is_cut_only_where_it_is_known_how_and_with_the_host_off`; writes: `what_a_bmc_lacks_is_unsupported_with_a_hint`, `an_older_idrac_cuts_all_power_by_a_bios_setting`, `a_bios_setting_for_it_is_guarded_and_never_waits_in_silence` |
 //! | §4 media | which drive, emptied first, forms in turn | `media` | media: `a_drive_is_emptied_before_it_is_filled_whatever_it_says`, `the_next_form_is_sent_only_where_one_was_turned_down`, `a_drive_without_actions_is_patched_with_its_etag`, `a_5xx_right_after_an_eject_means_not_yet` |
-//! | §4 trust | pins; a changed certificate under its CA | `tls` | `tests/credentials`: `a_changed_certificate_under_an_unchanged_ca_is_fine`, `the_certificates_of_a_rack_are_accepted_at_once_and_a_changed_one_is_not_trusted` |
+//! | §4 trust | pins; a changed certificate under its CA; expired ones | `tls` | `tests/vbmc_behaviour`: `an_expired_certificate_is_good_where_it_is_pinned_and_refused_under_a_ca`, `a_new_certificate_is_put_down_to_our_own_update_and_to_nothing_else`; `tests/credentials`: `a_changed_certificate_under_an_unchanged_ca_is_fine`, `the_certificates_of_a_rack_are_accepted_at_once_and_a_changed_one_is_not_trusted` |
 //! | §4 events | none are subscribed to: polling is the truth | | |
 //! | same origin | credentials and images go to this BMC alone | `conn` | `credentials_go_to_no_other_server`, `an_action_goes_to_no_other_server`; push: `an_image_goes_to_no_other_server` |
 //!
@@ -67,6 +68,7 @@ pub mod fuzz;
 mod guard;
 mod http;
 mod inventory;
+mod jobs;
 mod json;
 mod log;
 mod media;

@@ -143,8 +143,8 @@ pub(super) fn config(pins: Option<Arc<Pins>>) -> Result<ClientConfig, rustls::Er
 pub(super) enum Refused {
     /// Not the pinned one; hex SHA-256 of what was shown.
     Changed { seen: String },
-    /// The CA check failed: why.
-    Untrusted { why: String },
+    /// The CA check failed: why; for one thing because its time is over.
+    Untrusted { why: String, expired: bool },
 }
 
 /// Finds a certificate's refusal below a connection error. `io::Error` hides what it wraps from
@@ -159,7 +159,9 @@ pub(super) fn refused(error: &(dyn std::error::Error + 'static)) -> Option<Refus
             {
                 return Some(Refused::Changed { seen: other.seen.clone() });
             }
-            return Some(Refused::Untrusted { why: why.to_string() });
+            let expired =
+                matches!(why, CertificateError::Expired | CertificateError::ExpiredContext { .. });
+            return Some(Refused::Untrusted { why: why.to_string(), expired });
         }
         next = match e.downcast_ref::<std::io::Error>().and_then(|io| io.get_ref()) {
             Some(inner) => Some(inner),

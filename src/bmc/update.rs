@@ -3,7 +3,7 @@
 
 use super::conn::Bmc;
 use super::guard::{self, Action, Stop};
-use super::{fault, firmware, json, push, task};
+use super::{fault, firmware, jobs, json, push, task};
 use crate::model::action::Expect;
 use crate::model::facts::Component;
 use crate::model::quirks::{Quirks, UpdateWay};
@@ -61,12 +61,14 @@ pub(super) async fn update(
         _ => Err(no_simple_update()),
     };
     match (pull, &order.file) {
-        (Ok(pull), _) => Ok(pull.send(bmc).await?),
+        (Ok(pull), _) => Ok(jobs::explained(bmc, pull.send(bmc).await?).await),
         (Err(_), Some(image))
             if quirks.update.way != UpdateWay::Pull
                 && push::is_offered(&service, &quirks.update, image) =>
         {
-            push::push(bmc, &quirks, (&service_path, &service), &member, image).await
+            let place = (&*service_path, &service);
+            let outcome = push::push(bmc, &quirks, place, &member, image).await?;
+            Ok(jobs::explained(bmc, outcome).await)
         }
         (Err(fault), _) => Ok(Outcome::Failed { fault }),
     }

@@ -3,7 +3,7 @@
 //! data; here it becomes a task, so that nothing is flashed, reset or powered off meanwhile.
 
 use super::conn::Bmc;
-use super::{firmware, json};
+use super::{fault, firmware, json};
 use crate::model::facts::{Task, TaskState};
 use crate::model::quirks::{Work, WorkOn};
 use crate::model::{Fault, FaultClass};
@@ -52,6 +52,10 @@ async fn documents(bmc: &Bmc<'_>, work: &Work) -> Result<Vec<(String, Value)>, F
     };
     let Some(link) = bmc.root().await?.chassis.clone() else { return Ok(vec![]) };
     let members = there(bmc.members(&link, false).await)?.unwrap_or_default();
+    if members.is_empty() {
+        // No board is without a chassis: its list is not filled yet, as after a reset of the BMC.
+        return Err(fault::not_redfish(&link, "no chassis is listed, so none says what it copies"));
+    }
     let paths = members.iter().filter_map(json::link_of);
     let paths = paths.filter(|p| member.is_match(json::last_segment(p))).collect();
     let mut out = Vec::new();

@@ -228,6 +228,10 @@ pub struct Vbmc {
     /// Answer at once, not as slowly as the vendor's BMCs do
     #[arg(long)]
     pub quick: bool,
+    /// Speak TLS with a self-signed certificate that is kept, made anew by every start of the BMC, or
+    /// expired
+    #[arg(long, value_name = "CERTIFICATE", value_parser = ["stable", "new-each-reboot", "expired"])]
+    pub tls: Option<String>,
     /// Port of the BMCs; the address must be loopback
     #[arg(long, default_value = "127.0.0.1:0", value_name = "127.0.0.1:PORT")]
     pub listen: std::net::SocketAddr,

@@ -420,7 +420,8 @@ fn update(
     // Before the version is believed: a task of ours whose name was lost with the answer.
     let fresh = match &open.handle {
         Some(_) => None,
-        None => tasks.iter().find(|t| !open.baseline.tasks.contains(&t.uri)),
+        // A copy that began since follows from an update and is none.
+        None => tasks.iter().find(|t| !t.is_copy() && !open.baseline.tasks.contains(&t.uri)),
     };
     match (followed, &open.handle) {
         (Some(task), _) => follow(i, open, task, stall_ms),
@@ -550,6 +551,23 @@ fn follow(i: &Input<'_>, open: &OpenAction, task: &Task, stall_ms: u64) -> Judge
             let digest = digest(task);
             if digest != open.progress {
                 Moved(digest)
+            } else if i.now.since(seen_at(i, open)) > stall_ms && is_queued(task) {
+                // It has begun nothing, and nobody can say that it never will.
+                Stuck(
+                    Fault::new(
+                        FaultClass::OutcomeUnknown,
+                        Channel::Bmc,
+                        "task-queued",
+                        format!(
+                            "task {} has waited in the BMC's queue for {} ({})",
+                            task.uri,
+                            crate::model::time::Span(stall_ms),
+                            task.raw_state,
+                        ),
+                    )
+                    .hint("an earlier job may hold it up (some BMCs keep a strict order): let that one end or delete it on the BMC; then release")
+                    .evidence(task.message.clone().unwrap_or_default()),
+                )
             } else if i.now.since(seen_at(i, open)) > stall_ms {
                 // Never start over while it may still be writing.
                 Stuck(
@@ -573,6 +591,11 @@ fn follow(i: &Input<'_>, open: &OpenAction, task: &Task, stall_ms: u64) -> Judge
             }
         }
     }
+}
+
+/// It waits for its turn.
+fn is_queued(task: &Task) -> bool {
+    matches!(&*task.raw_state, "Pending" | "New" | "Scheduled")
 }
 
 /// FNV-1a over state, percent and message: (state, percent, message) is what progress means (R16).

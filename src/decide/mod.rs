@@ -1,6 +1,7 @@
 //! Machine-wide rules, pure: `(machine, workflow, facts, now, headroom) → Verdict`. No I/O, no
 //! clock, no randomness: the same input gives the same verdict, today and in the simulator.
 
+mod copying;
 pub mod explain;
 pub mod gate;
 pub mod judge;
@@ -27,6 +28,7 @@ use crate::model::{
 use crate::steps::site::{Profile, Site};
 use crate::steps::workflow::{StepSpec, Unsupported, Workflow};
 use crate::steps::{Look, View};
+use copying::Against;
 use outage::Outage;
 use restored::Weighed;
 use retry::Failed;
@@ -265,6 +267,9 @@ const GATE_REFUSALS: u32 = 8;
 /// may wait for hours, and each look reads the BMC.
 const ROOM_MS: u64 = 3_600_000;
 
+/// Polls of a copy in the background: it takes 5 to 30 minutes.
+const COPIES_MS: u64 = 30_000;
+
 /// An action is wanted: every machine-wide reason against it, then the intent.
 fn act(i: &Input<'_>, spec: &StepSpec, action: Action) -> Verdict {
     let (action, presumed) = match restored::weigh(i, &action) {
@@ -275,6 +280,19 @@ fn act(i: &Input<'_>, spec: &StepSpec, action: Action) -> Verdict {
         Weighed::Unread(fault) => return fail(i, spec, vec![], fault, Failed::Read),
         Weighed::InDoubt(fault) => return give_up(i, fault),
     };
+    if presumed.is_none()
+        && let Some(against) = copying::speaks(i, &action)
+    {
+        let overdue = view(i, spec).step_age() > spec.timeout.0;
+        return match against {
+            Against::Unasked => wait(i, copying::COPIES_WORD, 1_000),
+            Against::Copies(_) if overdue && !i.stopped && i.outage.is_none() => {
+                give_up(i, timed_out(i, spec))
+            }
+            Against::Copies(what) => wait(i, &what, COPIES_MS),
+            Against::Unread(fault) => fail(i, spec, vec![], fault, Failed::Read),
+        };
+    }
     // Once: a probe that was to hold it and does not is a defect, which the gate names.
     let asked = i.m.waiting.as_deref() == Some(probes::CLUSTER_WORD);
     if presumed.is_none() && !asked && gate::unasked(i, &action) {

@@ -1,5 +1,6 @@
 //! Which parts to read before the next decision: no more than it needs.
 
+use super::copying::{COPIES_WORD, is_copying};
 use crate::model::facts::ProbeSet;
 use crate::model::machine::ROOM;
 use crate::model::{
@@ -34,6 +35,10 @@ pub fn wanted(m: &Machine, profile: &Profile, workflow: &Workflow, now: EngineTi
             // A remedy may follow: what it must know.
             set = set.with(ProbeSet::TASKS);
         }
+        // Before the power is cut: what the board copies meanwhile.
+        if disrupts(&spec.step) && (may_act(m) || copies(m)) {
+            set = set.with(ProbeSet::TASKS);
+        }
         if profile.cluster.is_some() && (failing || disrupts(&spec.step) && may_act(m)) {
             set = set.with(ProbeSet::CLUSTER);
         }
@@ -55,7 +60,14 @@ pub const CLUSTER_WORD: &str = "the cluster's word on the node";
 /// Asking the cluster is a program's start. While a step waits for something that only time brings
 /// it is not asked; when the wait is over it is, before anything is interrupted.
 fn may_act(m: &Machine) -> bool {
-    m.waiting.as_deref().is_none_or(|w| w == CLUSTER_WORD || w.starts_with(ROOM))
+    m.waiting
+        .as_deref()
+        .is_none_or(|w| w == CLUSTER_WORD || w == COPIES_WORD || w.starts_with(ROOM))
+}
+
+/// Is it waited for a copy's end?
+fn copies(m: &Machine) -> bool {
+    m.waiting.as_deref().is_some_and(is_copying)
 }
 
 /// Does the machine back off for something that a remedy may mend?

@@ -8,13 +8,10 @@ use crate::model::machine::FaultNote;
 use crate::model::remedy::Remedy;
 use crate::model::time::Span;
 use crate::model::{ActionKind, Condition, Entry, Fault};
+use crate::steps::firmware::{COPY_MS, may_copy};
 use crate::steps::remediation::Rung;
 use crate::steps::workflow::StepSpec;
 use crate::steps::{Look, Step};
-
-/// After an update a board may copy the image in the background, which no task shows; a reset in
-/// it corrupts the copy (field notes on Redfish, §6 line 10: 5–30 min).
-const BACKGROUND_COPY_MS: u64 = 1_800_000;
 
 /// A remedy instead of one more try: its intent, through the same gate and limits as any other.
 /// What can't be done now (no room, in use, a task runs) is left out; the step's retries go on.
@@ -73,11 +70,12 @@ fn is_safe(i: &Input<'_>, spec: &StepSpec, rung: &Rung) -> bool {
     if i.m.identity.compare(&system.identity) != Match::Same {
         return false;
     }
+    // An update that did not take may have been taken all the same.
     let acts = i.m.step.as_ref().map_or(&[][..], |s| &s.acts);
-    let flashed_lately = acts.iter().any(|a| {
-        a.kind == ActionKind::UpdateFirmware && i.now.since(a.closed) < BACKGROUND_COPY_MS
-    });
-    if flashed_lately {
+    let flashed_lately = acts
+        .iter()
+        .any(|a| a.kind == ActionKind::UpdateFirmware && i.now.since(a.closed) < COPY_MS);
+    if flashed_lately || may_copy(i.m, i.now) {
         return false;
     }
     // Nothing may be written, and that must be known: tasks that can't be read may be running.

@@ -219,6 +219,15 @@ pub struct Task {
     pub message: Option<String>,
 }
 
+impl Task {
+    /// A board copies an image to its second place: told by the chassis of a root of trust, not by a
+    /// task (`path#property`). A power cut or a BMC reset in it breaks the component.
+    pub fn is_copy(&self) -> bool {
+        let path = self.uri.split_once('#').map(|(path, _)| path.to_ascii_lowercase());
+        path.is_some_and(|path| path.contains("/chassis/"))
+    }
+}
+
 /// The operating system, read over pinned SSH.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct HostFacts {

@@ -105,6 +105,8 @@ impl Fault {
     pub const NO_PIN: &'static str = "no-pin";
     /// The BMC shows another certificate than the pinned one.
     pub const CERTIFICATE_CHANGED: &'static str = "certificate-changed";
+    /// A BMC's job queue takes no more for now; says who fills it.
+    pub const QUEUE_FULL: &'static str = "job-queue-full";
     /// The daemon ended while an action was under way.
     pub const INTERRUPTED: &'static str = "interrupted";
 

@@ -138,6 +138,20 @@ impl Cursor {
         self.room_since.unwrap_or(now).since(self.since.max(resumed))
     }
 
+    /// When the last update of this attempt, or a reset since that may have made it run, was through.
+    pub fn written_at(&self) -> Option<EngineTime> {
+        let written = |a: &Act| a.kind == ActionKind::UpdateFirmware && a.happened;
+        let runs = |a: &&Act| {
+            written(a)
+                || matches!(
+                    a.kind,
+                    ActionKind::BmcReset | ActionKind::PowerOn | ActionKind::PowerRestart
+                )
+        };
+        let first = self.acts.iter().position(written)?;
+        self.acts[first..].iter().filter(runs).map(|a| a.closed).max()
+    }
+
     /// The wait for room is over: its clocks go on from where they stood. Answers whether there was
     /// one.
     pub(super) fn end_room(&mut self, at: EngineTime) -> bool {

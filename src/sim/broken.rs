@@ -59,10 +59,12 @@ pub enum Break {
     RescueInstalls,
     /// BIOS settings that wait for a POST count as in force.
     AssumeBios,
+    /// Images that are copied in the background are not seen.
+    IgnoreCopies,
 }
 
 impl Break {
-    pub const ALL: [Break; 22] = [
+    pub const ALL: [Break; 23] = [
         Break::NoIdentity,
         Break::ReissueNever,
         Break::NoLimits,
@@ -85,6 +87,7 @@ impl Break {
         Break::ChargesOutages,
         Break::RescueInstalls,
         Break::AssumeBios,
+        Break::IgnoreCopies,
     ];
 
     /// Rules of which at least one must be reported.
@@ -106,6 +109,7 @@ impl Break {
             Break::QuarantineForNothing => &["quarantine-unjustified"],
             Break::IgnoreTasks => &["flash-while-busy", "write-during-flash"],
             Break::AssumeVersion | Break::AssumeBios => &["done-not-true"],
+            Break::IgnoreCopies => &["cut-during-copy"],
             Break::NeverDone => &["liveness"],
             Break::LeakOutput => &["secret-in-journal"],
             Break::FlashesForEver => &["flash-again"],
@@ -264,6 +268,11 @@ impl Decide for Broken {
                 }
                 if let Read::Seen(secure) = &mut r.secure_boot {
                     secure.in_force = secure.enabled;
+                }
+            }),
+            Break::IgnoreCopies => with_report(i, &|r| {
+                if let Read::Seen(tasks) = &mut r.tasks {
+                    tasks.retain(|t| !t.is_copy());
                 }
             }),
             Break::NeverDone => match Rules.decide(i) {

@@ -61,6 +61,8 @@ pub struct Durations {
     pub install: Draw,
     pub bmc_reset: Draw,
     pub flash: Draw,
+    /// From the moment a new image runs until its second place holds it too.
+    pub copy: Draw,
     pub burn_in: Draw,
     pub wipe: Draw,
     /// What a workload still runs after a cordon.
@@ -92,6 +94,7 @@ impl Default for Durations {
             install: Draw::new(7 * M, 0.4, 3 * M, 18 * M),
             bmc_reset: Draw::new(110 * S, 0.5, M, 5 * M),
             flash: Draw::new(5 * M, 0.5, 90 * S, 15 * M),
+            copy: Draw::new(10 * M, 0.5, 5 * M, 30 * M),
             burn_in: Draw::new(8 * M, 0.3, 3 * M, 20 * M),
             wipe: Draw::new(40 * M, 0.5, 10 * M, 3 * H),
             workload: Draw::new(40 * M, 0.8, M, 3 * H),
@@ -126,6 +129,7 @@ impl Durations {
             install: self.install.scaled(faster),
             bmc_reset: self.bmc_reset.scaled(faster),
             flash: self.flash.scaled(faster),
+            copy: self.copy.scaled(faster),
             burn_in: self.burn_in.scaled(faster),
             wipe: self.wipe.scaled(faster),
             workload: self.workload.scaled(faster),

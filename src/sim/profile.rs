@@ -67,6 +67,8 @@ pub struct Profile {
     pub rules: Vec<Rule>,
     /// Machines that are sick for good, per million.
     pub sick_per_million: u32,
+    /// Machines whose boards copy new images to a second place, per million.
+    pub copies_per_million: u32,
     /// Quarantines within milliseconds that stop all actions; 0 = no circuit breaker.
     pub breaker: (u32, u64),
 }
@@ -102,6 +104,7 @@ impl Profile {
             about: String::new(),
             rules: Vec::new(),
             sick_per_million: 0,
+            copies_per_million: 0,
             breaker: (0, 0),
         }
     }
@@ -129,6 +132,7 @@ impl Profile {
             name: raw.name,
             about: raw.about,
             sick_per_million: raw.sick_per_million,
+            copies_per_million: raw.copies_per_million,
             breaker: raw.breaker,
         })
     }

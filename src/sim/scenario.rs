@@ -176,6 +176,9 @@ impl Scenario {
                     ignores_once: own.chance(200_000),
                     identity_null_when_off: own.chance(200_000),
                     pads_versions: own.chance(200_000),
+                    // Of a stream of its own: it shifts nothing else that is drawn.
+                    copies_images: Rng::stream(seed, 6_000_000 + u64::from(n))
+                        .chance(profile.copies_per_million),
                 },
                 sick,
                 durations: durations.clone(),

@@ -38,6 +38,7 @@ pub struct Script {
     pub days: u64,
     pub seed: u64,
     pub sick_per_million: u32,
+    pub copies_per_million: u32,
     pub breaker: (u32, u64),
     /// The rule that it broke when it was recorded, on which machine and when.
     pub rule: String,
@@ -88,6 +89,7 @@ impl Script {
             days: spec.days,
             seed: spec.seed,
             sick_per_million: spec.profile.sick_per_million,
+            copies_per_million: spec.profile.copies_per_million,
             breaker: spec.profile.breaker,
             rule: broke.rule.to_string(),
             machine: broke.machine,
@@ -102,6 +104,7 @@ impl Script {
     pub fn spec(&self) -> Spec {
         let profile = Profile {
             sick_per_million: self.sick_per_million,
+            copies_per_million: self.copies_per_million,
             breaker: self.breaker,
             ..Profile::none(&self.profile)
         };
@@ -144,6 +147,7 @@ impl Script {
             days: 0,
             seed: 0,
             sick_per_million: 0,
+            copies_per_million: 0,
             breaker: (0, 0),
             rule: String::new(),
             machine: MachineId(0),
@@ -178,6 +182,7 @@ impl Script {
                 "days" => self.days = value.parse().ok()?,
                 "seed" => self.seed = value.parse().ok()?,
                 "sick" => self.sick_per_million = value.parse().ok()?,
+                "copies" => self.copies_per_million = value.parse().ok()?,
                 "until" => self.until = parse_time(value)?,
                 "liveness" => self.liveness_days = value.parse().ok()?,
                 "breaker" => {
@@ -294,12 +299,13 @@ impl fmt::Display for Script {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "world {} machines {} days {} seed {} sick {} breaker {}/{} liveness {} until {}",
+            "world {} machines {} days {} seed {} sick {} copies {} breaker {}/{} liveness {} until {}",
             self.profile,
             self.machines,
             self.days,
             self.seed,
             self.sick_per_million,
+            self.copies_per_million,
             self.breaker.0,
             self.breaker.1,
             self.liveness_days,

@@ -45,6 +45,19 @@ pub enum What {
     FlashBroken {
         slot: u8,
     },
+    /// A new image runs, and is copied to its second place.
+    CopyStarted {
+        slot: u8,
+    },
+    CopyEnded {
+        slot: u8,
+    },
+    /// Power cut or BMC reset in the middle of that: the component is broken.
+    CopyBroken {
+        slot: u8,
+        /// When the copy began.
+        since: EngineTime,
+    },
     InstallStarted,
     InstallEnded {
         ok: bool,
@@ -80,6 +93,9 @@ impl What {
             What::FlashStarted { .. } => "flash-started",
             What::FlashEnded { .. } => "flash-ended",
             What::FlashBroken { .. } => "flash-broken",
+            What::CopyStarted { .. } => "copy-started",
+            What::CopyEnded { .. } => "copy-ended",
+            What::CopyBroken { .. } => "copy-broken",
             What::InstallStarted => "install-started",
             What::InstallEnded { .. } => "install-ended",
             What::WipeStarted => "wipe-started",
@@ -149,6 +165,8 @@ pub struct Scene {
     pub flashing: bool,
     /// Only tasks that people started were running, the last one since then.
     pub by_hand_since: Option<EngineTime>,
+    /// The last copy of an image that was under way began then.
+    pub copying_since: Option<EngineTime>,
     pub was_on: bool,
 }
 

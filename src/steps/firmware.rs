@@ -5,7 +5,7 @@ use super::catalog::{Activation, Firmware, SetStatus};
 use super::{Look, View, need};
 use crate::model::action::PowerOp;
 use crate::model::facts::{Component, Power, ProbeSet, Read, TaskState};
-use crate::model::{Action, ActionKind, Channel, Fault, FaultClass, Machine};
+use crate::model::{Action, ActionKind, Channel, EngineTime, Fault, FaultClass, Machine};
 use serde::{Deserialize, Serialize};
 use std::cmp::Ordering;
 
@@ -97,16 +97,22 @@ impl Params {
 }
 
 /// A board copies its new image to a second place for 5 to 30 minutes after it runs, and a power cut
-/// breaks the copy (field notes §3.1, §6 line 10). What goes on for longer is something else.
-const COPY_MS: u64 = 1_800_000;
+/// breaks the copy (field notes §3.1, §6 line 10); a BIOS runs after a POST of up to 15 minutes. What
+/// goes on for longer after the last reset is something else.
+pub(crate) const COPY_MS: u64 = 2_700_000;
+
+/// May an image that this step wrote still be copied, as far as times tell?
+pub(crate) fn may_copy(m: &Machine, now: EngineTime) -> bool {
+    let written = m.step.as_ref().and_then(|s| s.written_at());
+    written.is_some_and(|at| now.since(at) < COPY_MS)
+}
 
 /// All versions are as they should be: does the BMC still work on what was flashed here?
 fn still_at_work(v: &View<'_>) -> Option<Look> {
-    let acts = v.m.step.as_ref().map_or(&[][..], |s| &s.acts);
-    let flashed = |a: &&crate::model::machine::Act| {
-        a.kind == ActionKind::UpdateFirmware && a.happened && v.watched_since(a.closed) < COPY_MS
-    };
-    acts.iter().find(flashed)?;
+    let written = v.m.step.as_ref().and_then(|s| s.written_at())?;
+    if v.watched_since(written) >= COPY_MS {
+        return None;
+    }
     match &v.report.tasks {
         Read::Seen(tasks) => {
             let busy = tasks.iter().find(|t| t.state == TaskState::InProgress)?;

@@ -96,6 +96,17 @@ async fn a_root_of_trust_that_copies_is_waited_for() {
     }
 }
 
+/// After its reset a BMC has a list of chassis before it has chassis.
+#[tokio::test]
+async fn a_board_that_lists_no_chassis_yet_may_be_copying() {
+    let Some(tree) = captured::tree("nvidia-dgxh100-ami") else { return };
+    let mut half: Tree = (*tree).clone();
+    half.get_mut("/redfish/v1/chassis").unwrap()["Members"] = json!([]);
+    let server = captured::serve(Arc::new(half)).await;
+    let fault = edge().tasks(&target(&server.url), None).await.unwrap_err();
+    assert_eq!(&*fault.code, "not-redfish", "{fault}");
+}
+
 #[tokio::test]
 async fn a_vendor_that_hides_nothing_is_asked_nothing_more() {
     let server = Server::start(|r, _| calm(r)).await;

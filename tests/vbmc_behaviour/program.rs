@@ -13,27 +13,27 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
 /// The binary under test: what `tests/run.sh` built, else what cargo did.
-fn farrier() -> PathBuf {
+pub(super) fn farrier() -> PathBuf {
     std::env::var_os("FARRIER_BIN").map_or_else(|| env!("CARGO_BIN_EXE_farrier").into(), Into::into)
 }
 
-fn client() -> reqwest::Client {
+pub(super) fn client() -> reqwest::Client {
     drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
     reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(10)).build().unwrap()
 }
 
-async fn fetch(url: &str) -> Value {
+pub(super) async fn fetch(url: &str) -> Value {
     client().get(url).send().await.unwrap().json().await.unwrap()
 }
 
-struct Vbmc {
+pub(super) struct Vbmc {
     child: Child,
     /// Its line of JSON.
-    said: Value,
+    pub(super) said: Value,
 }
 
 impl Vbmc {
-    async fn start(args: &[&str]) -> Vbmc {
+    pub(super) async fn start(args: &[&str]) -> Vbmc {
         let mut child = Command::new(farrier())
             .arg("vbmc")
             .args(args)
@@ -49,12 +49,12 @@ impl Vbmc {
         Vbmc { child, said: serde_json::from_str(&line).unwrap_or_else(|e| panic!("{line}: {e}")) }
     }
 
-    fn text(&self, key: &str) -> &str {
+    pub(super) fn text(&self, key: &str) -> &str {
         self.said[key].as_str().unwrap_or_else(|| panic!("no {key}: {}", self.said))
     }
 
     /// SIGTERM, as systemd would.
-    async fn end(mut self) {
+    pub(super) async fn end(mut self) {
         let pid = self.child.id().unwrap().to_string();
         assert!(Command::new("kill").args(["-TERM", &pid]).status().await.unwrap().success());
         let ended = tokio::time::timeout(Duration::from_secs(10), self.child.wait()).await;
@@ -195,6 +195,8 @@ async fn a_campaign_is_rehearsed_on_six_vendors_under_faults() {
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
     let truth = truth(&vbmc).await;
+    let copies = |what: &BTreeMap<String, usize>| what.contains_key("copy-started 1");
+    assert_eq!(truth.values().filter(|what| copies(what)).count(), 2, "HGX boards copy");
     for (name, what) in &truth {
         let count = |key: &str| what.get(key).copied().unwrap_or(0);
         for slot in 0..2 {
@@ -202,6 +204,11 @@ async fn a_campaign_is_rehearsed_on_six_vendors_under_faults() {
             assert_eq!(count(&format!("flash-broken {slot}")), 0, "{name}: {what:?}");
         }
         assert_eq!(count("install-started"), 1, "{name}: {what:?}");
+        for slot in 0..2 {
+            let begun = count(&format!("copy-started {slot}"));
+            assert_eq!(count(&format!("copy-ended {slot}")), begun, "{name}: {what:?}");
+            assert_eq!(count(&format!("copy-broken {slot}")), 0, "{name}: {what:?}");
+        }
     }
     let rules = fetch(&format!("{}/rules", vbmc.text("admin"))).await;
     let (mut writes, mut reads) = (0, BTreeMap::new());

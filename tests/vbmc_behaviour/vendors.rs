@@ -107,6 +107,26 @@ impl One<'_> {
     }
 }
 
+impl One<'_> {
+    /// Cutting the power meanwhile breaks the component, and no task of the BMC's list says so.
+    async fn waits_for_its_copies(&self) {
+        let what = format!("{}: its copies", self.vendor);
+        let seen = Cell::new(false);
+        until(&what, || async {
+            let tasks = self.edge.tasks(&self.bmc, None).await.ok()?;
+            let copies = tasks.iter().any(|t| t.is_copy() && t.state == TaskState::InProgress);
+            seen.set(seen.get() || copies);
+            let under_way = self.site.seat(self.n).with(self.site.now(), |b| b.vm.copies.len());
+            (!copies && under_way == 0).then_some(())
+        })
+        .await;
+        let copies = self.site.seat(self.n).profile.physics.copies_images;
+        assert_eq!(seen.get(), copies, "{what}");
+        let count = |which: fn(&What) -> bool| self.site.truth(self.n, |e| which(&e.what));
+        assert_eq!(count(|w| matches!(w, What::CopyEnded { .. })), usize::from(copies), "{what}");
+    }
+}
+
 async fn live(site: &Site, edge: &RedfishBmc, n: usize) {
     let vendor = site.seat(n).profile.name.clone();
     let one = One {
@@ -137,6 +157,7 @@ async fn live(site: &Site, edge: &RedfishBmc, n: usize) {
     assert_eq!(parts.cpus.len(), 2, "{vendor}");
     one.boots_from_the_network_once().await;
     one.updates_its_bmc().await;
+    one.waits_for_its_copies().await;
     one.power(PowerOp::ForceOff, Power::Off).await;
     let count = |which: fn(&What) -> bool| site.truth(n, |e| which(&e.what));
     assert_eq!(count(|w| *w == What::PowerOn), 1, "{vendor}");
@@ -145,6 +166,7 @@ async fn live(site: &Site, edge: &RedfishBmc, n: usize) {
     assert_eq!(count(|w| *w == What::BmcReset), 1, "{vendor}");
     assert_eq!(count(|w| matches!(w, What::FlashStarted { .. })), 1, "{vendor}");
     assert_eq!(count(|w| matches!(w, What::FlashBroken { .. })), 0, "{vendor}");
+    assert_eq!(count(|w| matches!(w, What::CopyBroken { .. })), 0, "{vendor}");
     assert!(site.open_sessions(n).await <= 1, "{vendor}: one session a BMC");
 }
 

@@ -337,3 +337,44 @@ async fn etags_are_spelt_as_the_vendor_spells_them() {
     assert_eq!(status, 412);
     assert_eq!(site.call(2, Method::POST, path, &[], body).await.0, 204);
 }
+
+/// §6.10: the chassis of a root of trust says that it copies, and a power cut in that time breaks the
+/// component for good. The log and the truth say by whom.
+#[tokio::test]
+async fn a_power_cut_during_the_background_copy_breaks_the_component() {
+    let site = Site::of(60, shipped(&["openbmc"])).await;
+    let erot = format!("{V1}/Chassis/HGX_ERoT_BMC_0");
+    let said = |v: &Value| v["Oem"]["Nvidia"]["BackgroundCopyStatus"].as_str().map(String::from);
+    let list = site.get(1, &format!("{V1}/Chassis")).await;
+    assert!(list["Members"].as_array().is_some_and(|m| m.iter().any(|m| m["@odata.id"] == *erot)));
+    assert_eq!(said(&site.get(1, &erot).await).as_deref(), Some("Completed"));
+    let seat = site.seat(1).clone();
+    seat.with(site.now(), |b| b.vm.found_running(false, 0));
+    seat.with(site.now(), |b| b.vm.flash_by_hand(site.now(), 1, "7.20"));
+    until("written", || async { (!seat.with(site.now(), |b| b.vm.is_flashing())).then_some(()) })
+        .await;
+    seat.with(site.now(), |b| b.vm.reset_bmc_by_hand(site.now()));
+    until("it copies", || async {
+        let url = format!("{}{erot}", site.serving.bmc_url(&seat));
+        let asked = site.http.get(url).basic_auth("admin", Some(super::site::PASSWORD));
+        let v: Value = asked.send().await.ok()?.json().await.ok()?;
+        (said(&v).as_deref() == Some("InProgress")).then_some(())
+    })
+    .await;
+    let tasks = site.get(1, &format!("{V1}/TaskService/Tasks")).await;
+    assert_eq!(tasks["Members"], json!([]), "no task says so");
+    let order = json!({"ResetType": "ForceOff"});
+    let reset = format!("{V1}/Systems/System_0/Actions/ComputerSystem.Reset");
+    let (status, _, body) = site.call(1, Method::POST, &reset, &[], Some(order)).await;
+    assert!(status < 300, "{status}: {body}");
+    assert_eq!(said(&site.get(1, &erot).await).as_deref(), Some("Failed"));
+    let part = site.get(1, &format!("{V1}/UpdateService/FirmwareInventory/BMC")).await;
+    assert_eq!((&part["Version"], &part["Status"]["Health"]), (&Value::Null, &json!("Critical")));
+    let system = site.get(1, &format!("{V1}/Systems/System_0")).await;
+    assert_eq!(system["Status"]["Health"], "Critical");
+    let (_, truth) = site.admin(Method::GET, "/truth", None).await;
+    let lines = truth["node-1"].as_array().cloned().unwrap_or_default();
+    let broken: Vec<&Value> = lines.iter().filter(|l| l["what"] == "copy-broken").collect();
+    assert_eq!(broken.len(), 1, "{truth}");
+    assert_eq!((&broken[0]["by"], &broken[0]["slot"]), (&json!("wire"), &json!(1)));
+}

@@ -112,7 +112,7 @@ fn machines(ask: &Ask, fleet: &Fleet) -> String {
             text,
             "\n[[machine]]\nname = \"{}\"\nserial = \"{}\"\nmac = \"{}\"\n\
              rack = \"r{:02}\"\nposition = {}\npool = \"rehearsal\"\n\
-             bmc = {{ url = \"{}\", credential = \"vbmc\" }}\n\
+             bmc = {{ url = \"{}\", credential = \"vbmc\"{} }}\n\
              host = {{ address = \"{}:{}\" }}\n",
             seat.name,
             who.serial.unwrap_or_default(),
@@ -120,6 +120,8 @@ fn machines(ask: &Ask, fleet: &Fleet) -> String {
             n / 8 + 1,
             n % 8 * 8 + 1,
             serving.bmc_url(seat),
+            // As with real BMCs: a person accepts them with `farrier bmc pin`.
+            if seat.profile.tls.is_some() { ", tls = \"pin\"" } else { "" },
             seat.address,
             serving.ssh_port,
         );

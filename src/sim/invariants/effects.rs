@@ -6,6 +6,9 @@ use crate::sim::faults::FaultKind;
 use crate::sim::physics::VirtualMachine;
 use crate::sim::truth::{Cause, Effect, What};
 
+/// Longest from a look to the intent that follows from it.
+const UNSEEN_MS: u64 = 30_000;
+
 impl Checker {
     /// What physically happened to a machine since the last look.
     pub fn effects(&mut self, id: MachineId, vm: &VirtualMachine) {
@@ -39,10 +42,18 @@ impl Checker {
             self.violate("act-without-intent", e.at, id, || format!("{name} by seq {seq}"));
             return;
         };
+        // No power cut and no reset while an image is copied to its second place, whoever made it run:
+        // the chassis says so. What began since the last look can't be seen.
+        if let What::CopyBroken { since, .. } = what
+            && since + UNSEEN_MS <= note.at
+        {
+            self.violate("cut-during-copy", e.at, id, || format!("by seq {seq}"));
+        }
         let consequence = matches!(
             what,
             What::FlashEnded { .. }
                 | What::FlashBroken { .. }
+                | What::CopyBroken { .. }
                 | What::WipeEnded
                 | What::InstallEnded { .. }
         );
@@ -129,7 +140,8 @@ impl Checker {
             if staged && !said_so && !by_hand && !theirs {
                 self.violate("flash-while-staged", e.at, id, || format!("seq {seq}"));
             }
-            if busy && !unseen {
+            let copying = e.scene.copying_since.is_some_and(|t| t + UNSEEN_MS <= note.at);
+            if busy && !unseen || copying {
                 self.violate("flash-while-busy", e.at, id, || format!("seq {seq}"));
             }
         }

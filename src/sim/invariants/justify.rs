@@ -40,6 +40,7 @@ impl Checker {
         }
         outage
             && vm.sick.is_none()
+            && vm.is_whole()
             && vm.power == PowerState::On
             // A blank machine was put here by people and sent into service: it never gets ready.
             && !(vm.host == HostState::Stuck && w.folded.stage == Stage::Join)
@@ -92,7 +93,9 @@ impl Checker {
             ])
             || self.killed && self.last_kill >= since
             || self.last_trouble.is_some_and(|t| t >= since)
-            || vm.sick.is_some();
+            || vm.sick.is_some()
+            // Broken by a cut that nobody of ours made, however long ago.
+            || !vm.is_whole();
         let fine = match (fault.class, &*fault.code) {
             (FaultClass::Bug, _) => false,
             // Installed anew in the time that a restore lost: the old key stays pinned, however long

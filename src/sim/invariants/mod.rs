@@ -28,6 +28,7 @@ pub const RULES: &[&str] = &[
     "flash-again",
     "flash-while-staged",
     "flash-while-busy",
+    "cut-during-copy",
     "wipe-while-wiping",
     "job-while-job",
     "wrong-machine",

@@ -65,6 +65,8 @@ pub struct Slot {
     pub version: Arc<str>,
     /// Written and waiting for its activation.
     pub staged: Option<Arc<str>>,
+    /// A cut in its copy broke it: it does not say its version any more, and runs no image.
+    pub corrupt: bool,
     pub activation: Activation,
 }
 
@@ -77,6 +79,7 @@ impl Slot {
                 name: "System BIOS",
                 version: Arc::from("2.0.0"),
                 staged: None,
+                corrupt: false,
                 activation: Activation::HostReset,
             },
             Slot {
@@ -84,6 +87,7 @@ impl Slot {
                 name: "Baseboard Management Controller",
                 version: Arc::from("7.10"),
                 staged: None,
+                corrupt: false,
                 activation: Activation::BmcReset,
             },
         ]
@@ -116,6 +120,8 @@ pub struct BmcTask {
     pub flaw: Flaw,
     /// The end, once there is one.
     pub ended: Option<bool>,
+    /// It stands behind another job and has not begun.
+    pub held: bool,
     pub by: Cause,
 }
 
@@ -126,7 +132,7 @@ impl BmcTask {
 
     /// The work itself goes on.
     pub fn is_running(&self) -> bool {
-        self.ended.is_none()
+        self.ended.is_none() && !self.held
     }
 
     /// It runs and the BMC does not claim that it has ended: nobody can know of the others.
@@ -139,6 +145,7 @@ impl BmcTask {
         let span = self.ends.since(self.started).max(1);
         let percent = u8::try_from((now.since(self.started) * 100 / span).min(99)).unwrap_or(99);
         match self.ended {
+            None if self.held => (TaskState::InProgress, "Pending", 0),
             Some(true) => (TaskState::Succeeded, "Completed", 100),
             Some(false) => (TaskState::Failed, "Exception", percent),
             None if self.flaw == Flaw::Early && percent >= 40 => {
@@ -172,6 +179,7 @@ impl VirtualMachine {
             PowerOp::ForceOff => {
                 if matches!(self.power, PowerState::On | PowerState::TurningOn) {
                     self.cancel_power();
+                    self.break_copies(at, by);
                     self.cut(at, by);
                     self.power = PowerState::TurningOff;
                     let ms = self.durations.power_off.pick(&mut self.rng);
@@ -185,6 +193,7 @@ impl VirtualMachine {
                     && !self.dice.throw(FaultKind::ShutdownIgnored, at)
                 {
                     self.cancel_power();
+                    self.break_copies(at, by);
                     self.cut(at, by);
                     let ms = self.durations.shutdown.pick(&mut self.rng);
                     self.after(at + ms, Due::PowerDown(by));
@@ -193,6 +202,8 @@ impl VirtualMachine {
             PowerOp::ForceRestart => {
                 if self.power == PowerState::On {
                     self.powered_by = by;
+                    // From outside it is a cold one; what an operating system does by itself is warm.
+                    self.break_copies(at, by);
                     self.reboot(at, by);
                 }
             }
@@ -236,13 +247,7 @@ impl VirtualMachine {
     }
 
     pub(super) fn post_done(&mut self, at: EngineTime) {
-        for slot in &mut self.firmware {
-            if slot.activation == Activation::HostReset
-                && let Some(staged) = slot.staged.take()
-            {
-                slot.version = staged;
-            }
-        }
+        self.activate(at, Activation::HostReset);
         self.apply_settings(at);
         let (net, cd) = (self.boot.is_net(), self.boots_cd());
         if self.boot.mode == BootMode::Once {
@@ -282,15 +287,11 @@ impl VirtualMachine {
     pub(super) fn restart_bmc(&mut self, at: EngineTime, by: Cause) {
         self.effect(at, What::BmcReset, by);
         self.break_tasks(at, by, |_| true);
-        self.tasks.clear();
+        self.break_copies(at, by);
+        // What waits in the queue outlives the BMC.
+        self.tasks.retain(|t| t.held);
         self.board.forget();
-        for slot in &mut self.firmware {
-            if slot.activation == Activation::BmcReset
-                && let Some(staged) = slot.staged.take()
-            {
-                slot.version = staged;
-            }
-        }
+        self.activate(at, Activation::BmcReset);
         self.bmc_up = false;
         self.pending.retain(|(_, due)| {
             !matches!(due, Due::BmcUp | Due::TaskEnds(_) | Due::TaskVanishes(..))
@@ -307,6 +308,7 @@ impl VirtualMachine {
             return;
         }
         let on = matches!(self.power, PowerState::On | PowerState::TurningOn);
+        self.break_copies(now, Cause::Itself);
         self.cut(now, Cause::Itself);
         self.restart_bmc(now, Cause::Itself);
         self.pending.clear();
@@ -349,6 +351,45 @@ impl VirtualMachine {
         to: &str,
         by: Cause,
     ) -> String {
+        let id = self.next_task;
+        self.next_task += 1;
+        if self.tasks.len() == TASKS_KEPT {
+            self.tasks.remove(0);
+        }
+        let task = BmcTask {
+            id,
+            slot,
+            to: Arc::from(to),
+            started: at,
+            ends: EngineTime::NEVER,
+            flaw: Flaw::None,
+            ended: None,
+            held: self.holds_updates,
+            by,
+        };
+        let uri = task.uri();
+        if task.held {
+            self.tasks.push(task);
+        } else {
+            self.begin_flash(at, task);
+        }
+        uri
+    }
+
+    /// What stood before the updates in the queue is over: they begin.
+    pub fn release_updates(&mut self, now: EngineTime) {
+        self.advance(now);
+        self.holds_updates = false;
+        let (held, begun) = std::mem::take(&mut self.tasks).into_iter().partition(|t| t.held);
+        self.tasks = begun;
+        for task in held {
+            self.begin_flash(now, BmcTask { held: false, started: now, ..task });
+        }
+    }
+
+    fn begin_flash(&mut self, at: EngineTime, task: BmcTask) {
+        let BmcTask { id, slot, by, .. } = task;
+        let to = &*task.to;
         let now = &self.firmware[slot];
         let what = What::FlashStarted {
             slot: u8::try_from(slot).unwrap_or(u8::MAX),
@@ -359,8 +400,6 @@ impl VirtualMachine {
         self.effect(at, what, by);
         self.spent.flashes();
         let ends = at + self.durations.flash.pick(&mut self.rng);
-        let id = self.next_task;
-        self.next_task += 1;
         let mut flaw = Flaw::None;
         if self.sick == Some(Sickness::Flash) || self.dice.throw(FaultKind::FlashFails, at) {
             flaw = Flaw::Fails;
@@ -379,14 +418,7 @@ impl VirtualMachine {
         } else if flaw != Flaw::Stuck {
             self.after(ends, Due::TaskEnds(id));
         }
-        if self.tasks.len() == TASKS_KEPT {
-            self.tasks.remove(0);
-        }
-        let task =
-            BmcTask { id, slot, to: Arc::from(to), started: at, ends, flaw, ended: None, by };
-        let uri = task.uri();
-        self.tasks.push(task);
-        uri
+        self.tasks.push(BmcTask { ends, flaw, ..task });
     }
 
     pub(super) fn task_ends(&mut self, at: EngineTime, id: u32) {
@@ -398,10 +430,11 @@ impl VirtualMachine {
         task.ended = Some(ok);
         let to = task.to.clone();
         if ok && flaw != Flaw::Unchanged {
-            self.take_image(slot, to);
+            self.take_image(at, slot, to);
         }
         self.effect(at, What::FlashEnded { slot: u8::try_from(slot).unwrap_or(u8::MAX), ok }, by);
         if flaw == Flaw::Bricks {
+            self.break_copies(at, Cause::Itself);
             self.bricked = true;
             self.bmc_up = false;
             self.tasks.clear();
@@ -415,10 +448,13 @@ impl VirtualMachine {
         self.restart_bmc(at, Cause::Itself);
     }
 
-    fn take_image(&mut self, slot: usize, to: Arc<str>) {
-        let slot = &mut self.firmware[slot];
+    fn take_image(&mut self, at: EngineTime, n: usize, to: Arc<str>) {
+        let slot = &mut self.firmware[n];
         match slot.activation {
-            Activation::None => slot.version = to,
+            Activation::None => {
+                slot.version = to;
+                self.copy_image(at, n);
+            }
             Activation::BmcReset | Activation::HostReset => slot.staged = Some(to),
         }
     }

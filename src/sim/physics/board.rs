@@ -95,6 +95,29 @@ pub enum Note {
     LogCleared,
 }
 
+/// Which date the world's time is.
+#[derive(Clone, Copy, Debug)]
+pub struct Calendar {
+    /// When it began, milliseconds since 1970.
+    pub began_ms: i64,
+    /// So much faster than ours it runs: its clocks go like ours, since people compare them.
+    pub scale: u32,
+}
+
+impl Default for Calendar {
+    /// 1 November 2026.
+    fn default() -> Self {
+        Self { began_ms: 1_793_491_200_000, scale: 1 }
+    }
+}
+
+impl Calendar {
+    fn right_ms(&self, at: EngineTime) -> i64 {
+        let since = at.0 / u64::from(self.scale.max(1));
+        self.began_ms.saturating_add(i64::try_from(since).unwrap_or(i64::MAX))
+    }
+}
+
 /// See the module.
 #[derive(Clone, Debug, Default)]
 pub struct Board {
@@ -117,8 +140,9 @@ pub struct Board {
     pub notes: Vec<(EngineTime, Note)>,
     /// Lines of the truth log and notes before these were cleared from the BMC's log.
     pub cleared: (usize, usize),
-    /// The BMC's clock is ahead of everybody's.
-    pub clock_ahead_ms: i64,
+    pub calendar: Calendar,
+    /// When the BMC's clock was set, and how far it is ahead of the right time since then; oldest first.
+    clock: Vec<(EngineTime, i64)>,
     pub leaking: bool,
     pub asset_tag: Arc<str>,
     pub lit: bool,
@@ -126,6 +150,29 @@ pub struct Board {
 }
 
 impl Board {
+    /// What the BMC's clock said at that time, milliseconds since 1970: what it wrote down then keeps
+    /// the date that it had.
+    pub fn clock_ms(&self, at: EngineTime) -> i64 {
+        self.calendar.right_ms(at).saturating_add(self.clock_ahead_ms(at))
+    }
+
+    /// How far it was ahead then, milliseconds.
+    pub fn clock_ahead_ms(&self, at: EngineTime) -> i64 {
+        self.clock.iter().rev().find(|(since, _)| *since <= at).map_or(0, |(_, ahead)| *ahead)
+    }
+
+    /// Somebody sets it to `date_ms`, milliseconds since 1970.
+    pub fn set_clock(&mut self, now: EngineTime, date_ms: i64) {
+        self.put_clock_ahead(now, date_ms.saturating_sub(self.calendar.right_ms(now)));
+    }
+
+    pub fn put_clock_ahead(&mut self, now: EngineTime, ahead_ms: i64) {
+        if self.clock.len() == KEPT {
+            self.clock.remove(1);
+        }
+        self.clock.push((now, ahead_ms));
+    }
+
     /// The value in force.
     pub fn attribute(&self, attribute: &Attribute) -> Value {
         self.changed.get(attribute.name).cloned().unwrap_or_else(|| attribute.factory())

@@ -13,6 +13,7 @@ mod act;
 mod attribute;
 mod bmc;
 mod board;
+mod copy;
 mod host;
 mod node;
 mod people;
@@ -24,7 +25,8 @@ mod wire;
 
 pub use attribute::{ATTRIBUTES, Attribute, Kind};
 pub use bmc::{BmcTask, BootMode, BootOverride, Flaw, Slot};
-pub use board::{Board, Chore, Medium, Note, Raid, VirtualDrive, Volume};
+pub use board::{Board, Calendar, Chore, Medium, Note, Raid, VirtualDrive, Volume};
+pub use copy::Copying;
 pub use host::{HostJob, HostState, Installed, JobEnd, Work};
 pub use node::Node;
 pub use probe::{Ask, CANARY};
@@ -76,6 +78,8 @@ pub struct Quirks {
     pub identity_null_when_off: bool,
     /// Versions are spelt with leading zeros: `02.01.00` for `2.1.0`.
     pub pads_versions: bool,
+    /// Roots of trust copy a new image to a second place once it runs, as on HGX baseboards.
+    pub copies_images: bool,
 }
 
 /// The boot server's window for this machine.
@@ -114,6 +118,8 @@ enum Due {
     /// The BMC restarts by itself at the end of an update; `true`: the image was taken.
     TaskVanishes(u32, bool),
     JobEnds(u32),
+    /// The image of this slot is in its second place too.
+    CopyEnds(usize),
     HostReboots,
     Late(Box<(u64, Action)>),
 }
@@ -158,6 +164,14 @@ pub struct VirtualMachine {
     pub last_reset: EngineTime,
     pub firmware: Vec<Slot>,
     pub tasks: Vec<BmcTask>,
+    /// Further updates stand behind another job until that is over.
+    pub holds_updates: bool,
+    /// Images that are being copied to their second place.
+    pub copies: Vec<Copying>,
+    /// Slots whose new image runs with the BMC's next start, and is copied from then on.
+    to_copy: Vec<usize>,
+    /// Copies begun so far.
+    copied: u32,
     pub bmc_up: bool,
     /// The rack has power. Without it not even the BMC lives.
     pub mains: bool,
@@ -222,6 +236,10 @@ impl VirtualMachine {
             last_reset: EngineTime::ZERO,
             firmware: Slot::factory(),
             tasks: Vec::new(),
+            holds_updates: false,
+            copies: Vec::new(),
+            to_copy: Vec::new(),
+            copied: 0,
             bmc_up: build.sick != Some(Sickness::DeadBmc),
             mains: true,
             bricked: false,
@@ -281,10 +299,18 @@ impl VirtualMachine {
             Due::InstallDone => self.install_done(at),
             Due::DiskUp => self.disk_up(at),
             Due::RamdiskUp => self.ramdisk_up(at),
-            Due::BmcUp => self.bmc_up = self.bmc_lives(),
+            Due::BmcUp => {
+                self.bmc_up = self.bmc_lives();
+                if self.bmc_up {
+                    for slot in std::mem::take(&mut self.to_copy) {
+                        self.copy_image(at, slot);
+                    }
+                }
+            }
             Due::TaskEnds(id) => self.task_ends(at, id),
             Due::TaskVanishes(id, taken) => self.task_vanishes(at, id, taken),
             Due::JobEnds(id) => self.job_ends(at, id),
+            Due::CopyEnds(slot) => self.copy_ends(at, slot),
             Due::HostReboots => self.reboot(at, Cause::Itself),
             Due::Late(act) => {
                 let (seq, action) = *act;
@@ -346,6 +372,7 @@ impl VirtualMachine {
             workloads: self.node.workloads(at),
             closed: !self.node.member || self.node.cordoned,
             flashing: self.tasks.iter().any(BmcTask::is_told_running),
+            copying_since: self.copies.iter().map(|c| c.since).max(),
             was_on: self.power == PowerState::On,
         };
         self.truth.push(Effect { at, what, by, scene });

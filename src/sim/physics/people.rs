@@ -27,7 +27,9 @@ impl VirtualMachine {
     /// Another machine stands behind this address from now on, running and with data on it.
     pub fn swap(&mut self, now: EngineTime, other: Identity) {
         self.advance(now);
+        self.break_copies(now, Cause::Human);
         let taken = self.clone();
+        self.to_copy.clear();
         self.pending.clear();
         self.crossed_at = now;
         self.away.get_or_insert_with(|| Box::new(taken));
@@ -74,6 +76,10 @@ impl VirtualMachine {
         if self.tasks.iter().any(BmcTask::is_running) {
             self.restart_bmc(now, Cause::Human);
         }
+        if !self.is_whole() {
+            // What a cut broke is beyond an update: another board for that too.
+            self.firmware = Slot::factory();
+        }
         if self.node.cordoned {
             // Whoever holds a drain up is talked to.
             self.node.ends.clear();
@@ -90,6 +96,7 @@ impl VirtualMachine {
         self.boot = own.boot;
         self.board = own.board;
         self.firmware = own.firmware;
+        self.to_copy = own.to_copy;
         self.tasks.clear();
         self.bricked = own.bricked;
         self.bmc_up = self.bmc_lives();
@@ -111,6 +118,8 @@ impl VirtualMachine {
             self.effect(now, What::PowerCut, Cause::Human);
         }
         self.pending.retain(|(_, due)| matches!(due, Due::Late(_)));
+        self.copies.clear();
+        self.to_copy.clear();
         self.power = PowerState::Off;
         self.host = HostState::Down;
         self.firmware = Slot::factory();
@@ -129,7 +138,7 @@ impl VirtualMachine {
     /// Somebody updates component `slot` by the BMC's own page. A BMC that writes already says no.
     pub fn flash_by_hand(&mut self, now: EngineTime, slot: usize, to: &str) {
         self.advance(now);
-        if self.bmc_up && !self.tasks.iter().any(BmcTask::is_running) {
+        if self.bmc_up && self.copies.is_empty() && !self.tasks.iter().any(BmcTask::is_running) {
             self.start_flash(now, slot, to, Cause::Human);
         }
     }

@@ -118,11 +118,15 @@ impl VirtualMachine {
             manufacturer: Some("Farrier".into()),
             model: Some(self.model.into()),
             power: self.shown_power(),
-            health: Some("OK".into()),
+            health: Some(if self.is_whole() { "OK" } else { "Critical" }.into()),
             boot_target: Some(self.boot.target_word().into()),
             boot_enabled: Some(self.boot.mode_word().into()),
             last_reset: Some(self.last_reset.0.to_string()),
-            bios_version: self.firmware.first().map(|s| self.spell(&s.version)),
+            bios_version: self
+                .firmware
+                .first()
+                .filter(|s| !s.corrupt)
+                .map(|s| self.spell(&s.version)),
             over_ipmi: false,
         }
     }
@@ -172,7 +176,7 @@ impl VirtualMachine {
             .map(|slot| Component {
                 id: slot.id.into(),
                 name: Some(slot.name.into()),
-                version: Some(self.spell(&slot.version)),
+                version: (!slot.corrupt).then(|| self.spell(&slot.version)),
                 updateable: Some(true),
                 uri: Some(format!("/redfish/v1/UpdateService/FirmwareInventory/{}", slot.id)),
                 unread: None,
@@ -193,6 +197,7 @@ impl VirtualMachine {
                     message: (state == TaskState::Failed).then(|| "the image was not taken".into()),
                 }
             })
+            .chain(self.copies_as_tasks())
             .collect()
     }
 

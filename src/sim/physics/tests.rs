@@ -12,6 +12,7 @@ fn machine_with(rules: &[FaultKind]) -> VirtualMachine {
         about: String::new(),
         rules: rules.iter().map(|k| Rule::new(*k, 1_000_000)).collect(),
         sick_per_million: 0,
+        copies_per_million: 0,
         breaker: (0, 0),
     };
     let identity = Identity::new(
@@ -252,4 +253,78 @@ fn a_late_call_takes_hold_when_nobody_expects_it() {
     vm.advance(at(4));
     assert_eq!(vm.power, PowerState::On);
     assert_eq!(vm.truth.effects()[0].by, Cause::Farrier { seq: 3 });
+}
+
+/// The BMC's new image runs since its reset, and is copied.
+fn copying() -> VirtualMachine {
+    let mut vm = machine_with(&[]);
+    vm.quirks.copies_images = true;
+    vm.found_running(false, 0);
+    flash(&mut vm, at(0), 1);
+    vm.advance(at(20));
+    vm.apply(at(20), 2, &Action::BmcReset);
+    assert!(vm.copies.is_empty(), "the BMC has to start first");
+    while vm.copies.is_empty() {
+        let next = vm.next_at();
+        assert!(next < at(30), "it starts, and copies");
+        vm.advance(next);
+    }
+    vm
+}
+
+/// Field notes §6.10: 5 to 30 minutes from the moment the image runs.
+#[test]
+fn a_new_image_is_copied_in_the_background_and_the_chassis_says_so() {
+    let mut vm = copying();
+    let copy = vm.copies[0];
+    assert!((5 * M..=30 * M).contains(&copy.ends.since(copy.since)), "{copy:?}");
+    let ask = Ask { set: ProbeSet::TASKS.with(ProbeSet::FIRMWARE), ..Ask::default() };
+    let report = vm.probe(EngineTime(copy.ends.0 - 1), &ask);
+    assert_eq!(report.firmware.seen().unwrap()[1].version.as_deref(), Some("7.20"));
+    let tasks = report.tasks.seen().unwrap();
+    let copies: Vec<_> = tasks.iter().filter(|t| t.is_copy()).collect();
+    assert_eq!(copies.len(), 1, "{tasks:?}");
+    assert_eq!(copies[0].state, TaskState::InProgress);
+    let report = vm.probe(copy.ends, &ask);
+    assert!(report.tasks.seen().unwrap().iter().all(|t| !t.is_copy()));
+    assert_eq!(vm.truth.count(|e| matches!(e.what, What::CopyEnded { slot: 1 })), 1);
+    assert!(vm.is_whole());
+}
+
+#[test]
+fn whoever_cuts_a_copy_breaks_the_component_until_somebody_mends_it() {
+    type Cut = fn(&mut VirtualMachine, EngineTime);
+    let cuts: [(&str, Cut); 6] = [
+        ("BMC reset", |vm, now| drop(vm.apply(now, 9, &Action::BmcReset))),
+        ("off", |vm, now| drop(vm.apply(now, 9, &Action::Power { op: PowerOp::ForceOff }))),
+        ("shutdown", |vm, now| {
+            drop(vm.apply(now, 9, &Action::Power { op: PowerOp::GracefulShutdown }));
+        }),
+        ("restart", |vm, now| drop(vm.apply(now, 9, &Action::Power { op: PowerOp::ForceRestart }))),
+        ("power button", VirtualMachine::press_power),
+        ("rack", |vm, now| {
+            vm.lose_mains(now);
+            vm.mains_back(now + M);
+        }),
+    ];
+    for (name, cut) in cuts {
+        let mut vm = copying();
+        let now = vm.copies[0].since + M;
+        cut(&mut vm, now);
+        let broken = vm.truth.count(|e| matches!(e.what, What::CopyBroken { slot: 1, .. }));
+        assert_eq!((broken, vm.is_whole()), (1, false), "{name}");
+        let ask = Ask { set: ProbeSet::SYSTEM.with(ProbeSet::FIRMWARE), ..Ask::default() };
+        let report = vm.probe(now + 10 * M, &ask);
+        assert_eq!(report.system.seen().unwrap().health.as_deref(), Some("Critical"), "{name}");
+        assert_eq!(report.firmware.seen().unwrap()[1].version, None, "{name}");
+        vm.mend(now + 11 * M);
+        assert!(vm.is_whole(), "{name}");
+    }
+    // A board without such roots of trust copies nothing.
+    let mut vm = machine_with(&[]);
+    flash(&mut vm, at(0), 1);
+    vm.advance(at(20));
+    vm.apply(at(20), 2, &Action::BmcReset);
+    vm.advance(at(30));
+    assert_eq!(vm.truth.count(|e| matches!(e.what, What::CopyStarted { .. })), 0);
 }

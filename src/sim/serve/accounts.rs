@@ -1,8 +1,11 @@
 //! Who may log in to a BMC: accounts, roles, length rules and lockout (DSP0268 AccountService;
-//! field notes §6.13). An account outlives every restart of the BMC.
+//! field notes §6.13). An account outlives every restart of the BMC. Some BMCs have fixed slots instead
+//! of a collection that grows: the first is reserved, the second the factory's, and a slot is given and
+//! emptied by a PATCH (field notes R10).
 
 use super::World;
 use super::message::{self, Refusal};
+use super::profile::Profile;
 use super::seat::{Body, Seat};
 use crate::model::EngineTime;
 use crate::sim::truth::Cause;
@@ -96,6 +99,15 @@ impl std::fmt::Debug for Account {
 }
 
 impl Account {
+    /// A slot that nobody has.
+    fn empty(id: String) -> Self {
+        Self { enabled: false, ..Self::new(id, "", "", Role::ReadOnly) }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.user.is_empty()
+    }
+
     fn new(id: String, user: &str, password: &str, role: Role) -> Self {
         Self {
             id,
@@ -127,20 +139,44 @@ pub(super) struct Caller {
 pub(super) struct Accounts {
     pub(super) rules: Rules,
     pub(super) list: Vec<Account>,
+    /// They are slots: there are no more and no fewer.
+    pub(super) fixed: bool,
 }
+
+/// The slot that nobody is given.
+const RESERVED: &str = "1";
 
 impl Accounts {
     /// One administrator, as from the factory.
     pub(super) fn factory(user: &str, password: &str) -> Self {
         let first = Account::new("1".into(), user, password, Role::Administrator);
-        Self { rules: Rules::default(), list: vec![first] }
+        Self { rules: Rules::default(), list: vec![first], fixed: false }
+    }
+
+    /// The same as this vendor has it.
+    pub(super) fn of(profile: &Profile, user: &str, password: &str) -> Self {
+        let mut out = Self::factory(user, password);
+        let (min, max) = (profile.password.min, profile.password.max);
+        out.rules.min_length = min.unwrap_or(out.rules.min_length);
+        out.rules.max_length = max.unwrap_or(out.rules.max_length);
+        if profile.accounts.slots > 0 {
+            let first = out.list.pop();
+            out.fixed = true;
+            out.list =
+                (1..=profile.accounts.slots).map(|n| Account::empty(n.to_string())).collect();
+            if let (Some(slot), Some(first)) = (out.list.get_mut(1), first) {
+                *slot = Account { id: slot.id.clone(), ..first };
+            }
+        }
+        out
     }
 
     /// The account behind a login that is right; a wrong one counts towards the lockout. Without a
     /// lock a right password resets the count.
     pub(super) fn log_in(&mut self, now: EngineTime, user: &str, password: &str) -> Option<Caller> {
         let (threshold, span_ms) = (self.rules.lockout_threshold, self.rules.lockout_s * 1000);
-        let account = self.list.iter_mut().find(|a| a.user == user && a.enabled)?;
+        let known = |a: &&mut Account| !a.is_empty() && a.user == user && a.enabled;
+        let account = self.list.iter_mut().find(known)?;
         if account.is_locked(now) {
             return None;
         }
@@ -200,6 +236,17 @@ pub(super) fn patch(
     if caller.role != Role::Administrator && !(own && only_password) {
         return Err(message::refusal(StatusCode::FORBIDDEN, "InsufficientPrivilege", &[]));
     }
+    if b.accounts.fixed {
+        if id == RESERVED {
+            return Err(bad("PropertyNotWritable", &["UserName"]));
+        }
+        if members.get("UserName").and_then(Value::as_str) == Some("") {
+            return empty_slot(b, place);
+        }
+        if next.is_empty() && !members.contains_key("UserName") {
+            return Err(bad("PropertyMissing", &["UserName"]));
+        }
+    }
     for (key, value) in members {
         match (key.as_str(), value) {
             ("Password", Value::String(password)) => {
@@ -234,8 +281,32 @@ pub(super) fn patch(
             _ => return Err(bad("PropertyUnknown", &[key])),
         }
     }
-    b.accounts.list[place] = next;
+    if next.enabled && next.password.is_empty() {
+        // A slot that was just given has no password to log in with.
+        return Err(bad("PropertyMissing", &["Password"]));
+    }
+    let before = std::mem::replace(&mut b.accounts.list[place], next);
+    let now = &b.accounts.list[place];
+    if before.user != now.user || !now.enabled {
+        b.sessions.retain(|_, s| s.user != before.user);
+    }
     Ok(())
+}
+
+/// The slot is nobody's any more; that of the last administrator stays.
+fn empty_slot(b: &mut Body, place: usize) -> Result<(), Refusal> {
+    if is_last_administrator(b, place) {
+        return Err(bad("ResourceCannotBeDeleted", &[]));
+    }
+    let id = b.accounts.list[place].id.clone();
+    let gone = std::mem::replace(&mut b.accounts.list[place], Account::empty(id));
+    b.sessions.retain(|_, s| s.user != gone.user);
+    Ok(())
+}
+
+fn is_last_administrator(b: &Body, place: usize) -> bool {
+    let is_admin = |a: &Account| a.role == Role::Administrator && a.enabled;
+    is_admin(&b.accounts.list[place]) && b.accounts.list.iter().filter(|a| is_admin(a)).count() == 1
 }
 
 fn is_name(user: &str) -> bool {
@@ -248,6 +319,9 @@ fn exists(user: &str) -> Refusal {
 
 /// `POST` of an account; its id.
 pub(super) fn create(b: &mut Body, wanted: &Value) -> Result<String, Refusal> {
+    if b.accounts.fixed {
+        return Err(fixed());
+    }
     let text =
         |key: &'static str| wanted[key].as_str().ok_or_else(|| bad("PropertyMissing", &[key]));
     let (user, password, role) = (text("UserName")?, text("Password")?, text("RoleId")?);
@@ -275,14 +349,20 @@ pub(super) fn create(b: &mut Body, wanted: &Value) -> Result<String, Refusal> {
     Ok(id)
 }
 
+/// Slots are given and emptied, not made and removed.
+fn fixed() -> Refusal {
+    message::refusal(StatusCode::METHOD_NOT_ALLOWED, "OperationNotAllowed", &[])
+}
+
 /// `DELETE` of an account; the last administrator stays.
 pub(super) fn delete(b: &mut Body, id: &str) -> Result<(), Refusal> {
     let Some(place) = b.accounts.list.iter().position(|a| a.id == id) else {
         return Err(message::missing());
     };
-    let admins =
-        b.accounts.list.iter().filter(|a| a.role == Role::Administrator && a.enabled).count();
-    if admins == 1 && b.accounts.list[place].role == Role::Administrator {
+    if b.accounts.fixed {
+        return Err(fixed());
+    }
+    if is_last_administrator(b, place) {
         return Err(message::refusal(
             StatusCode::METHOD_NOT_ALLOWED,
             "ResourceCannotBeDeleted",
@@ -351,6 +431,26 @@ mod tests {
         assert!(accounts.list[0].is_locked(t(11)) && !accounts.list[0].is_locked(t(39)));
         assert!(accounts.log_in(t(39), "admin", "password-1").is_some());
         assert!(accounts.log_in(t(40), "nobody", "password-1").is_none());
+    }
+
+    #[test]
+    fn slots_are_all_there_and_lengths_are_the_vendors() {
+        let dell = Profile::named("dell").expect("ships");
+        let mut accounts = Accounts::of(&dell, "root", "calvin-of-the-label");
+        assert_eq!(accounts.list.len(), 16);
+        assert!(accounts.list[0].is_empty() && accounts.list[1].user == "root");
+        let t = EngineTime::ZERO;
+        assert!(accounts.log_in(t, "root", "calvin-of-the-label").is_some());
+        assert!(accounts.log_in(t, "", "").is_none(), "an empty slot is nobody");
+        for (vendor, takes, not) in
+            [("dgx", 13, 12), ("dgx", 20, 21), ("lenovo", 10, 9), ("openbmc", 20, 21)]
+        {
+            let profile = Profile::named(vendor).expect("ships");
+            let accounts = Accounts::of(&profile, "admin", "virtual-bmc-pw-1");
+            let long = |n: usize| accounts.has_length(&"x".repeat(n));
+            assert!(long(takes) && !long(not), "{vendor}");
+            assert_eq!(accounts.list.len(), 1);
+        }
     }
 
     #[test]

@@ -75,7 +75,13 @@ fn line(effect: &Effect) -> Value {
             out["slot"] = slot.into();
             out["ok"] = ok.into();
         }
-        What::FlashBroken { slot } => out["slot"] = slot.into(),
+        What::FlashBroken { slot } | What::CopyStarted { slot } | What::CopyEnded { slot } => {
+            out["slot"] = slot.into();
+        }
+        What::CopyBroken { slot, since } => {
+            out["slot"] = slot.into();
+            out["since_ms"] = since.0.into();
+        }
         What::InstallEnded { ok } => out["ok"] = ok.into(),
         _ => {}
     }
@@ -114,7 +120,7 @@ fn machines(world: &World) -> Value {
 }
 
 /// What somebody at the rack can do to a machine.
-pub const DEEDS: [&str; 8] = [
+pub const DEEDS: [&str; 11] = [
     "pull-power",
     "restore-power",
     "cut-network",
@@ -123,10 +129,15 @@ pub const DEEDS: [&str; 8] = [
     "press-power",
     "rebuild",
     "mend",
+    "renew-certificate",
+    "queue-job",
+    "clear-jobs",
 ];
 
 /// `cut-network` drops packets, so nobody is refused; `pull-power` takes the BMC with it; `rebuild`
-/// puts a machine fresh from the factory in the place; `mend` is a person's repair.
+/// puts a machine fresh from the factory in the place; `mend` is a person's repair;
+/// `renew-certificate` has the BMC make another one; `queue-job` puts a job of somebody's into the BMC's
+/// queue, `clear-jobs` takes those out again.
 async fn do_deed(
     State(world): State<Arc<World>>,
     Path((name, deed)): Path<(String, String)>,
@@ -144,6 +155,12 @@ async fn do_deed(
         "press-power" => seat.with(now, |b| b.vm.press_power(now)),
         "rebuild" => seat.with(now, |b| b.vm.rebuild(now)),
         "mend" => seat.with(now, |b| b.vm.mend(now)),
+        "renew-certificate" => seat.certificate.renew(),
+        "queue-job" => seat.with(now, |b| b.queue_job()),
+        "clear-jobs" => seat.with(now, |b| {
+            b.jobs.clear();
+            b.vm.release_updates(now);
+        }),
         _ => {
             let why = format!("nobody can `{deed}` here; one of {}", DEEDS.join(", "));
             return said(StatusCode::BAD_REQUEST, &why);

@@ -5,6 +5,7 @@
 mod edit;
 mod etag;
 mod hgx;
+mod jobs;
 mod login;
 mod names;
 mod power;
@@ -12,6 +13,7 @@ mod say;
 mod start;
 mod task;
 
+pub(super) use jobs::{Queued, refused as queue_refuses};
 pub(super) use login::Logins;
 pub(super) use start::{Phase, phase};
 
@@ -21,7 +23,6 @@ use super::redfish;
 use super::seat::Seat;
 use crate::model::EngineTime;
 use crate::sim::physics::PowerState;
-use crate::sim::rng::Rng;
 use axum::body::{Body as Bytes, to_bytes};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, header};
@@ -79,7 +80,11 @@ impl Talk<'_> {
         }
         let open = path.is_empty() || proof == Proof::Login;
         if !open && login::must_change(self.seat, self.now, &path) {
-            return self.if_let_in(self.refuse(&must_change())).await;
+            let own = self.seat.with(self.now, |b| {
+                let own = b.accounts.list.iter().find(|a| a.user == self.seat.user);
+                own.map_or_else(|| "1".into(), |a| a.id.clone())
+            });
+            return self.if_let_in(self.refuse(&must_change(&own))).await;
         }
         let read = matches!(*method, Method::GET | Method::HEAD);
         let settings = self.is_settings(&path);
@@ -213,7 +218,8 @@ impl Talk<'_> {
     }
 
     fn has_jobs(&self) -> bool {
-        self.profile.tasks.modes.get(&TaskMode::ToJob).is_some_and(|n| *n > 0)
+        self.profile.jobs.is_some()
+            || self.profile.tasks.modes.get(&TaskMode::ToJob).is_some_and(|n| *n > 0)
     }
 
     async fn jobs(&self, path: &[String]) -> Result<Option<Value>, Box<Response>> {
@@ -223,16 +229,22 @@ impl Talk<'_> {
             .filter(|id| task::mode(self.seat, self.world.seed, id) == TaskMode::ToJob)
             .collect();
         let prefix = &self.profile.ids.task_prefix;
+        let queued = self.seat.with(self.now, |b| b.jobs.clone());
         Ok(match path {
             [_] => Some(json!({
                 "@odata.id": "/redfish/v1/JobService",
                 "@odata.type": "#JobService.v1_1_1.JobService",
                 "Id": "JobService", "Name": "Job Service", "ServiceEnabled": true,
+                "ServiceCapabilities": {
+                    "MaxJobs": self.profile.jobs.as_ref().map(|j| j.max).filter(|max| *max > 0),
+                },
                 "Jobs": {"@odata.id": "/redfish/v1/JobService/Jobs"},
             })),
             [_, _] => {
                 let link = |id: &String| json!({"@odata.id": format!("/redfish/v1/JobService/Jobs/{prefix}{id}")});
-                let members: Vec<Value> = ids.iter().map(link).collect();
+                let others = queued.iter().map(|job| job.id.to_string());
+                let all: Vec<String> = ids.iter().cloned().chain(others).collect();
+                let members: Vec<Value> = all.iter().map(link).collect();
                 Some(json!({
                     "@odata.id": "/redfish/v1/JobService/Jobs",
                     "@odata.type": "#JobCollection.JobCollection", "Name": "Job Collection",
@@ -245,7 +257,10 @@ impl Talk<'_> {
                         self.clean(&[&list[..], std::slice::from_ref(n)].concat()).await?;
                     Some(task::job(self.profile, n, &task))
                 }
-                None => None,
+                None => queued
+                    .iter()
+                    .find(|job| *id == format!("{prefix}{}", job.id))
+                    .map(|job| jobs::shown(prefix, job)),
             },
             _ => None,
         })
@@ -266,6 +281,14 @@ impl Talk<'_> {
                 return Err(Box::new(self.refuse(&said)));
             }
         } else if let Some(said) = etag::refused_on_action(self.profile, headers, is_bmc_reset) {
+            return Err(Box::new(self.if_let_in(self.refuse(&said)).await));
+        }
+        let is_job = match (&self.parts.method, names.as_slice()) {
+            (&Method::POST, [.., "UpdateService.SimpleUpdate"]) => true,
+            (&Method::PATCH, ["Systems", "1", "Bios", ..]) => self.profile.tasks.bios_job,
+            _ => false,
+        };
+        if is_job && let Some(said) = jobs::refused(self.seat, self.world.seed, self.now) {
             return Err(Box::new(self.if_let_in(self.refuse(&said)).await));
         }
         let fate = match (&self.parts.method, names.as_slice()) {
@@ -383,11 +406,6 @@ impl Talk<'_> {
             return false;
         }
         power::show(self.profile, path, v);
-        for key in ["DateTime", "LastResetTime"] {
-            if let Some(shown) = v.get_mut(key) {
-                self.skew(shown);
-            }
-        }
         edit::apply(self.profile, path, v);
         start::thin_out(phase, path, v);
         true
@@ -412,21 +430,6 @@ impl Talk<'_> {
             list["Members@odata.count"] = count.into();
         }
     }
-
-    /// Moves a date by what this machine's clock is wrong.
-    fn skew(&self, date: &mut Value) {
-        let (from, to) = self.profile.clock.skew_s;
-        let span = u64::try_from(to.saturating_sub(from)).unwrap_or(0);
-        let stream = u64::from(u32::from(self.seat.address));
-        let drawn = Rng::stream(self.world.seed ^ 0xc10c, stream).between(0, span);
-        let skew = from.saturating_add(i64::try_from(drawn).unwrap_or(0));
-        let Some(shown) = date.as_str().and_then(|d| d.parse::<jiff::Timestamp>().ok()) else {
-            return;
-        };
-        if let Ok(moved) = shown.checked_add(jiff::SignedDuration::from_secs(skew)) {
-            *date = moved.to_string().into();
-        }
-    }
 }
 
 /// The ids of a collection's members.
@@ -444,12 +447,12 @@ fn not_there() -> Said {
     say::base(404, "ResourceMissingAtURI", "The resource at the URI was not found.")
 }
 
-fn must_change() -> Said {
+fn must_change(account: &str) -> Said {
     let mut said = say::base(
         403,
         "PasswordChangeRequired",
         "The password provided for this account must be changed before access is granted.",
     );
-    said.args = vec!["/redfish/v1/AccountService/Accounts/1".into()];
+    said.args = vec![format!("/redfish/v1/AccountService/Accounts/{account}")];
     said
 }

@@ -5,7 +5,7 @@
 //! | part | what |
 //! | --- | --- |
 //! | [`seat`] | one machine: physics under a lock, BMC sessions, what its host is due to do |
-//! | `wire` | listeners that tell machines apart by the address they were called at |
+//! | `wire`, `tls` | listeners that tell machines apart by the address they were called at; certificates |
 //! | [`redfish`] | the BMC: login and reads; `write`: where a write goes; `message`: what it says |
 //! | `tree` | its resources; `accounts`, `bios`, `logs`, `media`, `update`, `volumes`: their writes |
 //! | `latency` | how long a BMC takes for what |
@@ -28,14 +28,14 @@
 //! | §6.7 | boot override by vendor | `each_vendor_has_its_own_boot_override`, `rf_boot_override_is_kept_and_consumed_by_one_boot` |
 //! | §6.8 | updates: verified, staged, visible after the reset | `an_update_is_staged_until_the_reset_that_loses_its_task`, `rf_update_pulls_and_pushes_and_the_image_says_what_is_installed` |
 //! | §6.9 | tasks that lie in every way | `each_mode_tells_the_truth_in_its_own_way`, `update_flaws_show_as_field_reports_say` |
-//! | §6.10 | GPUs on a second system, absent while off; **no background copy yet** | `hgx_gpus_are_on_a_second_system`, `gpus_are_on_the_baseboard_and_processors_on_the_host` |
+//! | §6.10 | GPUs on a second system, absent while off; a copy in the background that a power cut breaks | `hgx_gpus_are_on_a_second_system`, `gpus_are_on_the_baseboard_and_processors_on_the_host`, `a_new_image_is_copied_in_the_background_and_the_chassis_says_so`, `a_power_cut_during_the_background_copy_breaks_the_component` |
 //! | §6.11 | ETags | `etags_are_spelt_as_the_vendor_spells_them`, `each_mode_takes_what_it_takes` |
 //! | §6.12 | shapes of errors | `errors_have_the_shapes_of_the_field` |
-//! | §6.13 | lock-out, forced change, length rules; **no fixed slots** | `an_account_locks_and_the_right_password_does_not_help`, `a_password_that_must_be_changed_closes_everything_else`, `accounts_have_roles_length_rules_and_a_lockout` |
+//! | §6.13 | lock-out, forced change, length rules, fixed slots | `accounts_are_fixed_slots_where_the_vendor_has_them`, `slots_are_all_there_and_lengths_are_the_vendors`, `an_account_locks_and_the_right_password_does_not_help`, `a_password_that_must_be_changed_closes_everything_else`, `accounts_have_roles_length_rules_and_a_lockout` |
 //! | §6.14 | virtual media that fetches, and stays visible | `rf_virtual_media_inserts_an_image_that_can_be_had_and_no_other`, `an_ejected_image_stays_visible_for_some_seconds` |
-//! | §6.15 | a task that becomes a job; **no limit of a job queue** | `each_mode_tells_the_truth_in_its_own_way` |
+//! | §6.15 | a task that becomes a job; a queue that is full, in strict order, or whose controller is in use | `each_mode_tells_the_truth_in_its_own_way`, `a_full_job_queue_is_said_with_who_fills_it_and_nothing_of_theirs_is_deleted`, `an_update_behind_an_unfinished_job_does_not_begin_before_that_is_over`, `a_lifecycle_controller_in_use_is_waited_for` |
 //! | §6.16 | faults by rule, the same by seed | `a_rule_strikes_as_often_as_it_says_and_the_same_each_time`, `under_every_fault_an_order_is_carried_out_once_at_most` |
-//! | §6.17 | a clock that is off (**no test**); **HTTP alone, so no certificates** | |
+//! | §6.17 | a clock that is off; certificates that are kept, new after each start, expired | `a_clock_that_is_off_shows_in_all_that_the_bmc_dates`, `a_certificate_that_a_reboot_changes_is_another_machines_until_it_is_accepted`, `a_kept_certificate_outlives_reboots_and_not_somebodys_new_one`, `an_expired_certificate_is_good_where_it_is_pinned_and_refused_under_a_ca` |
 //! | §6.18 | vendors mixed; captured trees | `a_campaign_is_rehearsed_on_six_vendors_under_faults`, `facts_of_every_captured_tree_are_those_of_its_files` |
 //! | §6.19 | somebody at the rack | `somebody_at_the_rack_pulls_power_cuts_the_network_and_resets_the_bmc` |
 //! | §6.20 | the truth log; the clean profile is valid | `the_validator_finds_no_fault_with_a_gpu_node`, `the_validator_finds_no_fault_with_a_cpu_node` |
@@ -67,6 +67,7 @@ pub mod rules;
 mod sandbox;
 mod scripted;
 pub mod seat;
+mod tls;
 mod tree;
 mod update;
 mod volumes;
@@ -240,9 +241,10 @@ pub struct Serving {
 }
 
 impl Serving {
-    /// `http://127.77.…:port` of a machine's BMC.
+    /// `http://127.77.…:port` of a machine's BMC, or `https`.
     pub fn bmc_url(&self, seat: &Seat) -> String {
-        format!("http://{}:{}", seat.address, self.redfish_port)
+        let scheme = if seat.profile.tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}:{}", seat.address, self.redfish_port)
     }
 
     /// Ends everything, the programs in the sandboxes included.
@@ -279,6 +281,10 @@ pub async fn serve_as(settings: Settings, behaviour: Behaviour) -> Result<Servin
     let mut seats = Vec::with_capacity(settings.machines.len());
     let mut inboxes = Vec::with_capacity(settings.machines.len());
     let clean = Arc::new(Profile::default());
+    let calendar = Calendar {
+        began_ms: jiff::Timestamp::now().as_millisecond(),
+        scale: settings.scale.max(1),
+    };
     let shims = sandbox::make_shims(&settings.dir).await.map_err(io("shims"))?;
     for (n, berth) in settings.machines.into_iter().enumerate() {
         let root = settings.dir.join("hosts").join(&*berth.name);
@@ -287,10 +293,16 @@ pub async fn serve_as(settings: Settings, behaviour: Behaviour) -> Result<Servin
         let profile = profiles.get(n % profiles.len().max(1)).unwrap_or(&clean).clone();
         let mut draw = Rng::stream(settings.seed ^ 0x3042, n as u64);
         let workers = settings.latency.workers(&profile.pace, &mut draw);
-        let manner = seat::Manner { profile, workers };
         let address = World::address(n);
+        let skew_ms = skew_ms(&profile, settings.seed, address);
+        let manner = seat::Manner { profile, workers };
         let (seat, inbox) = Seat::new(berth, manner, address, root, &shims, wired.clone(), rng);
         let diag_ms = durations.burn_in.pick(&mut Rng::stream(settings.seed ^ 0xd1a6, n as u64));
+        let begin = EngineTime::ZERO;
+        seat.with(begin, |b| {
+            b.vm.board.calendar = calendar;
+            b.vm.board.put_clock_ahead(begin, skew_ms);
+        });
         let seat = Arc::new(seat);
         if programs {
             sandbox::make(&seat, diag_ms / u64::from(settings.scale.max(1)))
@@ -332,6 +344,14 @@ pub async fn serve_as(settings: Settings, behaviour: Behaviour) -> Result<Servin
     }
     tasks.spawn(tick(world.clone()));
     Ok(Serving { world, redfish_port, ssh_port, admin_url: format!("http://{admin}"), tasks })
+}
+
+/// By what this machine's clock is wrong.
+fn skew_ms(profile: &Profile, seed: u64, address: Ipv4Addr) -> i64 {
+    let (from, to) = profile.clock.skew_s;
+    let span = u64::try_from(to.saturating_sub(from)).unwrap_or(0);
+    let drawn = Rng::stream(seed ^ 0xc10c, u64::from(u32::from(address))).between(0, span);
+    from.saturating_add(i64::try_from(drawn).unwrap_or(0)).saturating_mul(1000)
 }
 
 /// Fires what is due even while nobody calls, so that power cuts end connections when they happen.

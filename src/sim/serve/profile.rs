@@ -37,15 +37,18 @@ pub struct Profile {
     pub sessions: Sessions,
     pub lockout: Option<Lockout>,
     pub password: Password,
+    pub accounts: Accounts,
     pub boot: Boot,
     pub etag: Etag,
     pub errors: Errors,
     pub reset: Reset,
     pub start: Start,
     pub tasks: Tasks,
+    pub jobs: Option<Jobs>,
     pub uris: Uris,
     pub hgx: Option<Hgx>,
     pub clock: Clock,
+    pub tls: Option<Tls>,
     pub physics: Physics,
     /// Changes of single properties, in order.
     pub edit: Vec<Edit>,
@@ -170,6 +173,18 @@ pub struct Password {
     /// It must be changed first: everything but the own account answers 403
     /// `PasswordChangeRequired` (DSP0266 §"Password change required handling").
     pub change_required: bool,
+    /// Shortest and longest; nothing: the clean tree's.
+    pub min: Option<usize>,
+    pub max: Option<usize>,
+}
+
+/// Where accounts are (field notes R10).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Accounts {
+    /// So many fixed slots, all of them listed: slot 1 is reserved, slot 2 the factory's, the others are
+    /// given and emptied by PATCH; none is made by POST (Dell). 0: accounts are made by POST.
+    pub slots: usize,
 }
 
 /// What happens to `BootSourceOverrideMode`.
@@ -381,6 +396,23 @@ pub struct Tasks {
     pub bios_job: bool,
 }
 
+/// The queue of jobs that updates and settings go through (field notes §6.15).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Jobs {
+    /// Unfinished jobs that it holds; 0: no limit.
+    pub max: usize,
+    /// Said to one more; nothing: `CreateLimitReachedForResource`.
+    pub full: Option<Said>,
+    /// What comes behind an unfinished job does not begin before that is over (HPE).
+    pub strict_order: bool,
+    /// Takes no job during a POST, and for so long after it and after the BMC's own start, seconds from
+    /// and to (Dell's lifecycle controller).
+    pub busy_s: Range,
+    /// Said then; nothing: `ServiceTemporarilyUnavailable`.
+    pub busy: Option<Said>,
+}
+
 /// How the service takes and spells paths.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -409,6 +441,24 @@ pub struct Clock {
     pub skew_s: (i64, i64),
 }
 
+/// Redfish over TLS; without it the BMC speaks plain HTTP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    pub certificate: Certificate,
+}
+
+/// A self-signed certificate (field notes §6.17).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Certificate {
+    Stable,
+    /// Another one after every restart of the BMC.
+    NewEachReboot,
+    /// Valid until 2020.
+    Expired,
+}
+
 /// What is of the machine and not of its wire.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -416,6 +466,8 @@ pub struct Physics {
     pub ignores_once: bool,
     pub identity_null_when_off: bool,
     pub pads_versions: bool,
+    /// Roots of trust copy a new image to a second place, as on HGX baseboards.
+    pub copies_images: bool,
 }
 
 /// One property of one kind of resource.
@@ -487,6 +539,14 @@ impl Profile {
         if self.lockout.as_ref().is_some_and(|l| l.tries == 0) {
             return wrong("lockout.tries", "0 tries lock before anybody came");
         }
+        if (1..3).contains(&self.accounts.slots) {
+            return wrong("accounts.slots", "slots 1 and 2 are taken: 3 at least, or 0");
+        }
+        if let (Some(min), Some(max)) = (self.password.min, self.password.max)
+            && min > max
+        {
+            return wrong("password.min", "longer than `password.max`");
+        }
         if self.pace.workers.0 == 0 || self.pace.workers.0 > self.pace.workers.1 {
             return wrong("pace.workers", "from 1 up, smaller number first");
         }
@@ -497,6 +557,9 @@ impl Profile {
         if [start.mute_s, start.busy_s, start.bare_s, start.partial_s].iter().any(|r| r.0 > r.1) {
             return wrong("start", "ranges are [from, to], smaller number first");
         }
+        if self.jobs.as_ref().is_some_and(|j| j.busy_s.0 > j.busy_s.1) {
+            return wrong("jobs.busy_s", "[from, to], smaller number first");
+        }
         if self.clock.skew_s.0 > self.clock.skew_s.1 {
             return wrong("clock.skew_s", "[from, to], smaller number first");
         }
@@ -506,6 +569,8 @@ impl Profile {
             self.reset.already.as_ref(),
             self.reset.wrong_state.as_ref(),
             self.reset.settles.as_ref().map(|w| &w.say),
+            self.jobs.as_ref().and_then(|j| j.full.as_ref()),
+            self.jobs.as_ref().and_then(|j| j.busy.as_ref()),
         ];
         if said.into_iter().flatten().any(|s| !(400..600).contains(&s.status)) {
             return wrong("status", "a refusal has a status of 400 to 599");
@@ -523,13 +588,20 @@ impl Profile {
 
     /// Nothing differs from the clean tree: requests pass by.
     pub(super) fn is_plain(&self) -> bool {
-        *self == Profile { name: self.name.clone(), pace: self.pace.clone(), ..Profile::default() }
+        *self
+            == Profile {
+                name: self.name.clone(),
+                pace: self.pace.clone(),
+                tls: self.tls,
+                ..Profile::default()
+            }
     }
 
     /// What of it the physics knows.
     pub fn quirks(&self) -> Quirks {
-        let Physics { ignores_once, identity_null_when_off, pads_versions } = self.physics;
-        Quirks { ignores_once, identity_null_when_off, pads_versions }
+        let Physics { ignores_once, identity_null_when_off, pads_versions, copies_images } =
+            self.physics;
+        Quirks { ignores_once, identity_null_when_off, pads_versions, copies_images }
     }
 }
 

@@ -1,4 +1,4 @@
-//! A virtual BMC: Redfish over plain HTTP (DSP0266). Here are login and reads, whose resources come
+//! A virtual BMC: Redfish over HTTP, plain or under TLS (DSP0266). Here are login and reads, whose resources come
 //! from `super::tree`; writes go on to `super::write`. A dead BMC never gets this far: its
 //! connections end in `super::wire`.
 
@@ -7,7 +7,7 @@ use super::latency::Asked;
 use super::message::{self, Refusal, refusal};
 use super::seat::{Counters, Seat, Session};
 use super::wire::{Bmcs, Called};
-use super::{World, rules, tree, update, write};
+use super::{World, dialect, rules, tree, update, write};
 use crate::model::{Action, EngineTime};
 use crate::sim::rng::mix;
 use axum::Router;
@@ -69,15 +69,20 @@ async fn answer(
     if !takes.is_zero() {
         tokio::time::sleep(takes).await;
     }
-    let out = match stream {
+    let mut out = match stream {
         // As it comes: no rule and no dialect sees it.
         Some(stream) => push(&world, &seat, &parts, stream)
             .await
             .unwrap_or_else(|refused| turn_down(refused, &parts, path)),
         None => rules::answer(&world, &seat, &line, &parts, path, &body).await,
     };
+    // hyper writes our own time where there is none.
+    let now = world.now();
+    let date = seat.with(now, |b| tree::http_date(&b.vm, now));
+    if let Some(date) = date.and_then(|d| header::HeaderValue::from_str(&d).ok()) {
+        out.headers_mut().insert(header::DATE, date);
+    }
     if out.status().is_success() {
-        let now = world.now();
         seat.with(now, |b| match asked {
             Asked::Write | Asked::FirstLogin => b.vm.spent.write(since, now),
             Asked::Root | Asked::Plain | Asked::Big | Asked::Login => b.vm.spent.read(since, now),
@@ -109,6 +114,10 @@ async fn push(world: &World, seat: &Seat, parts: &Parts, body: Bytes) -> Result<
     let caller = logged_in(seat, world.now(), &parts.headers)?;
     if caller.role != super::accounts::Role::Administrator || caller.must_change {
         return Err(refusal(StatusCode::FORBIDDEN, "InsufficientPrivilege", &[]));
+    }
+    if let Some(said) = dialect::queue_refuses(seat, world.seed, world.now()) {
+        let status = StatusCode::from_u16(said.status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
+        return Err(message::because(status, &said.message));
     }
     let kind = parts.headers.get(header::CONTENT_TYPE).and_then(|h| h.to_str().ok());
     update::push(world, seat, kind.unwrap_or_default(), body.into_data_stream()).await

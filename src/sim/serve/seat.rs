@@ -3,8 +3,9 @@
 //! connections of a dead BMC end, the host's actor is told.
 
 use super::accounts::Accounts;
-use super::dialect::Logins;
+use super::dialect::{Logins, Queued};
 use super::profile::Profile;
+use super::tls;
 use crate::model::{EngineTime, MachineId};
 use crate::sim::durations::Durations;
 use crate::sim::faults::Dice;
@@ -97,6 +98,11 @@ pub struct Body {
     pub vm: VirtualMachine,
     pub(super) sessions: BTreeMap<String, Session>,
     pub(super) accounts: Accounts,
+    /// Jobs of other people in the BMC's queue.
+    pub(super) jobs: Vec<Queued>,
+    /// When the host was through its last POST.
+    pub(super) posted: Option<EngineTime>,
+    in_post: bool,
     /// What the BMC remembers of wrong passwords.
     pub(super) logins: Logins,
     /// How often power was changed through the BMC, and when last.
@@ -126,6 +132,13 @@ pub struct Body {
 }
 
 impl Body {
+    /// Somebody's job comes into the BMC's queue.
+    pub(super) fn queue_job(&mut self) {
+        // Far from the numbers that the BMC gives to updates.
+        let id = self.jobs.last().map_or(900_001, |job| job.id + 1);
+        self.jobs.push(Queued { id });
+    }
+
     /// The BMC's life and when it began to answer; `None`: it never restarted.
     pub(super) fn back(&self) -> Option<(u64, EngineTime)> {
         self.back_at.map(|at| (self.lives, at))
@@ -157,6 +170,8 @@ pub struct Seat {
     /// Number of the boot that answers SSH, 0 while none does.
     host: watch::Sender<u32>,
     next_at: AtomicU64,
+    /// What its BMC shows where it speaks TLS.
+    pub(super) certificate: tls::Shown,
     /// Requests that the BMC works on at once.
     pub(super) workers: Semaphore,
     /// The life of the BMC in which somebody logged in already.
@@ -194,7 +209,10 @@ impl Seat {
         let body = Body {
             vm: VirtualMachine::new(build, rng, berth.dice),
             sessions: BTreeMap::new(),
-            accounts: Accounts::factory(&berth.user, &berth.password),
+            accounts: Accounts::of(&manner.profile, &berth.user, &berth.password),
+            jobs: Vec::new(),
+            posted: None,
+            in_post: false,
             logins: Logins::default(),
             power_changed: None,
             patched: BTreeMap::new(),
@@ -226,6 +244,7 @@ impl Seat {
             bmc: watch::channel(1).0,
             host: watch::channel(0).0,
             next_at: AtomicU64::new(0),
+            certificate: tls::Shown::default(),
             workers: Semaphore::new(manner.workers),
             // It has been up for long when the world begins.
             greeted: AtomicU64::new(1),
@@ -337,6 +356,10 @@ impl Seat {
         if body.restarting && body.vm.bmc_up {
             body.restarting = false;
             body.back_at = Some(now);
+        }
+        let in_post = body.vm.host == HostState::Post;
+        if std::mem::replace(&mut body.in_post, in_post) && !in_post {
+            body.posted = Some(now);
         }
         let boot = body.vm.boots;
         match body.vm.host {

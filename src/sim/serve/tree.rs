@@ -10,6 +10,7 @@ mod manager;
 mod media;
 mod parts;
 mod registry;
+mod roots;
 mod schemas;
 mod sensors;
 mod service;
@@ -26,6 +27,7 @@ pub(super) use tasks::task;
 
 use super::seat::Body;
 use crate::model::EngineTime;
+use crate::sim::physics::VirtualMachine;
 use serde_json::{Value, json};
 
 pub(super) const V1: &str = "/redfish/v1";
@@ -35,27 +37,23 @@ pub(super) const RESETS: [&str; 4] = ["On", "ForceOff", "GracefulShutdown", "For
 /// Reset types that the BMC takes for itself.
 pub(super) const BMC_RESETS: [&str; 2] = ["GracefulRestart", "ForceRestart"];
 
-const BEGIN_MS: i64 = 1_793_491_200_000;
-
-/// World time as a date: the world begins on 1 November 2026.
-pub(super) fn date(at: EngineTime) -> String {
-    written(i64::try_from(at.0).unwrap_or(0).saturating_add(BEGIN_MS))
+/// When that was by the BMC's clock.
+fn date(vm: &VirtualMachine, at: EngineTime) -> String {
+    timestamp(vm, at).map_or_else(String::new, |t| t.to_string())
 }
 
-fn written(ms: i64) -> String {
-    jiff::Timestamp::from_millisecond(ms).map_or_else(|_| String::new(), |t| t.to_string())
+/// The BMC's time as HTTP spells it (RFC 9110 §5.6.7).
+pub(super) fn http_date(vm: &VirtualMachine, now: EngineTime) -> Option<String> {
+    Some(timestamp(vm, now)?.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string())
 }
 
-/// What a BMC's clock says: everybody's time, not the world's, which runs faster. Whoever looks at the
-/// BMC compares it with a clock of their own.
-fn clock(ahead_ms: i64) -> String {
-    written(jiff::Timestamp::now().as_millisecond().saturating_add(ahead_ms))
+fn timestamp(vm: &VirtualMachine, at: EngineTime) -> Option<jiff::Timestamp> {
+    jiff::Timestamp::from_millisecond(vm.board.clock_ms(at)).ok()
 }
 
-/// How far `date` is ahead of everybody's time; `None`: not a date.
-pub(super) fn ahead_ms(date: &str) -> Option<i64> {
-    let ms = date.parse::<jiff::Timestamp>().ok()?.as_millisecond();
-    ms.checked_sub(jiff::Timestamp::now().as_millisecond())
+/// A date as milliseconds since 1970; `None`: not a date.
+pub(super) fn date_ms(date: &str) -> Option<i64> {
+    Some(date.parse::<jiff::Timestamp>().ok()?.as_millisecond())
 }
 
 /// The resource at `path` (segments below `/redfish/v1`); `None`: there is none.
@@ -70,8 +68,12 @@ pub(super) fn resource(body: &Body, now: EngineTime, path: &[&str]) -> Option<Va
         ["Systems", "1", rest @ ..] => system::resource(vm, now, rest),
         ["Managers"] => Some(collection("Managers", "Manager", ["1".to_string()])),
         ["Managers", "1", rest @ ..] => manager::resource(vm, now, rest),
-        ["Chassis"] => Some(collection("Chassis", "Chassis", ["1".to_string()])),
+        ["Chassis"] => {
+            let ids = std::iter::once("1".to_string()).chain(roots::ids(vm));
+            Some(collection("Chassis", "Chassis", ids))
+        }
         ["Chassis", "1", rest @ ..] => chassis::resource(vm, rest),
+        ["Chassis", id] => roots::resource(vm, id),
         ["UpdateService", rest @ ..] => updates::resource(vm, rest),
         ["TaskService", rest @ ..] => tasks::resource(vm, now, rest),
         ["Registries", rest @ ..] => registry::resource(rest),

@@ -11,11 +11,13 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Notify;
+use tokio_rustls::server::TlsStream;
+use tokio_rustls::{Accept, TlsAcceptor};
 
 /// Listens at every loopback address. Other addresses are refused, twice over: the socket is bound
 /// to the loopback device where the kernel lets us, and [`accept`] looks at the address called.
@@ -76,9 +78,101 @@ fn hold(world: Arc<World>, seat: Arc<Seat>, stream: TcpStream) {
     }));
 }
 
+/// What is spoken on a connection.
+enum Speech {
+    Plain(TcpStream),
+    /// The handshake is under way; the connection's own task drives it.
+    Greets(Box<Accept<TcpStream>>),
+    Tls(Box<TlsStream<TcpStream>>),
+    Over,
+}
+
+impl Speech {
+    /// Opens in the BMC's manner; `life`: of the BMC.
+    fn new(stream: TcpStream, seat: &Seat, life: u64) -> io::Result<Speech> {
+        let Some(tls) = seat.profile.tls else { return Ok(Speech::Plain(stream)) };
+        let config = seat.certificate.config(tls.certificate, &seat.name, life)?;
+        Ok(Speech::Greets(Box::new(TlsAcceptor::from(config).accept(stream))))
+    }
+
+    fn reset(&mut self) {
+        let stream = match self {
+            Speech::Plain(stream) => Some(&*stream),
+            Speech::Greets(accept) => accept.get_ref(),
+            Speech::Tls(stream) => Some(stream.get_ref().0),
+            Speech::Over => None,
+        };
+        drop(stream.map(TcpStream::set_zero_linger));
+    }
+
+    /// Goes on with the handshake, where one is under way.
+    fn greeted(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Speech::Greets(accept) = self {
+            *self = match ready!(Pin::new(accept.as_mut()).poll(cx)) {
+                Ok(stream) => Speech::Tls(Box::new(stream)),
+                Err(error) => {
+                    *self = Speech::Over;
+                    return Poll::Ready(Err(error));
+                }
+            };
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+fn over() -> io::Error {
+    io::ErrorKind::ConnectionReset.into()
+}
+
+impl AsyncRead for Speech {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        ready!(self.greeted(cx))?;
+        match &mut *self {
+            Speech::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
+            Speech::Tls(stream) => Pin::new(stream.as_mut()).poll_read(cx, buf),
+            Speech::Greets(_) | Speech::Over => Poll::Ready(Err(over())),
+        }
+    }
+}
+
+impl AsyncWrite for Speech {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        ready!(self.greeted(cx))?;
+        match &mut *self {
+            Speech::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
+            Speech::Tls(stream) => Pin::new(stream.as_mut()).poll_write(cx, buf),
+            Speech::Greets(_) | Speech::Over => Poll::Ready(Err(over())),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut *self {
+            Speech::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Speech::Tls(stream) => Pin::new(stream.as_mut()).poll_flush(cx),
+            Speech::Greets(_) | Speech::Over => Poll::Ready(Ok(())),
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut *self {
+            Speech::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Speech::Tls(stream) => Pin::new(stream.as_mut()).poll_shutdown(cx),
+            Speech::Greets(_) | Speech::Over => Poll::Ready(Ok(())),
+        }
+    }
+}
+
 /// A connection to a BMC that ends when the BMC does, or when a rule hangs up.
 pub(super) struct Line {
-    stream: TcpStream,
+    stream: Speech,
     seat: Arc<Seat>,
     gone: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
@@ -97,7 +191,7 @@ impl Line {
             return Ok(());
         }
         self.gone = None;
-        drop(self.stream.set_zero_linger());
+        self.stream.reset();
         Err(io::ErrorKind::ConnectionReset.into())
     }
 }
@@ -168,8 +262,16 @@ impl Listener for Bmcs {
                         () = hung_up.notified() => {}
                     }
                 });
-                let line = Line { stream, seat: seat.clone(), gone: Some(gone) };
-                return (line, Called(Some(seat), cut));
+                match Speech::new(stream, &seat, life) {
+                    Ok(stream) => {
+                        let line = Line { stream, seat: seat.clone(), gone: Some(gone) };
+                        return (line, Called(Some(seat), cut));
+                    }
+                    Err(error) => {
+                        seat.line_down();
+                        tracing::error!(%error, "no certificate for a virtual BMC");
+                    }
+                }
             }
         }
     }

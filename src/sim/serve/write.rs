@@ -273,10 +273,10 @@ fn patch_clock(world: &World, seat: &Seat, body: &Value) -> Result<(), Refusal> 
     for (key, value) in members(body)? {
         match key.as_str() {
             "DateTime" => {
-                let ahead = value.as_str().and_then(tree::ahead_ms);
+                let date_ms = value.as_str().and_then(tree::date_ms);
                 let format = || bad("PropertyValueFormatError", &[&value.to_string(), key]);
-                let ahead = ahead.ok_or_else(format)?;
-                seat.with(now, |b| b.vm.board.clock_ahead_ms = ahead);
+                let date_ms = date_ms.ok_or_else(format)?;
+                seat.with(now, |b| b.vm.board.set_clock(now, date_ms));
             }
             "DateTimeLocalOffset" if value == "+00:00" => {}
             _ => return Err(bad("PropertyNotWritable", &[key])),

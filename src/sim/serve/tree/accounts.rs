@@ -41,14 +41,19 @@ fn service(accounts: &Accounts) -> Value {
 }
 
 fn account(a: &Account, now: EngineTime) -> Value {
+    let role = if a.is_empty() { "None" } else { a.role.word() };
+    let links = match a.is_empty() {
+        true => json!({}),
+        false => json!({"Role": link(&format!("AccountService/Roles/{role}"))}),
+    };
     typed(
         &format!("AccountService/Accounts/{}", a.id),
         "ManagerAccount",
         json!({
             "Id": a.id, "Name": "User account", "UserName": a.user, "Password": null,
-            "RoleId": a.role.word(), "Enabled": a.enabled, "Locked": a.is_locked(now),
+            "RoleId": role, "Enabled": a.enabled, "Locked": a.is_locked(now),
             "PasswordChangeRequired": a.must_change, "AccountTypes": ["Redfish"],
-            "Links": {"Role": link(&format!("AccountService/Roles/{}", a.role.word()))},
+            "Links": links,
         }),
     )
 }

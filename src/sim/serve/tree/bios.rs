@@ -43,7 +43,7 @@ fn in_force(vm: &VirtualMachine) -> Value {
         "SupportedApplyTimes": ["OnReset"],
     });
     if let Some(at) = vm.board.applied {
-        settings["Time"] = date(at).into();
+        settings["Time"] = date(vm, at).into();
     }
     typed(
         AT,

@@ -1,7 +1,7 @@
 //! The system event log: power, resets, flashes, heat and leaks, as the physics had them. It
 //! expands its entries, as the schema has it (`OData.AutoExpand`), and comes in pages.
 
-use super::{action, clock, collection, collection_of, date, healthy, link, typed};
+use super::{action, collection, collection_of, date, healthy, link, typed};
 use crate::model::EngineTime;
 use crate::sim::physics::{Note, VirtualMachine};
 use crate::sim::truth::{Effect, What};
@@ -13,17 +13,18 @@ const PAGE: usize = 50;
 const HOLDS: usize = 512;
 
 /// Below `Systems/1/LogServices`.
-pub(super) fn of_system(vm: &VirtualMachine, rest: &[&str]) -> Option<Value> {
-    resource(vm, ("Systems/1", "SEL", "System event log"), rest)
+pub(super) fn of_system(vm: &VirtualMachine, now: EngineTime, rest: &[&str]) -> Option<Value> {
+    resource(vm, now, ("Systems/1", "SEL", "System event log"), rest)
 }
 
 /// Below `Managers/1/LogServices`: what happened to the BMC itself.
-pub(super) fn of_bmc(vm: &VirtualMachine, rest: &[&str]) -> Option<Value> {
-    resource(vm, ("Managers/1", "BMC", "BMC log"), rest)
+pub(super) fn of_bmc(vm: &VirtualMachine, now: EngineTime, rest: &[&str]) -> Option<Value> {
+    resource(vm, now, ("Managers/1", "BMC", "BMC log"), rest)
 }
 
 fn resource(
     vm: &VirtualMachine,
+    now: EngineTime,
     (at, id, name): (&str, &str, &str),
     rest: &[&str],
 ) -> Option<Value> {
@@ -38,7 +39,7 @@ fn resource(
                 "Id": id, "Name": name, "LogEntryType": if of_bmc { "Event" } else { "SEL" },
                 "ServiceEnabled": true, "MaxNumberOfRecords": HOLDS,
                 "OverWritePolicy": "WrapsWhenFull",
-                "DateTime": clock(vm.board.clock_ahead_ms),
+                "DateTime": date(vm, now),
                 "DateTimeLocalOffset": "+00:00", "Status": healthy(),
                 "Entries": link(&format!("{path}/Entries")),
                 "Actions": {"#LogService.ClearLog": {"target": action(&path, "LogService.ClearLog")}},
@@ -50,7 +51,7 @@ fn resource(
             Some(page(vm, &path, of_bmc, skip.get(6..)?.parse().ok()?))
         }
         [own, "Entries", entry_id] if *own == id => {
-            lines(vm, of_bmc).find(|l| l.id == *entry_id).map(|l| entry(&path, of_bmc, &l))
+            lines(vm, of_bmc).find(|l| l.id == *entry_id).map(|l| entry(vm, &path, of_bmc, &l))
         }
         _ => None,
     }
@@ -60,7 +61,7 @@ fn page(vm: &VirtualMachine, path: &str, of_bmc: bool, skip: usize) -> Value {
     let all: Vec<Line> = lines(vm, of_bmc).collect();
     let held = all.get(all.len().saturating_sub(HOLDS)..).unwrap_or_default();
     let members =
-        held.iter().skip(skip).take(PAGE).map(|l| entry(path, of_bmc, l)).collect::<Vec<_>>();
+        held.iter().skip(skip).take(PAGE).map(|l| entry(vm, path, of_bmc, l)).collect::<Vec<_>>();
     let next = skip.saturating_add(members.len());
     let mut body = collection_of(&format!("{path}/Entries"), "LogEntry", members);
     body["Members@odata.count"] = held.len().into();
@@ -124,6 +125,10 @@ fn of_effect(vm: &VirtualMachine, n: usize, e: &Effect) -> Option<(bool, Line)> 
             let code = (CHANGE.0, "Transition to Critical from less severe", "0x6f05ffff");
             host("Critical", code, format!("Update of {} failed", slot(s)))
         }
+        What::CopyBroken { slot: s, .. } => {
+            let code = (CHANGE.0, "Transition to Critical from less severe", "0x6f05ffff");
+            host("Critical", code, format!("Background copy of {} was cut short", slot(s)))
+        }
         What::SettingsApplied => {
             let code = ("SystemBoot/Restart", "Informational", "0x6f01ffff");
             host("OK", code, "Settings applied by POST".into())
@@ -160,12 +165,12 @@ fn of_note(id: String, at: EngineTime, note: Note) -> (bool, Line) {
     (false, Line { id, at, severity, code, message })
 }
 
-fn entry(path: &str, of_bmc: bool, line: &Line) -> Value {
+fn entry(vm: &VirtualMachine, path: &str, of_bmc: bool, line: &Line) -> Value {
     let (sensor, code, data) = line.code;
     let mut body = json!({
         "Id": line.id, "Name": format!("Log entry {}", line.id),
         "EntryType": if of_bmc { "Event" } else { "SEL" },
-        "Created": date(line.at), "Severity": line.severity, "Message": line.message,
+        "Created": date(vm, line.at), "Severity": line.severity, "Message": line.message,
     });
     if !of_bmc {
         body["SensorType"] = sensor.into();

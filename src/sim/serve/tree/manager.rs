@@ -1,6 +1,6 @@
 //! The BMC itself: clock, network protocols, its own NIC, its log.
 
-use super::{BMC_RESETS, action, clock, collection, healthy, link, logs, media, typed};
+use super::{BMC_RESETS, action, collection, date, healthy, link, logs, media, typed};
 use crate::model::EngineTime;
 use crate::sim::physics::VirtualMachine;
 use serde_json::{Value, json};
@@ -9,7 +9,7 @@ const AT: &str = "Managers/1";
 
 pub(super) fn resource(vm: &VirtualMachine, now: EngineTime, rest: &[&str]) -> Option<Value> {
     match rest {
-        [] => Some(bmc(vm)),
+        [] => Some(bmc(vm, now)),
         ["NetworkProtocol"] => Some(protocols(vm)),
         ["EthernetInterfaces"] => {
             let path = format!("{AT}/EthernetInterfaces");
@@ -17,12 +17,12 @@ pub(super) fn resource(vm: &VirtualMachine, now: EngineTime, rest: &[&str]) -> O
         }
         ["EthernetInterfaces", "eth0"] => Some(nic(vm)),
         ["VirtualMedia", rest @ ..] => media::resource(vm, now, AT, rest),
-        ["LogServices", rest @ ..] => logs::of_bmc(vm, rest),
+        ["LogServices", rest @ ..] => logs::of_bmc(vm, now, rest),
         _ => None,
     }
 }
 
-fn bmc(vm: &VirtualMachine) -> Value {
+fn bmc(vm: &VirtualMachine, now: EngineTime) -> Value {
     let version = vm.components().into_iter().find(|c| c.id == "BMC").and_then(|c| c.version);
     typed(
         AT,
@@ -31,7 +31,7 @@ fn bmc(vm: &VirtualMachine) -> Value {
             "Id": "1", "Name": "BMC", "ManagerType": "BMC", "FirmwareVersion": version,
             "Manufacturer": "Farrier", "Model": "Virtual BMC", "PowerState": "On",
             "UUID": vm.identity.uuid, "ServiceEntryPointUUID": vm.identity.uuid,
-            "DateTime": clock(vm.board.clock_ahead_ms),
+            "DateTime": date(vm, now),
             "DateTimeLocalOffset": "+00:00", "Status": healthy(),
             "NetworkProtocol": link("Managers/1/NetworkProtocol"),
             "EthernetInterfaces": link("Managers/1/EthernetInterfaces"),

@@ -19,7 +19,7 @@ pub(super) fn resource(vm: &VirtualMachine, now: EngineTime, rest: &[&str]) -> O
         }
         ["Storage", rest @ ..] => storage::resource(vm, now, rest),
         ["VirtualMedia", rest @ ..] => media::resource(vm, now, AT, rest),
-        ["LogServices", rest @ ..] => logs::of_system(vm, rest),
+        ["LogServices", rest @ ..] => logs::of_system(vm, now, rest),
         _ => None,
     }
 }
@@ -39,7 +39,7 @@ fn system(vm: &VirtualMachine) -> Value {
             "SerialNumber": facts.identity.serial, "UUID": facts.identity.uuid,
             "AssetTag": &*vm.board.asset_tag, "LocationIndicatorActive": vm.board.lit,
             "PowerState": format!("{:?}", facts.power), "BiosVersion": facts.bios_version,
-            "LastResetTime": date(vm.last_reset),
+            "LastResetTime": date(vm, vm.last_reset),
             "Status": {"State": "Enabled", "Health": facts.health, "HealthRollup": facts.health},
             "BootProgress": {"LastState": progress(vm, facts.power)},
             "Boot": {

@@ -31,7 +31,7 @@ pub(super) fn resource(vm: &VirtualMachine, now: EngineTime, rest: &[&str]) -> O
 pub(in crate::sim::serve) fn task(vm: &VirtualMachine, now: EngineTime, id: &str) -> Option<Value> {
     let id: u32 = id.parse().ok()?;
     match vm.board.chores.iter().find(|c| c.id == id) {
-        Some(chore) => Some(of_chore(chore, now)),
+        Some(chore) => Some(of_chore(vm, chore, now)),
         None => update(vm, now, id),
     }
 }
@@ -49,21 +49,21 @@ fn update(vm: &VirtualMachine, now: EngineTime, id: u32) -> Option<Value> {
             })
         })
         .collect();
-    let mut body = frame(id, "Firmware update", task.started);
+    let mut body = frame(vm, id, "Firmware update", task.started);
     body["TaskState"] = shown.raw_state.into();
     body["TaskStatus"] = if failed { "Critical" } else { "OK" }.into();
     body["PercentComplete"] = shown.percent.into();
     body["Messages"] = messages.into();
     if task.ended.is_some() {
-        body["EndTime"] = date(task.ends).into();
+        body["EndTime"] = date(vm, task.ends).into();
     }
     Some(body)
 }
 
-fn of_chore(chore: &Chore, now: EngineTime) -> Value {
+fn of_chore(vm: &VirtualMachine, chore: &Chore, now: EngineTime) -> Value {
     let ended = chore.ends <= now;
     let span = chore.ends.since(chore.started).max(1);
-    let mut body = frame(chore.id, chore.name, chore.started);
+    let mut body = frame(vm, chore.id, chore.name, chore.started);
     body["TaskState"] = match (chore.ends, ended) {
         (EngineTime::NEVER, _) => "Pending",
         (_, true) => "Completed",
@@ -75,18 +75,18 @@ fn of_chore(chore: &Chore, now: EngineTime) -> Value {
     body["PercentComplete"] = percent.into();
     body["Messages"] = json!([]);
     if ended {
-        body["EndTime"] = date(chore.ends).into();
+        body["EndTime"] = date(vm, chore.ends).into();
         body["Links"] = json!({"CreatedResources": [link(&chore.leaves)]});
     }
     body
 }
 
-fn frame(id: u32, name: &str, started: EngineTime) -> Value {
+fn frame(vm: &VirtualMachine, id: u32, name: &str, started: EngineTime) -> Value {
     typed(
         &format!("TaskService/Tasks/{id}"),
         "Task",
         json!({
-            "Id": id.to_string(), "Name": name, "StartTime": date(started),
+            "Id": id.to_string(), "Name": name, "StartTime": date(vm, started),
             "TaskMonitor": format!("{V1}/TaskService/TaskMonitors/{id}"), "HidePayload": true,
         }),
     )

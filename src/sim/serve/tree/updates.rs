@@ -27,7 +27,11 @@ pub(super) fn resource(vm: &VirtualMachine, rest: &[&str]) -> Option<Value> {
             Some(collection("UpdateService/FirmwareInventory", "SoftwareInventory", ids))
         }
         ["FirmwareInventory", id] => {
-            vm.components().into_iter().find(|c| c.id == *id).map(component)
+            let mut shown = vm.components().into_iter().find(|c| c.id == *id).map(component)?;
+            if vm.firmware.iter().any(|slot| slot.id == *id && slot.corrupt) {
+                shown["Status"] = json!({"State": "UnavailableOffline", "Health": "Critical"});
+            }
+            Some(shown)
         }
         _ => None,
     }
