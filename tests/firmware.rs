@@ -515,7 +515,7 @@ fn an_intent_does_not_fit_a_held_or_quarantined_row() {
         key: "k".into(),
     });
     let now = c.now;
-    assert!(fold::apply(&mut c.m, &intent(Action::BmcReset), now).is_err());
+    assert!(fold::apply(&mut c.m, &intent(Action::BmcReset { controller: None }), now).is_err());
 }
 
 #[test]

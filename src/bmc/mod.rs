@@ -61,6 +61,7 @@ mod controllers;
 mod discover;
 mod fault;
 mod firmware;
+mod further;
 #[doc(hidden)]
 pub mod fuzz;
 mod guard;
@@ -92,11 +93,11 @@ use crate::model::action::{BootTarget, Expect, Outcome, PowerOp};
 use crate::model::facts::{Component, InventoryFacts, SystemFacts, Task};
 use crate::model::hardware::{Account, AccountRules, BiosFacts, Controller, SecureBootFacts};
 use crate::model::quirks::{QuirkTable, Quirks};
-use crate::model::{Channel, Fault, MachineId};
+use crate::model::{Channel, Fault};
 use crate::port::capability::{
     BmcAccounts, BmcBios, BmcBoot, BmcMedia, BmcNature, BootOrder, MediaOrder,
 };
-use crate::port::session::SessionStore;
+use crate::port::session::{At, SessionStore};
 use crate::port::stop::settle;
 use crate::port::{BmcCare, BmcPower, BmcRead, BmcTarget, BmcUpdate, Secret, UpdateOrder, Vault};
 use async_trait::async_trait;
@@ -121,6 +122,8 @@ pub struct Settings {
     pub login_pause_ms: u64,
     /// Longest time for one part of a probe, all its requests together.
     pub total_read_ms: u64,
+    /// The same of a further controller: the host's BMC, asked in the same probe, has 90 s.
+    pub further_read_ms: u64,
     /// After a BMC reset, ask nothing for as long as its quirks say.
     pub settle_after_reset: bool,
     /// What BMCs do otherwise than the standard; empty: nothing.
@@ -144,6 +147,7 @@ impl Default for Settings {
             ca_pem: None,
             login_pause_ms: 180_000,
             total_read_ms: 120_000,
+            further_read_ms: 60_000,
             settle_after_reset: true,
             quirks: Arc::default(),
             basic_for_ms: 1_800_000,
@@ -163,7 +167,7 @@ pub struct RedfishBmc {
     /// Where sessions are kept for the next start.
     sessions: Option<Arc<dyn SessionStore>>,
     /// What is remembered per BMC: gate, session, links.
-    conns: Mutex<BTreeMap<MachineId, Arc<Conn>>>,
+    conns: Mutex<BTreeMap<At, Arc<Conn>>>,
 }
 
 impl std::fmt::Debug for RedfishBmc {
@@ -201,12 +205,22 @@ impl RedfishBmc {
     /// One BMC with what is remembered of it. A changed address, trust or credential name starts
     /// afresh.
     fn bmc<'a>(&'a self, target: &'a BmcTarget) -> Result<Bmc<'a>, Fault> {
+        self.at(target, None)
+    }
+
+    /// The same of the machine's further controller with this name; `target` is that one's.
+    fn at<'a>(
+        &'a self,
+        target: &'a BmcTarget,
+        controller: Option<Arc<str>>,
+    ) -> Result<Bmc<'a>, Fault> {
+        let at = At { machine: target.machine, controller };
         let mut conns = self.conns.lock().unwrap_or_else(PoisonError::into_inner);
-        let conn = match conns.get(&target.machine) {
+        let conn = match conns.get(&at) {
             Some(c) if c.is_for(&target.endpoint) => c.clone(),
             _ => {
-                let conn = Arc::new(Conn::new(&target.endpoint, &self.settings)?);
-                conns.insert(target.machine, conn.clone());
+                let conn = Arc::new(Conn::new(at.clone(), &target.endpoint, &self.settings)?);
+                conns.insert(at, conn.clone());
                 conn
             }
         };
@@ -236,11 +250,11 @@ impl RedfishBmc {
 
     /// Logs out everywhere, for a graceful stop: sessions are few and outlive us by half an hour.
     pub async fn log_out(&self) {
-        let all: Vec<(MachineId, Arc<Conn>)> = {
+        let all: Vec<Arc<Conn>> = {
             let mut conns = self.conns.lock().unwrap_or_else(PoisonError::into_inner);
-            std::mem::take(&mut *conns).into_iter().collect()
+            std::mem::take(&mut *conns).into_values().collect()
         };
-        let ends = all.iter().map(|(machine, c)| session::end(self, *machine, c));
+        let ends = all.iter().map(|c| session::end(self, c));
         for fault in futures_util::future::join_all(ends).await.into_iter().filter_map(Result::err)
         {
             tracing::debug!(%fault, "a session was not ended; it will time out");
@@ -255,15 +269,32 @@ impl BmcRead for RedfishBmc {
     }
 
     async fn inventory(&self, target: &BmcTarget) -> Result<InventoryFacts, Fault> {
-        self.within(inventory::read(&self.bmc(target)?)).await
+        let own = async { self.within(inventory::read(&self.bmc(target)?)).await };
+        if target.endpoint.controllers.is_empty() {
+            return own.await;
+        }
+        further::inventory(self, target, own).await
     }
 
     async fn firmware(&self, target: &BmcTarget) -> Result<Vec<Component>, Fault> {
-        self.within(firmware::read(&self.bmc(target)?)).await
+        let own = async { self.within(firmware::read(&self.bmc(target)?)).await };
+        if target.endpoint.controllers.is_empty() {
+            return own.await;
+        }
+        further::firmware(self, target, own).await
     }
 
     async fn tasks(&self, target: &BmcTarget, handle: Option<&str>) -> Result<Vec<Task>, Fault> {
-        self.within(task::read(&self.bmc(target)?, handle)).await
+        let controllers = &target.endpoint.controllers;
+        if let Some(there) = handle.and_then(|h| controllers.of(h)) {
+            return further::task(self, target, there).await;
+        }
+        let own = async { self.within(task::read(&self.bmc(target)?, handle)).await };
+        // Who follows a task of the host's BMC asks for nothing else.
+        if controllers.is_empty() || handle.is_some() {
+            return own.await;
+        }
+        further::tasks(self, target, own).await
     }
 
     async fn inserted_media(&self, target: &BmcTarget) -> Result<Vec<String>, Fault> {
@@ -301,6 +332,9 @@ impl BmcPower for RedfishBmc {
 #[async_trait]
 impl BmcUpdate for RedfishBmc {
     async fn update(&self, target: &BmcTarget, expect: &Expect, order: &UpdateOrder) -> Outcome {
+        if let Some(there) = target.endpoint.controllers.of(&order.inventory_id) {
+            return settle(further::update(self, target, there, expect, order).await);
+        }
         match self.bmc(target) {
             Ok(bmc) => settle(update::update(&bmc, expect, order).await),
             Err(fault) => Outcome::Failed { fault },
@@ -315,6 +349,10 @@ impl BmcCare for RedfishBmc {
             Ok(bmc) => settle(power::reset_bmc(&bmc, expect).await),
             Err(fault) => Outcome::Failed { fault },
         }
+    }
+
+    async fn reset_controller(&self, target: &BmcTarget, expect: &Expect, name: &str) -> Outcome {
+        settle(further::reset(self, target, name, expect).await)
     }
 
     async fn insert_media(&self, target: &BmcTarget, expect: &Expect, image_url: &str) -> Outcome {
@@ -347,14 +385,17 @@ impl BmcCare for RedfishBmc {
     }
 
     async fn end_sessions(&self, target: &BmcTarget) -> Outcome {
-        match self.bmc(target) {
+        let own = match self.bmc(target) {
             Ok(bmc) => {
                 let _one = bmc.conn.write().await;
-                match session::end(self, target.machine, &bmc.conn).await {
-                    Ok(()) => Outcome::Applied { handle: None },
-                    Err(fault) => Outcome::Failed { fault },
-                }
+                session::end(self, &bmc.conn).await
             }
+            Err(fault) => Err(fault),
+        };
+        // A further controller drops its session by itself, where it can't be told.
+        further::end_sessions(self, target).await;
+        match own {
+            Ok(()) => Outcome::Applied { handle: None },
             Err(fault) => Outcome::Failed { fault },
         }
     }

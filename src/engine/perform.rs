@@ -269,7 +269,10 @@ async fn act(c: &Context, action: &Action, expect: &Expect) -> Outcome {
     let ports = &c.ports;
     match action {
         Action::Power { op } => ports.bmc.power(&c.bmc(), expect, *op).await,
-        Action::BmcReset => ports.bmc.reset_bmc(&c.bmc(), expect).await,
+        Action::BmcReset { controller: None } => ports.bmc.reset_bmc(&c.bmc(), expect).await,
+        Action::BmcReset { controller: Some(name) } => {
+            ports.bmc.reset_controller(&c.bmc(), expect, name).await
+        }
         Action::SetBoot { target } => ports.bmc.set_boot(&c.bmc(), expect, *target).await,
         Action::EndBmcSessions => ports.bmc.end_sessions(&c.bmc()).await,
         Action::UpdateFirmware { inventory_id, from, to, file, .. } => {

@@ -142,6 +142,7 @@ impl Site {
                 credential: "bmc".into(),
                 tls: "off".into(),
                 ipmi: None,
+                controllers: Default::default(),
             },
             identity: identity(n),
         }
