@@ -9,6 +9,8 @@
 mod bios;
 #[path = "bmc/captured.rs"]
 mod captured;
+#[path = "bmc/controllers.rs"]
+mod controllers;
 #[path = "bmc/faults.rs"]
 mod faults;
 #[path = "bmc/golden.rs"]

@@ -25,7 +25,7 @@ use tempfile::TempDir;
 
 pub(super) const PASSWORD: &str = "virtual-bmc-pw-1";
 
-struct OneCredential;
+pub(super) struct OneCredential;
 
 #[async_trait]
 impl Vault for OneCredential {
