@@ -37,6 +37,7 @@
 //! | §4 media | which drive, emptied first, forms in turn | `media` | media: `a_drive_is_emptied_before_it_is_filled_whatever_it_says`, `the_next_form_is_sent_only_where_one_was_turned_down`, `a_drive_without_actions_is_patched_with_its_etag`, `a_5xx_right_after_an_eject_means_not_yet` |
 //! | §4 trust | pins; a changed certificate under its CA | `tls` | `tests/credentials`: `a_changed_certificate_under_an_unchanged_ca_is_fine`, `the_certificates_of_a_rack_are_accepted_at_once_and_a_changed_one_is_not_trusted` |
 //! | §4 events | none are subscribed to: polling is the truth | | |
+//! | §6, 10 HGX | a baseboard or DPU at an address of its own: read beside the host's BMC, never taken for idle unread, written only where its serial is proven | `further` | controllers: `a_controller_that_is_down_hides_nothing_of_the_host`, `nothing_is_written_to_a_controller_that_is_not_proven`, `an_update_goes_to_the_controller_that_has_the_component`, `a_reset_goes_to_the_controller_that_is_meant` |
 //! | same origin | credentials and images go to this BMC alone | `conn` | `credentials_go_to_no_other_server`, `an_action_goes_to_no_other_server`; push: `an_image_goes_to_no_other_server` |
 //!
 //! What differs between vendors is data: `bmc-quirks.toml`, looked up in `quirks`.
