@@ -755,7 +755,7 @@ fn a_component_of_a_further_controller_is_flashed_and_restarted_there() {
     );
     c.apply(Entry::Settled { outcome: Outcome::Applied { handle: Some(HGX_TASK.into()) } });
     c.tasks(&[(HGX_TASK, TaskState::InProgress, "Running", 10)]);
-    assert_eq!(c.later(60_000).step(), "progressed");
+    assert_eq!(c.later(60_000).step(), "waits");
     c.tasks(&[(HGX_TASK, TaskState::Succeeded, "Completed", 100)]);
     assert_eq!(c.later(300_000).step(), "closed:true");
     assert_eq!(c.intended(), Action::BmcReset { controller: Some("hgx".into()) });

@@ -297,7 +297,13 @@ async fn prove(bmc: &Bmc<'_>, c: &Further) -> Result<(), Stop> {
     let root = bmc.root().await?;
     let mut shown = BTreeSet::new();
     for collection in [&root.systems, &root.managers, &root.chassis].into_iter().flatten() {
-        for (_, read) in bmc.resources(collection).await? {
+        let read = match bmc.resources(collection).await {
+            Ok(read) => read,
+            // Named, and not there.
+            Err(f) if f.class == FaultClass::Unsupported => continue,
+            Err(f) => return Err(f.into()),
+        };
+        for (_, read) in read {
             let Ok(v) = read else { continue };
             let serial = super::json::text(&v, &["SerialNumber"]);
             shown.extend(serial.as_deref().and_then(clean_serial));

@@ -250,17 +250,17 @@ async fn nothing_is_written_to_a_controller_that_is_not_proven() {
     let edge = edge();
     let (update, id) = (order("hgx:BMC"), expect());
     // Cables of two baseboards are crossed: both values are said.
-    for bmc in [both(&a.url, &b.url, Some("B9999"))] {
-        for outcome in
-            [edge.update(&bmc, &id, &update).await, edge.reset_controller(&bmc, &id, "hgx").await]
-        {
-            match outcome {
-                Outcome::Refused { saw, wrong_machine: true } => {
-                    let all = ["`hgx`", &b.url, "B2002", "B9999"];
-                    assert!(all.iter().all(|part| saw.contains(part)), "{saw}");
-                }
-                o => panic!("{o:?}"),
+    let crossed = both(&a.url, &b.url, Some("B9999"));
+    for outcome in [
+        edge.update(&crossed, &id, &update).await,
+        edge.reset_controller(&crossed, &id, "hgx").await,
+    ] {
+        match outcome {
+            Outcome::Refused { saw, wrong_machine: true } => {
+                let all = ["`hgx`", b.url.as_str(), "B2002", "B9999"];
+                assert!(all.iter().all(|part| saw.contains(part)), "{saw}");
             }
+            o => panic!("{o:?}"),
         }
     }
     // It shows nothing.
