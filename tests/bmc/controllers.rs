@@ -3,11 +3,13 @@
 
 use super::server::{Reply, SYSTEM, Seen, Server, calm};
 use super::{OneCredential, PASSWORD, edge, settings, target};
+use farrier::app::access::{Access, Guarded};
 use farrier::bmc::{RedfishBmc, Settings};
 use farrier::model::action::{Expect, Outcome};
 use farrier::model::facts::{Component, Task, TaskState};
 use farrier::model::{Fault, FaultClass, Further, FurtherKind, Identity};
-use farrier::port::{BmcCare, BmcRead, BmcTarget, BmcUpdate, UpdateOrder};
+use farrier::port::{BmcCare, BmcRead, BmcTarget, BmcUpdate, Secret, UpdateOrder};
+use farrier::store::vault::{References, SiteVault};
 use farrier::store::{Key, SqliteStore};
 use serde_json::json;
 use std::sync::Arc;
@@ -351,4 +353,35 @@ async fn each_controller_keeps_a_session_of_its_own_over_restarts() {
         let text = String::from_utf8_lossy(&bytes);
         assert!(!text.contains("token-0001") && !text.contains(PASSWORD), "in the clear");
     }
+}
+
+/// The machine's own password, made by a rotation, is the host BMC's alone: its controllers go on by the
+/// credential that they name, also where the BMC had the same one.
+#[tokio::test]
+async fn a_rotated_password_is_sent_to_the_hosts_bmc_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let key = Key::init(&dir.path().join("key")).unwrap();
+    let path = dir.path().join("farrier.db");
+    let store = SqliteStore::open(&path, farrier::store::Settings::default()).await.unwrap();
+    let secrets = store.secrets(Some(key)).await.unwrap();
+    secrets.set("shared", "root", &Secret::new("shared-by-both")).await.unwrap();
+    secrets.set("bmc/machine/node-1", "root", &Secret::new("of-this-bmc-alone")).await.unwrap();
+    let vault = SiteVault::new(secrets.clone(), References::default());
+    let redfish = RedfishBmc::new(Arc::new(vault), settings());
+    let guarded =
+        Guarded::new(Arc::new(redfish), Access::new(secrets, store.pins().await.unwrap()));
+    let (a, b) = (Server::start(|r, _| host(r)).await, Server::start(|r, _| board(r)).await);
+    let mut bmc = both(&a.url, &b.url, None);
+    bmc.endpoint.credential = "shared".into();
+    bmc.endpoint.controllers.change(|c| c.credential = "shared".into());
+    assert_eq!(guarded.firmware(&bmc).await.unwrap().len(), 4);
+    let sent = |server: &Server| -> Vec<String> {
+        let logins = server.seen().into_iter().filter(|s| s.is("POST", SESSIONS));
+        logins.map(|s| s.body["Password"].as_str().unwrap().to_string()).collect()
+    };
+    assert_eq!(
+        (sent(&a), sent(&b)),
+        (vec!["of-this-bmc-alone".into()], vec!["shared-by-both".into()])
+    );
+    store.close().await;
 }
