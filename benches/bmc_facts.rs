@@ -98,6 +98,7 @@ fn target(n: usize, url: String, tls: &str, identity: Identity) -> Arc<BmcTarget
             credential: "bmc".into(),
             tls: tls.into(),
             ipmi: None,
+            controllers: Default::default(),
         },
         identity,
     })

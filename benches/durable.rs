@@ -158,6 +158,7 @@ fn expected(n: u32) -> Expected {
             credential: "bmc".into(),
             tls: "ca".into(),
             ipmi: None,
+            controllers: Default::default(),
         },
         host: HostEndpoint {
             address: format!("10.{}.{}.{}", 64 + (n >> 16 & 63), n >> 8 & 255, n & 255).into(),

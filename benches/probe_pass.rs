@@ -135,6 +135,7 @@ async fn pass(count: usize) {
                     credential: "bmc".into(),
                     tls: "off".into(),
                     ipmi: None,
+                    controllers: Default::default(),
                 },
                 identity: identity(n),
             })

@@ -198,6 +198,7 @@ fn expected(id: u32, url: String) -> (MachineId, Arc<Expected>) {
             credential: "bmc".into(),
             tls: "off".into(),
             ipmi: None,
+            controllers: Default::default(),
         },
         host: HostEndpoint::default(),
     };

@@ -9,6 +9,8 @@
 mod bios;
 #[path = "bmc/captured.rs"]
 mod captured;
+#[path = "bmc/controllers.rs"]
+mod controllers;
 #[path = "bmc/faults.rs"]
 mod faults;
 #[path = "bmc/golden.rs"]
@@ -81,6 +83,7 @@ fn target(url: &str) -> BmcTarget {
             credential: "bmc".into(),
             tls: "off".into(),
             ipmi: None,
+            controllers: Default::default(),
         },
         identity: Identity::default(),
     }

@@ -361,6 +361,86 @@ bmc = { url = "http://10.20.1.4" }
     );
 }
 
+/// The example inventory with `more` below its machine `gpu-002`.
+fn with_controllers(more: &str) -> Sources {
+    let base = file("inventory.example.toml");
+    let at = "host = { address = \"10.30.2.1\" }\n";
+    assert_eq!(base.text.matches(at).count(), 1);
+    let text = base.text.replace(at, &format!("{at}{more}"));
+    Sources { inventory: vec![Source::new("inventory.toml", text)], ..shipped() }
+}
+
+#[test]
+fn further_controllers_are_read_with_the_defaults_of_their_machine() {
+    let loaded = load(&with_controllers(
+        "[[machine.controller]]\nname = \"hgx\"\nkind = \"hgx\"\nurl = \"https://10.20.2.2/\"\n\
+         serial = \"1575023002\"\n\
+         [[machine.controller]]\nname = \"dpu0\"\nkind = \"dpu\"\nurl = \"https://10.20.2.3\"\n\
+         credential = \"bmc-default\"\ntls = \"off\"\n",
+    ))
+    .unwrap_or_else(|report| panic!("{report}"));
+    let all = &loaded.expected[1].bmc.controllers;
+    let shown: Vec<_> = all
+        .iter()
+        .map(|c| (&*c.name, c.kind.name(), &*c.url, &*c.credential, &*c.tls, c.serial.as_deref()))
+        .collect();
+    assert_eq!(
+        shown,
+        [
+            ("hgx", "hgx", "https://10.20.2.2", "bmc-default", "ca", Some("1575023002")),
+            ("dpu0", "dpu", "https://10.20.2.3", "bmc-default", "off", None),
+        ]
+    );
+    assert!(loaded.expected[0].bmc.controllers.is_empty());
+    let warnings = config::render(&loaded.warnings);
+    assert!(
+        warnings.contains("1 controller without a serial: read, and never flashed"),
+        "{warnings}"
+    );
+    assert!(warnings.contains("certificate is not checked on 1 machine"), "{warnings}");
+}
+
+#[test]
+fn mistakes_in_further_controllers() {
+    insta::assert_snapshot!(
+        "controller_mistakes",
+        report(&with_controllers(
+            r#"[[machine.controller]]
+name = "HGX"
+kind = "hgx"
+url = "https://10.20.2.10"
+[[machine.controller]]
+name = "bmc"
+kind = "hgx"
+url = "https://10.20.2.11"
+[[machine.controller]]
+name = "hgx"
+kind = "gpu"
+url = "10.20.2.12"
+serial = "To Be Filled By O.E.M."
+[[machine.controller]]
+name = "dpu0"
+kind = "dpu"
+url = "https://10.20.2.13"
+tls = "pin"
+[[machine.controller]]
+name = "dpu0"
+kind = "dpu"
+url = "https://10.20.2.1"
+credential = "factory"
+ipmi = "10.20.2.1"
+[[machine.controller]]
+name = "dpu1"
+kind = "dpu"
+url = "https://10.20.1.1"
+credential = "nobody"
+[[machine.controller]]
+name = "dpu2"
+"#
+        ))
+    );
+}
+
 #[test]
 fn a_stage_has_an_sla_of_its_own_or_its_steps_timeouts() {
     use farrier::model::{Stage, time::Span};

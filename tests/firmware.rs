@@ -556,7 +556,7 @@ fn an_intent_does_not_fit_a_held_or_quarantined_row() {
         key: "k".into(),
     });
     let now = c.now;
-    assert!(fold::apply(&mut c.m, &intent(Action::BmcReset), now).is_err());
+    assert!(fold::apply(&mut c.m, &intent(Action::BmcReset { controller: None }), now).is_err());
 }
 
 #[test]
@@ -718,4 +718,226 @@ fn a_changed_certificate_is_another_machine_unless_farrier_just_updated_it() {
     c.apply(Entry::Settled { outcome: Outcome::Applied { handle: None } });
     c.later(3_700_000).report.system = other_certificate();
     assert_eq!(c.step(), "quarantined:certificate-changed");
+}
+
+const AT_HGX: &str = "https://10.0.0.9";
+const HGX_TASK: &str = "hgx:/redfish/v1/TaskService/Tasks/7";
+
+fn hgx() -> Further {
+    Further {
+        name: "hgx".into(),
+        kind: FurtherKind::Hgx,
+        url: AT_HGX.into(),
+        credential: "hgx".into(),
+        tls: "ca".into(),
+        serial: Some("1575023".into()),
+    }
+}
+
+/// The host's firmware is as it should be; that of the baseboard is at `gpu`, or not read.
+fn with_baseboard(gpu: Option<&str>) -> Case {
+    let mut c = Case::new("2.0");
+    c.expected.bmc.controllers = vec![hgx()].into();
+    let fw = Firmware {
+        id: "gpu-2".into(),
+        component: "gpu".into(),
+        inventory_id: rx("^hgx:HGX_FW_GPU_SXM_1$"),
+        file: "gpu-2.fwpkg".into(),
+        ..fw()
+    };
+    c.site.catalog.families[0].sets.get_mut("s").unwrap().firmware.push(fw);
+    c.baseboard(gpu);
+    c
+}
+
+impl Case {
+    fn baseboard(&mut self, gpu: Option<&str>) {
+        let Read::Seen(all) = &mut self.report.firmware else { panic!("none") };
+        all.retain(|c| !c.id.starts_with("hgx:"));
+        let silent =
+            || Fault::no_answer(Channel::Bmc, format!("controller `hgx` ({AT_HGX}): no answer"));
+        all.push(match gpu {
+            Some(version) => Component {
+                id: "hgx:HGX_FW_GPU_SXM_1".into(),
+                version: Some(version.into()),
+                ..Component::default()
+            },
+            None => Component {
+                id: "hgx:".into(),
+                unread: Some(silent().into()),
+                ..Component::default()
+            },
+        });
+    }
+
+    fn intended(&mut self) -> Action {
+        let Verdict::Act { entries } = self.decide() else { panic!("no act") };
+        let action = entries.iter().find_map(|e| match e {
+            Entry::Intent { action, .. } => Some(action.clone()),
+            _ => None,
+        });
+        self.step();
+        action.expect("an intent")
+    }
+
+    fn waits_for(&self) -> &str {
+        self.m.waiting.as_deref().unwrap_or("nothing")
+    }
+}
+
+#[test]
+fn a_component_of_a_further_controller_is_flashed_and_restarted_there() {
+    let mut c = with_baseboard(Some("1.5"));
+    let flash = c.intended();
+    assert!(
+        matches!(&flash, Action::UpdateFirmware { inventory_id, from, .. }
+            if inventory_id == "hgx:HGX_FW_GPU_SXM_1" && from == "1.5"),
+        "{flash:?}"
+    );
+    c.apply(Entry::Settled { outcome: Outcome::Applied { handle: Some(HGX_TASK.into()) } });
+    c.tasks(&[(HGX_TASK, TaskState::InProgress, "Running", 10)]);
+    assert_eq!(c.later(60_000).step(), "waits");
+    c.tasks(&[(HGX_TASK, TaskState::Succeeded, "Completed", 100)]);
+    assert_eq!(c.later(300_000).step(), "closed:true");
+    assert_eq!(c.intended(), Action::BmcReset { controller: Some("hgx".into()) });
+    c.apply(Entry::Settled { outcome: Outcome::Applied { handle: None } });
+    // The host's BMC answers all the time: that says nothing of the other one.
+    c.tasks(&[("hgx:", TaskState::Unread, "no-answer", 0)]);
+    assert_eq!(c.later(60_000).step(), "waits");
+    assert_eq!(c.waits_for(), "the controller to answer again");
+    c.report.tasks = Read::Seen(vec![]);
+    assert_eq!(c.later(60_000).step(), "closed:true");
+    c.baseboard(Some("2.0"));
+    assert_eq!(c.step(), "done");
+}
+
+#[test]
+fn a_restart_of_another_controller_activates_nothing() {
+    let mut c = with_baseboard(Some("1.5"));
+    assert_eq!(c.step(), "intent:update-firmware");
+    c.apply(Entry::Settled { outcome: Outcome::Applied { handle: Some(HGX_TASK.into()) } });
+    c.tasks(&[(HGX_TASK, TaskState::Succeeded, "Completed", 100)]);
+    assert_eq!(c.later(60_000).step(), "closed:true");
+    // A remedy restarted the host's BMC.
+    let reset = Action::BmcReset { controller: None };
+    c.apply(Entry::Intent {
+        action: reset,
+        expect: Expect::default(),
+        baseline: Baseline::default(),
+        holds: None,
+    });
+    c.apply(Entry::Settled { outcome: Outcome::Applied { handle: None } });
+    c.apply(Entry::Closed { happened: true, why: "it answers".into() });
+    assert_eq!(c.intended(), Action::BmcReset { controller: Some("hgx".into()) });
+}
+
+#[test]
+fn a_controller_that_is_not_read_is_waited_for_by_name_and_not_for_ever() {
+    let mut c = with_baseboard(None);
+    for _ in 0..7 {
+        assert_eq!(c.later(900_000).step(), "faulted:component-unread");
+        let fault = &c.m.last_fault.as_ref().unwrap().fault;
+        assert!(fault.message.contains("`hgx`") && fault.message.contains(AT_HGX), "{fault}");
+        assert_eq!(c.m.step.as_ref().map(|s| s.attempt), Some(0), "nothing is charged");
+        assert!(!c.m.is_unreachable());
+    }
+    assert_eq!(c.later(60_000_000).step(), "quarantined:step-timeout");
+    // Its firmware is of no interest where the set has none for it.
+    let mut c = with_baseboard(None);
+    c.site.catalog.families[0].sets.get_mut("s").unwrap().firmware.pop();
+    assert_eq!(c.step(), "done");
+    // A component of the host's BMC that is not there is missing, whatever others do not show.
+    let mut c = with_baseboard(None);
+    let Read::Seen(all) = &mut c.report.firmware else { panic!("none") };
+    all.retain(|c| !c.id.starts_with("Installed"));
+    assert_eq!(c.step(), "faulted:component-missing");
+    // The set has firmware for a controller that the inventory does not give.
+    let mut c = with_baseboard(None);
+    c.expected.bmc.controllers = Controllers::default();
+    let Read::Seen(all) = &mut c.report.firmware else { panic!("none") };
+    all.retain(|c| !c.id.starts_with("hgx:"));
+    assert_eq!(c.step(), "quarantined:no-controller");
+}
+
+#[test]
+fn work_on_any_controller_or_none_that_can_be_read_stops_flashes_and_restarts() {
+    let running =
+        "the task /redfish/v1/TaskService/Tasks/7 of controller `hgx` (https://10.0.0.9) to end";
+    for (uri, state, wanted) in [
+        (HGX_TASK, TaskState::InProgress, running),
+        (
+            "hgx:",
+            TaskState::Unread,
+            "controller `hgx` (https://10.0.0.9) to answer: an update may go on there",
+        ),
+    ] {
+        // A flash of the host's BMC.
+        let mut c = with_baseboard(Some("2.0"));
+        c.version("1.5");
+        c.baseboard(Some("2.0"));
+        c.tasks(&[(uri, state, "x", 0)]);
+        assert_eq!((c.step().as_str(), c.waits_for()), ("waits", wanted));
+        // A restart that activates what was flashed on the host.
+        let mut c = with_baseboard(Some("2.0"));
+        c.version("1.5");
+        c.baseboard(Some("2.0"));
+        assert_eq!(c.step(), "intent:update-firmware");
+        c.apply(Entry::Settled { outcome: Outcome::Applied { handle: Some(TASK.into()) } });
+        c.tasks(&[(TASK, TaskState::Succeeded, "Completed", 100)]);
+        assert_eq!(c.later(60_000).step(), "closed:true");
+        c.tasks(&[(uri, state, "x", 0)]);
+        assert_eq!((c.step().as_str(), c.waits_for()), ("waits", wanted));
+        assert_eq!(c.later(60_000_000).step(), "quarantined:step-timeout", "not for ever");
+    }
+}
+
+#[test]
+fn a_task_of_another_controller_is_not_the_lost_update() {
+    let lost = || Outcome::Unknown { fault: Fault::no_answer(Channel::Bmc, "cut") };
+    // Of the host's update nothing is known; the baseboard begins something.
+    let mut c = Case::started("1.5", lost());
+    c.expected.bmc.controllers = vec![hgx()].into();
+    c.tasks(&[(HGX_TASK, TaskState::InProgress, "Running", 1)]);
+    assert_eq!(c.later(60_000).step(), "waits");
+    c.tasks(&[
+        (HGX_TASK, TaskState::InProgress, "Running", 2),
+        (TASK, TaskState::InProgress, "Running", 1),
+    ]);
+    assert_eq!(c.later(10_000).step(), "found");
+    assert_eq!(c.m.open.as_ref().and_then(|o| o.handle.as_deref()), Some(TASK));
+    // Of the baseboard's: it is found there.
+    let mut c = with_baseboard(Some("1.5"));
+    assert_eq!(c.step(), "intent:update-firmware");
+    c.apply(Entry::Settled { outcome: lost() });
+    c.tasks(&[
+        (TASK, TaskState::InProgress, "Running", 1),
+        (HGX_TASK, TaskState::InProgress, "Running", 2),
+    ]);
+    assert_eq!(c.later(10_000).step(), "found");
+    assert_eq!(c.m.open.as_ref().and_then(|o| o.handle.as_deref()), Some(HGX_TASK));
+    // It does not answer: nobody says that it did not begin.
+    let mut c = with_baseboard(Some("1.5"));
+    assert_eq!(c.step(), "intent:update-firmware");
+    c.apply(Entry::Settled { outcome: lost() });
+    c.baseboard(None);
+    c.tasks(&[("hgx:", TaskState::Unread, "no-answer", 0)]);
+    assert_eq!(c.later(3_000_000).step(), "waits");
+    assert!(c.m.open.is_some());
+}
+
+#[test]
+fn a_pattern_without_a_controllers_name_means_the_hosts_bmc() {
+    let fw = |pattern: &str| Firmware { inventory_id: rx(pattern), ..fw() };
+    for (pattern, id, fits) in [
+        ("^hgx:HGX_FW_.*", "hgx:HGX_FW_GPU_SXM_1", true),
+        ("^hgx:HGX_FW_.*", "HGX_FW_GPU_SXM_1", false),
+        ("^HGX_FW_.*", "hgx:HGX_FW_GPU_SXM_1", false),
+        ("^.*GPU.*", "hgx:HGX_FW_GPU_SXM_1", false),
+        ("^.*GPU.*", "HGX_FW_GPU_SXM_1", true),
+        ("^dpu-?[01]:BMC", "dpu0:BMC", false),
+        ("^dpu0:BMC", "dpu0:BMC_Firmware", true),
+        ("^DCIM:INSTALLED_.*BIOS.*", "DCIM:INSTALLED_0x23_741__BIOS.Setup.1-1", true),
+    ] {
+        assert_eq!(fw(pattern).fits(id), fits, "{pattern} and {id}");
+    }
 }

@@ -164,7 +164,7 @@ async fn nothing_destructive_begins_on_an_unmanaged_machine() {
 async fn nothing_begins_after_a_stop() {
     let mut case = Case::new().await;
     case.enrolled(0).await;
-    case.say(0, 40, vec![intent(Action::BmcReset), closed(true)]).await;
+    case.say(0, 40, vec![intent(Action::BmcReset { controller: None }), closed(true)]).await;
     let stopped = |at| Stopped { by: "ann".into(), why: "smoke".into(), at: EngineTime(at) };
     case.store.set_stopped(Some(&stopped(40)), EngineTime(40)).await.unwrap();
     assert!(case.fsck().await.is_clean(), "what was asked for before the stop");

@@ -296,7 +296,7 @@ fn while_held_the_machine_is_read_and_what_is_new_is_told() {
 fn an_update_that_was_staged_in_the_lost_time_is_activated_and_not_flashed_again() {
     // The task list was lost with a BMC reset: nothing but the version can tell.
     let mut p = restored(Stage::Firmware, |world, action| {
-        if matches!(action, Action::BmcReset) {
+        if matches!(action, Action::BmcReset { .. }) {
             world.firmware = version("2.0");
         }
     });

@@ -323,6 +323,7 @@ async fn facts_that_went_over_the_wire_are_the_facts() {
                 credential: format!("password-{n}").into(),
                 tls: "off".into(),
                 ipmi: None,
+                controllers: Default::default(),
             },
             identity: identity(u32::try_from(n).unwrap()),
         })

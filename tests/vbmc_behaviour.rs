@@ -9,6 +9,8 @@
 
 #[path = "vbmc_behaviour/bios.rs"]
 mod bios;
+#[path = "vbmc_behaviour/controllers.rs"]
+mod controllers;
 #[path = "vbmc_behaviour/program.rs"]
 mod program;
 #[path = "vbmc_behaviour/queue.rs"]

@@ -39,7 +39,7 @@ fn actions() -> Vec<Action> {
         power(PowerOp::ForceOff),
         power(PowerOp::GracefulShutdown),
         power(PowerOp::ForceRestart),
-        Action::BmcReset,
+        Action::BmcReset { controller: None },
         Action::SetBoot { target: BootTarget::Pxe },
         Action::OpenBootWindow {
             image: "i".into(),

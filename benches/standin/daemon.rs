@@ -92,6 +92,7 @@ pub(crate) fn expected(n: u32) -> Expected {
             credential: "bmc".into(),
             tls: "off".into(),
             ipmi: None,
+            controllers: Default::default(),
         },
         host: HostEndpoint::default(),
     }

@@ -3,7 +3,7 @@
 
 use crate::decide::explain::Explanation as Live;
 use crate::engine::Director;
-use crate::model::{EngineTime, Expected, Fault, Identity, Machine};
+use crate::model::{EngineTime, Expected, Fault, Further, Identity, Machine};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use utoipa::ToSchema;
@@ -221,6 +221,9 @@ pub struct ExpectedView {
     /// The credential's name, never its value.
     pub bmc_credential: String,
     pub bmc_tls: String,
+    /// The machine's controllers at addresses of their own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub controllers: Vec<ControllerView>,
     pub host_address: String,
     pub host_user: String,
 }
@@ -238,8 +241,39 @@ impl From<&Expected> for ExpectedView {
             bmc_url: bare_url(&e.bmc.url),
             bmc_credential: e.bmc.credential.to_string(),
             bmc_tls: e.bmc.tls.to_string(),
+            controllers: e.bmc.controllers.iter().map(Into::into).collect(),
             host_address: e.host.address.to_string(),
             host_user: e.host.user.to_string(),
+        }
+    }
+}
+
+/// A controller of a machine besides its BMC.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ControllerView {
+    /// What its components and tasks begin with, before a colon.
+    pub name: String,
+    /// `hgx` or `dpu`.
+    pub kind: String,
+    /// Without user or password.
+    pub url: String,
+    /// The credential's name, never its value.
+    pub credential: String,
+    pub tls: String,
+    /// What it must show before it is written to; absent: it never is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub serial: Option<String>,
+}
+
+impl From<&Further> for ControllerView {
+    fn from(c: &Further) -> Self {
+        Self {
+            name: c.name.to_string(),
+            kind: c.kind.name().into(),
+            url: bare_url(&c.url),
+            credential: c.credential.to_string(),
+            tls: c.tls.to_string(),
+            serial: c.serial.as_deref().map(str::to_string),
         }
     }
 }

@@ -2,7 +2,9 @@
 //! whether a rotation keeps others out while nobody knows which password is in force.
 //!
 //! The inventory names what a machine came with; what was changed since is in the database. Edges
-//! get an endpoint in which that is settled, so that none of them knows of either.
+//! get an endpoint in which that is settled, so that none of them knows of either. Only the host's BMC
+//! has a password and a certificate of its own here: a further controller goes by the credential and the
+//! trust that the inventory names for it, and the machine's own password is never sent to it.
 
 use crate::model::action::{BootTarget, PowerOp};
 use crate::model::facts::{Component, InventoryFacts, SystemFacts, Task};
@@ -240,6 +242,13 @@ impl BmcCare for Guarded {
     async fn reset_bmc(&self, bmc: &BmcTarget, expect: &Expect) -> Outcome {
         match self.access.enter(bmc) {
             Ok((_call, bmc)) => self.inner.reset_bmc(&bmc, expect).await,
+            Err(fault) => Outcome::Failed { fault },
+        }
+    }
+
+    async fn reset_controller(&self, bmc: &BmcTarget, expect: &Expect, name: &str) -> Outcome {
+        match self.access.enter(bmc) {
+            Ok((_call, bmc)) => self.inner.reset_controller(&bmc, expect, name).await,
             Err(fault) => Outcome::Failed { fault },
         }
     }

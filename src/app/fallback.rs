@@ -294,7 +294,10 @@ impl BmcUpdate for WithFallback {
     /// Never over IPMI.
     async fn update(&self, bmc: &BmcTarget, expect: &Expect, order: &UpdateOrder) -> Outcome {
         let outcome = self.redfish.update(bmc, expect, order).await;
-        self.was_reset(bmc, &outcome);
+        // An update of another controller takes nothing from the host's BMC.
+        if bmc.endpoint.controllers.of(&order.inventory_id).is_none() {
+            self.was_reset(bmc, &outcome);
+        }
         outcome
     }
 }
@@ -307,6 +310,11 @@ impl BmcCare for WithFallback {
         let outcome = self.write(bmc, "BMC cold reset", redfish, ipmi).await;
         self.was_reset(bmc, &outcome);
         outcome
+    }
+
+    /// Never over IPMI: it knows the host's BMC alone.
+    async fn reset_controller(&self, bmc: &BmcTarget, expect: &Expect, name: &str) -> Outcome {
+        self.redfish.reset_controller(bmc, expect, name).await
     }
 
     async fn insert_media(&self, bmc: &BmcTarget, expect: &Expect, image_url: &str) -> Outcome {

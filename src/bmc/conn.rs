@@ -9,6 +9,7 @@ use super::{RedfishBmc, Settings};
 use crate::model::quirks::Quirks;
 use crate::model::{BmcEndpoint, Channel, Fault};
 use crate::port::BmcTarget;
+use crate::port::session::At;
 use backon::{ConstantBuilder, Retryable};
 use reqwest::{Method, Url};
 use serde_json::Value;
@@ -24,6 +25,8 @@ const MAX_HOPS: usize = 2;
 /// What is remembered of one BMC. Lost with the process, and nothing is lost by that.
 #[derive(Debug)]
 pub(super) struct Conn {
+    /// Whose BMC it is.
+    pub(super) at: At,
     endpoint: BmcEndpoint,
     pub(super) base: Url,
     pub(super) policy: Policy,
@@ -58,7 +61,7 @@ pub(super) enum List {
 }
 
 impl Conn {
-    pub(super) fn new(endpoint: &BmcEndpoint, settings: &Settings) -> Result<Self, Fault> {
+    pub(super) fn new(at: At, endpoint: &BmcEndpoint, settings: &Settings) -> Result<Self, Fault> {
         let bad = |why: &str| {
             fault::precondition("bad-address", format!("BMC address `{}`: {why}", endpoint.url))
         };
@@ -78,6 +81,7 @@ impl Conn {
             None => return Err(bad("`tls` must be `ca`, `off` or `sha256:<64 hex digits>`")),
         };
         Ok(Self {
+            at,
             endpoint: endpoint.clone(),
             base,
             policy,
@@ -90,8 +94,11 @@ impl Conn {
         })
     }
 
+    /// The same Redfish service, reached in the same way.
     pub(super) fn is_for(&self, endpoint: &BmcEndpoint) -> bool {
-        self.endpoint == *endpoint
+        let own = &self.endpoint;
+        (&own.url, &own.credential, &own.tls)
+            == (&endpoint.url, &endpoint.credential, &endpoint.tls)
     }
 
     /// Waits for this BMC's turn to write.

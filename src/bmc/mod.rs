@@ -39,6 +39,7 @@
 //! | §4 media | which drive, emptied first, forms in turn | `media` | media: `a_drive_is_emptied_before_it_is_filled_whatever_it_says`, `the_next_form_is_sent_only_where_one_was_turned_down`, `a_drive_without_actions_is_patched_with_its_etag`, `a_5xx_right_after_an_eject_means_not_yet` |
 //! | §4 trust | pins; a changed certificate under its CA; expired ones | `tls` | `tests/vbmc_behaviour`: `an_expired_certificate_is_good_where_it_is_pinned_and_refused_under_a_ca`, `a_new_certificate_is_put_down_to_our_own_update_and_to_nothing_else`; `tests/credentials`: `a_changed_certificate_under_an_unchanged_ca_is_fine`, `the_certificates_of_a_rack_are_accepted_at_once_and_a_changed_one_is_not_trusted` |
 //! | §4 events | none are subscribed to: polling is the truth | | |
+//! | §6, 10 HGX | a baseboard or DPU at an address of its own: read beside the host's BMC, never taken for idle unread, written only where its serial is proven | `further` | controllers: `a_controller_that_is_down_hides_nothing_of_the_host`, `nothing_is_written_to_a_controller_that_is_not_proven`, `an_update_goes_to_the_controller_that_has_the_component`, `a_reset_goes_to_the_controller_that_is_meant` |
 //! | same origin | credentials and images go to this BMC alone | `conn` | `credentials_go_to_no_other_server`, `an_action_goes_to_no_other_server`; push: `an_image_goes_to_no_other_server` |
 //!
 //! What differs between vendors is data: `bmc-quirks.toml`, looked up in `quirks`.
@@ -63,6 +64,7 @@ mod controllers;
 mod discover;
 mod fault;
 mod firmware;
+mod further;
 #[doc(hidden)]
 pub mod fuzz;
 mod guard;
@@ -95,11 +97,11 @@ use crate::model::action::{BootTarget, Expect, Outcome, PowerOp};
 use crate::model::facts::{Component, InventoryFacts, SystemFacts, Task};
 use crate::model::hardware::{Account, AccountRules, BiosFacts, Controller, SecureBootFacts};
 use crate::model::quirks::{QuirkTable, Quirks};
-use crate::model::{Channel, Fault, MachineId};
+use crate::model::{Channel, Fault};
 use crate::port::capability::{
     BmcAccounts, BmcBios, BmcBoot, BmcMedia, BmcNature, BootOrder, MediaOrder,
 };
-use crate::port::session::SessionStore;
+use crate::port::session::{At, SessionStore};
 use crate::port::stop::settle;
 use crate::port::{BmcCare, BmcPower, BmcRead, BmcTarget, BmcUpdate, Secret, UpdateOrder, Vault};
 use async_trait::async_trait;
@@ -124,6 +126,8 @@ pub struct Settings {
     pub login_pause_ms: u64,
     /// Longest time for one part of a probe, all its requests together.
     pub total_read_ms: u64,
+    /// The same of a further controller: the host's BMC, asked in the same probe, has 90 s.
+    pub further_read_ms: u64,
     /// After a BMC reset, ask nothing for as long as its quirks say.
     pub settle_after_reset: bool,
     /// What BMCs do otherwise than the standard; empty: nothing.
@@ -147,6 +151,7 @@ impl Default for Settings {
             ca_pem: None,
             login_pause_ms: 180_000,
             total_read_ms: 120_000,
+            further_read_ms: 60_000,
             settle_after_reset: true,
             quirks: Arc::default(),
             basic_for_ms: 1_800_000,
@@ -166,7 +171,7 @@ pub struct RedfishBmc {
     /// Where sessions are kept for the next start.
     sessions: Option<Arc<dyn SessionStore>>,
     /// What is remembered per BMC: gate, session, links.
-    conns: Mutex<BTreeMap<MachineId, Arc<Conn>>>,
+    conns: Mutex<BTreeMap<At, Arc<Conn>>>,
 }
 
 impl std::fmt::Debug for RedfishBmc {
@@ -204,12 +209,22 @@ impl RedfishBmc {
     /// One BMC with what is remembered of it. A changed address, trust or credential name starts
     /// afresh.
     fn bmc<'a>(&'a self, target: &'a BmcTarget) -> Result<Bmc<'a>, Fault> {
+        self.at(target, None)
+    }
+
+    /// The same of the machine's further controller with this name; `target` is that one's.
+    fn at<'a>(
+        &'a self,
+        target: &'a BmcTarget,
+        controller: Option<Arc<str>>,
+    ) -> Result<Bmc<'a>, Fault> {
+        let at = At { machine: target.machine, controller };
         let mut conns = self.conns.lock().unwrap_or_else(PoisonError::into_inner);
-        let conn = match conns.get(&target.machine) {
+        let conn = match conns.get(&at) {
             Some(c) if c.is_for(&target.endpoint) => c.clone(),
             _ => {
-                let conn = Arc::new(Conn::new(&target.endpoint, &self.settings)?);
-                conns.insert(target.machine, conn.clone());
+                let conn = Arc::new(Conn::new(at.clone(), &target.endpoint, &self.settings)?);
+                conns.insert(at, conn.clone());
                 conn
             }
         };
@@ -239,11 +254,11 @@ impl RedfishBmc {
 
     /// Logs out everywhere, for a graceful stop: sessions are few and outlive us by half an hour.
     pub async fn log_out(&self) {
-        let all: Vec<(MachineId, Arc<Conn>)> = {
+        let all: Vec<Arc<Conn>> = {
             let mut conns = self.conns.lock().unwrap_or_else(PoisonError::into_inner);
-            std::mem::take(&mut *conns).into_iter().collect()
+            std::mem::take(&mut *conns).into_values().collect()
         };
-        let ends = all.iter().map(|(machine, c)| session::end(self, *machine, c));
+        let ends = all.iter().map(|c| session::end(self, c));
         for fault in futures_util::future::join_all(ends).await.into_iter().filter_map(Result::err)
         {
             tracing::debug!(%fault, "a session was not ended; it will time out");
@@ -258,15 +273,32 @@ impl BmcRead for RedfishBmc {
     }
 
     async fn inventory(&self, target: &BmcTarget) -> Result<InventoryFacts, Fault> {
-        self.within(inventory::read(&self.bmc(target)?)).await
+        let own = async { self.within(inventory::read(&self.bmc(target)?)).await };
+        if target.endpoint.controllers.is_empty() {
+            return own.await;
+        }
+        further::inventory(self, target, own).await
     }
 
     async fn firmware(&self, target: &BmcTarget) -> Result<Vec<Component>, Fault> {
-        self.within(firmware::read(&self.bmc(target)?)).await
+        let own = async { self.within(firmware::read(&self.bmc(target)?)).await };
+        if target.endpoint.controllers.is_empty() {
+            return own.await;
+        }
+        further::firmware(self, target, own).await
     }
 
     async fn tasks(&self, target: &BmcTarget, handle: Option<&str>) -> Result<Vec<Task>, Fault> {
-        self.within(task::read(&self.bmc(target)?, handle)).await
+        let controllers = &target.endpoint.controllers;
+        if let Some(there) = handle.and_then(|h| controllers.of(h)) {
+            return further::task(self, target, there).await;
+        }
+        let own = async { self.within(task::read(&self.bmc(target)?, handle)).await };
+        // Who follows a task of the host's BMC asks for nothing else.
+        if controllers.is_empty() || handle.is_some() {
+            return own.await;
+        }
+        further::tasks(self, target, own).await
     }
 
     async fn inserted_media(&self, target: &BmcTarget) -> Result<Vec<String>, Fault> {
@@ -304,6 +336,9 @@ impl BmcPower for RedfishBmc {
 #[async_trait]
 impl BmcUpdate for RedfishBmc {
     async fn update(&self, target: &BmcTarget, expect: &Expect, order: &UpdateOrder) -> Outcome {
+        if let Some(there) = target.endpoint.controllers.of(&order.inventory_id) {
+            return settle(further::update(self, target, there, expect, order).await);
+        }
         match self.bmc(target) {
             Ok(bmc) => settle(update::update(&bmc, expect, order).await),
             Err(fault) => Outcome::Failed { fault },
@@ -318,6 +353,10 @@ impl BmcCare for RedfishBmc {
             Ok(bmc) => settle(power::reset_bmc(&bmc, expect).await),
             Err(fault) => Outcome::Failed { fault },
         }
+    }
+
+    async fn reset_controller(&self, target: &BmcTarget, expect: &Expect, name: &str) -> Outcome {
+        settle(further::reset(self, target, name, expect).await)
     }
 
     async fn insert_media(&self, target: &BmcTarget, expect: &Expect, image_url: &str) -> Outcome {
@@ -350,14 +389,17 @@ impl BmcCare for RedfishBmc {
     }
 
     async fn end_sessions(&self, target: &BmcTarget) -> Outcome {
-        match self.bmc(target) {
+        let own = match self.bmc(target) {
             Ok(bmc) => {
                 let _one = bmc.conn.write().await;
-                match session::end(self, target.machine, &bmc.conn).await {
-                    Ok(()) => Outcome::Applied { handle: None },
-                    Err(fault) => Outcome::Failed { fault },
-                }
+                session::end(self, &bmc.conn).await
             }
+            Err(fault) => Err(fault),
+        };
+        // A further controller drops its session by itself, where it can't be told.
+        further::end_sessions(self, target).await;
+        match own {
+            Ok(()) => Outcome::Applied { handle: None },
             Err(fault) => Outcome::Failed { fault },
         }
     }

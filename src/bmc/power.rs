@@ -101,8 +101,14 @@ fn not_this_way(op: PowerOp, way: &Way<'_>, allowed: Option<Vec<String>>) -> Fau
 pub(super) async fn reset_bmc(bmc: &Bmc<'_>, expect: &Expect) -> Result<Outcome, Stop> {
     let _one = bmc.conn.write().await;
     let (_, v) = guard::check(bmc, expect).await?;
-    let quirks = bmc.quirks_of(&v).await?;
-    let Some(action) = manager_reset(bmc, &v).await? else {
+    reset_manager(bmc, &v).await
+}
+
+/// The same where the caller holds the permit to write and has proven the BMC; its `system` was just
+/// read.
+pub(super) async fn reset_manager(bmc: &Bmc<'_>, system: &Value) -> Result<Outcome, Stop> {
+    let quirks = bmc.quirks_of(system).await?;
+    let Some(action) = manager_reset(bmc, system).await? else {
         let f = fault::unsupported("no-bmc-reset", "no manager of this machine has a Reset action");
         return Ok(Outcome::Failed { fault: f });
     };

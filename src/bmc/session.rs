@@ -5,7 +5,7 @@ use super::conn::{Bmc, Conn};
 use super::http::{Login, Request};
 use super::{RedfishBmc, fault};
 use crate::model::quirks::SessionQuirks;
-use crate::model::{Fault, FaultClass, MachineId};
+use crate::model::{Fault, FaultClass};
 use crate::port::session::KeptSession;
 use crate::port::{Credential, Secret};
 use reqwest::{Method, Url};
@@ -359,8 +359,7 @@ impl Bmc<'_> {
             return None;
         }
         let store = self.edge.sessions.as_ref()?;
-        let machine = self.target.machine;
-        let kept = match store.load(machine).await {
+        let kept = match store.load(&self.conn.at).await {
             Ok(kept) => kept?,
             Err(fault) => {
                 tracing::debug!(machine = %self.target.name, %fault, "kept session not read");
@@ -368,7 +367,7 @@ impl Bmc<'_> {
             }
         };
         if kept.of != hex::encode(mark) {
-            store.forget(machine).await.ok();
+            store.forget(&self.conn.at).await.ok();
             return None;
         }
         let own = kept.path.as_deref().and_then(|path| self.conn.url(path).ok());
@@ -389,7 +388,7 @@ impl Bmc<'_> {
             token: token.clone(),
             path: own.map(|url| url.path().to_string()),
         };
-        if let Err(fault) = store.save(self.target.machine, &kept).await {
+        if let Err(fault) = store.save(&self.conn.at, &kept).await {
             tracing::debug!(machine = %self.target.name, %fault, "session not kept");
         }
     }
@@ -415,7 +414,7 @@ fn no_sessions_now(why: &str) -> Fault {
 
 /// Ends our session. Where the BMC does not answer, the session is kept in mind for another try, and
 /// for the next start; the BMC drops it by itself after its time-out.
-pub(super) async fn end(edge: &RedfishBmc, machine: MachineId, conn: &Conn) -> Result<(), Fault> {
+pub(super) async fn end(edge: &RedfishBmc, conn: &Conn) -> Result<(), Fault> {
     let mut auth = conn.auth.lock().await;
     let (Some(url), Some(login)) = (auth.session.clone(), auth.login.clone()) else {
         auth.drop_login();
@@ -429,7 +428,7 @@ pub(super) async fn end(edge: &RedfishBmc, machine: MachineId, conn: &Conn) -> R
     let secrets = std::mem::take(&mut auth.secrets);
     auth.drop_login();
     if let Some(store) = &edge.sessions {
-        store.forget(machine).await.ok();
+        store.forget(&conn.at).await.ok();
     }
     // 401 and 404: it had gone already.
     if answer.ok() || matches!(answer.status, 401 | 404 | 410) {

@@ -18,7 +18,17 @@ pub(super) async fn update(
 ) -> Result<Outcome, Stop> {
     let _one = bmc.conn.write().await;
     let (_, system) = guard::check(bmc, expect).await?;
-    let quirks = bmc.quirks_of(&system).await?;
+    send(bmc, &system, expect, order).await
+}
+
+/// The same where the caller holds the permit to write and has proven the BMC; `system` was just read.
+pub(super) async fn send(
+    bmc: &Bmc<'_>,
+    system: &Value,
+    expect: &Expect,
+    order: &UpdateOrder,
+) -> Result<Outcome, Stop> {
+    let quirks = bmc.quirks_of(system).await?;
     let service_path = firmware::update_service_link(bmc).await?;
     let service = bmc.get(&service_path).await?;
     let member = member(bmc, &service, &order.inventory_id).await?;

@@ -230,14 +230,21 @@ async fn show(api: &Api, name: &str, io: &mut Io<'_>) -> Result<(), Failure> {
         };
         let labels: Vec<String> = e.labels.iter().map(|(k, v)| format!("{k}={v}")).collect();
         io.line("\nexpected")?;
-        io.fields(&[
+        let mut fields = vec![
             ("pool", text(&r.pool)),
             ("profile", text(&r.profile)),
             ("place", place),
             ("bmc", format!("{} ({})", e.bmc_url, e.bmc_credential)),
+        ];
+        fields.extend(e.controllers.iter().map(|c| {
+            let unproven = if c.serial.is_none() { ", read only: no serial" } else { "" };
+            (c.name.as_str(), format!("{} ({}{unproven})", c.url, c.credential))
+        }));
+        fields.extend([
             ("host", format!("{}@{}", e.host_user, e.host_address)),
             ("labels", labels.join(", ")),
-        ])?;
+        ]);
+        io.fields(&fields)?;
     }
     io.line("\nread")?;
     let ago = m.read_ago_ms.map(|ms| format!("{} ago", span(ms)));

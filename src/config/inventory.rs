@@ -2,6 +2,7 @@
 //! them. Several files read as one; `[defaults]` counts for the file it stands in.
 
 mod bios;
+mod controller;
 mod deployment;
 mod machine;
 mod network;

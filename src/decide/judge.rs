@@ -4,6 +4,7 @@
 use super::retry::Failed;
 use super::{Input, Verdict, fail, give_up, pace, timed_out, unanswered, wait, watch, write};
 use crate::model::action::Redo;
+use crate::model::controller;
 use crate::model::facts::{JobState, Power, Read, Task, TaskState};
 use crate::model::{
     Action, BootTarget, Channel, EngineTime, Entry, Fault, FaultClass, HookVerb, OpenAction,
@@ -155,7 +156,8 @@ fn judge(i: &Input<'_>, open: &OpenAction, stall_ms: u64) -> Judgement {
             };
             power(i, open, *op, system.power, system.last_reset.as_deref(), age, late)
         }
-        Action::BmcReset => match i.report.system.seen() {
+        Action::BmcReset { controller: Some(name) } => controller_reset(i, open, name, late),
+        Action::BmcReset { controller: None } => match i.report.system.seen() {
             None => read(i.report.system.fault()),
             // IPMI is up before the rest of a BMC is (field notes R20).
             Some(system) if system.over_ipmi => Still("Redfish to answer again"),
@@ -316,6 +318,31 @@ fn judge(i: &Input<'_>, open: &OpenAction, stall_ms: u64) -> Judgement {
     }
 }
 
+/// The reset of a further controller: the host's BMC tells nothing of it, its own tasks do.
+fn controller_reset(i: &Input<'_>, open: &OpenAction, name: &str, late: bool) -> Judgement {
+    let silent = match &i.report.tasks {
+        Read::NotAsked => return Still("a probe that tells how the action went"),
+        Read::Seen(tasks) => tasks
+            .iter()
+            .any(|t| t.state == TaskState::Unread && controller::split(&t.uri).0 == Some(name)),
+        // Controllers without a list of tasks: their versions will tell.
+        Read::Failed(f) if f.class == FaultClass::Unsupported => false,
+        Read::Failed(f) => return Unread(f.clone()),
+    };
+    let applied = open.state == OpenState::Applied;
+    if silent {
+        Still("the controller to answer again")
+    } else if applied && i.now.since(seen_at(i, open)) > SETTLE_MS {
+        Happened("the controller answers again".into())
+    } else if applied {
+        Still("the controller to restart")
+    } else if late {
+        CantTell("a BMC does not tell when it restarted".into())
+    } else {
+        Still("to see whether the controller restarts")
+    }
+}
+
 fn in_ramdisk(i: &Input<'_>) -> bool {
     i.m.ramdisk.is_some()
 }
@@ -413,6 +440,12 @@ fn update(
             };
         }
     };
+    // What goes on elsewhere in the machine is another update.
+    let here = controller::split(inventory_id).0;
+    let tasks: Vec<&Task> = tasks.iter().filter(|t| controller::split(&t.uri).0 == here).collect();
+    if let Some(unread) = tasks.iter().find(|t| t.state == TaskState::Unread) {
+        return Unread(Fault::no_answer(Channel::Bmc, unread.message.clone().unwrap_or_default()));
+    }
     let followed = match &open.handle {
         Some(handle) => tasks.iter().find(|t| t.uri == *handle),
         None => None,
@@ -508,9 +541,8 @@ fn is_at(i: &Input<'_>, inventory_id: &str, to: &str) -> Result<bool, Fault> {
         .seen()
         .and_then(|s| i.site.catalog.family(s))
         .and_then(|f| i.profile.firmware_set.as_ref().and_then(|name| f.sets.get(name)));
-    let fw = set.and_then(|s| {
-        s.firmware.iter().find(|fw| fw.version == to && fw.inventory_id.is_match(inventory_id))
-    });
+    let fw =
+        set.and_then(|s| s.firmware.iter().find(|fw| fw.version == to && fw.fits(inventory_id)));
     match fw {
         Some(fw) => Ok(fw
             .read(all)?
@@ -590,6 +622,8 @@ fn follow(i: &Input<'_>, open: &OpenAction, task: &Task, stall_ms: u64) -> Judge
                 Still("the BMC's update task to move")
             }
         }
+        // Stands for a whole list, never for one task that is followed by its name.
+        TaskState::Unread => Still("the BMC's update task to be read"),
     }
 }
 

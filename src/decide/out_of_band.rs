@@ -2,6 +2,7 @@
 //! the boot override. Report-only: recorded, counted, shown, never undone.
 
 use super::Input;
+use crate::model::controller;
 use crate::model::facts::{Component, Power, SystemFacts};
 use crate::model::{Control, Entry, Machine, Stage};
 
@@ -17,9 +18,13 @@ pub(super) fn seen(i: &Input<'_>) -> Vec<Entry> {
     let power = matches!(system.power, Power::On | Power::Off).then_some(system.power);
     let boot = boot_override(system);
     let read = i.report.firmware.seen();
-    // Where one of them could not be read, what is missing is nobody's change.
-    let whole = read.filter(|all| all.iter().all(|c| c.unread.is_none()));
-    let firmware = whole.map(|all| versions(all)).unwrap_or_default();
+    // Of the host's BMC alone: a further controller that does not answer, or is new in the inventory,
+    // is no change of firmware. Where one of them could not be read, what is missing is nobody's change.
+    let hosts = read.map(|all| {
+        all.iter().filter(|c| controller::split(&c.id).0.is_none()).collect::<Vec<&Component>>()
+    });
+    let whole = hosts.filter(|all| all.iter().all(|c| c.unread.is_none()));
+    let firmware = whole.map(|all| versions(&all)).unwrap_or_default();
     let last = m.observed;
     let now = last.with(power, Some(&boot), &firmware);
     if now == last {
@@ -72,7 +77,7 @@ fn boot_override(system: &SystemFacts) -> String {
 }
 
 /// `id version` of every component that has a version, in the order of their ids.
-fn versions(all: &[Component]) -> Vec<String> {
+fn versions(all: &[&Component]) -> Vec<String> {
     let mut list: Vec<String> =
         all.iter().filter_map(|c| c.version.as_deref().map(|v| format!("{} {v}", c.id))).collect();
     list.sort();

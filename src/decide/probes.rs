@@ -26,6 +26,10 @@ pub fn wanted(m: &Machine, profile: &Profile, workflow: &Workflow, now: EngineTi
     }
     if let Some(open) = &m.open {
         set = set.with(for_action(open.action.kind()));
+        if open.action.controller().is_some() {
+            // The host's BMC does not tell whether another controller is back.
+            set = set.with(ProbeSet::TASKS);
+        }
     } else if let Some(spec) =
         m.step.as_ref().and_then(|s| workflow.steps.get(usize::from(s.index)))
     {

@@ -49,6 +49,7 @@ fn host_silent(report: &Report) -> Option<&Fault> {
 fn restarts(m: &Machine, now: EngineTime) -> bool {
     m.open.as_ref().is_some_and(|open| {
         matches!(open.action.kind(), ActionKind::BmcReset | ActionKind::UpdateFirmware)
+            && open.action.controller().is_none()
             && now.since(open.progress_at) < OWN_RESET_MS
     })
 }

@@ -2,7 +2,7 @@
 //! against it. The ladders are data; what must never be cut short is here.
 
 use super::{Input, Verdict, act};
-use crate::model::facts::{Power, Read, TaskState};
+use crate::model::facts::{Power, Read, Task};
 use crate::model::identity::Match;
 use crate::model::machine::FaultNote;
 use crate::model::remedy::Remedy;
@@ -80,7 +80,7 @@ fn is_safe(i: &Input<'_>, spec: &StepSpec, rung: &Rung) -> bool {
     }
     // Nothing may be written, and that must be known: tasks that can't be read may be running.
     let idle = match &i.report.tasks {
-        Read::Seen(tasks) => tasks.iter().all(|t| t.state != TaskState::InProgress),
+        Read::Seen(tasks) => !tasks.iter().any(Task::may_run),
         _ => false,
     };
     match rung.remedy {

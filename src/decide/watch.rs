@@ -103,31 +103,42 @@ fn notice(i: &Input<'_>) -> Option<String> {
         found.push(format!("the BMC rolls health up as {health}"));
     }
     match i.report.firmware.seen() {
-        Some(inventory)
-            if i.m.stage != Stage::Retired && inventory.iter().all(|c| c.unread.is_none()) =>
-        {
+        Some(inventory) if i.m.stage != Stage::Retired => {
             let set = i.profile.firmware_set.as_ref().and_then(|name| {
                 i.site.catalog.family(system).and_then(|family| family.sets.get(name))
             });
+            let kept = said(i.m, |p| p.contains(SET_SAYS));
             for fw in set.map(|s| s.firmware.as_slice()).unwrap_or_default() {
-                let reported = fw.member(inventory).and_then(|c| c.version.as_deref());
-                if let Some(version) = reported
+                let Ok(member) = fw.read(inventory) else {
+                    let about = format!("{} is ", fw.component);
+                    found.extend(kept.iter().filter(|p| p.starts_with(&about)).cloned());
+                    continue;
+                };
+                if let Some(version) = member.and_then(|c| c.version.as_deref())
                     && fw.compare(version) != Some(Ordering::Equal)
                 {
-                    found.push(format!(
-                        "{} is {version}, the set says {}",
-                        fw.component, fw.version
-                    ));
+                    found.push(format!("{} is {version}{SET_SAYS}{}", fw.component, fw.version));
+                }
+            }
+            for c in i.expected.bmc.controllers.iter() {
+                let all = c.prefixed("");
+                if inventory.iter().any(|seen| seen.id == all && seen.unread.is_some()) {
+                    found.push(format!("{}{NOT_READ}", c.called()));
                 }
             }
         }
-        // Firmware was not read this time, or not all of it: keep what was said of it.
-        _ => {
-            let kept = i.m.notice.as_deref().unwrap_or("");
-            found.extend(
-                kept.split("; also ").filter(|p| p.contains(", the set says ")).map(str::to_string),
-            );
-        }
+        // Firmware was not read this time: keep what was said of it.
+        _ => found.extend(said(i.m, |p| p.contains(SET_SAYS) || p.ends_with(NOT_READ))),
     }
     Some(found.join("; also "))
+}
+
+const SET_SAYS: &str = ", the set says ";
+/// Of a further controller.
+const NOT_READ: &str = " does not show its firmware";
+
+/// Parts of the notice that stands.
+fn said(m: &Machine, which: impl Fn(&str) -> bool) -> Vec<String> {
+    let kept = m.notice.as_deref().unwrap_or("");
+    kept.split("; also ").filter(|p| which(p)).map(str::to_string).collect()
 }

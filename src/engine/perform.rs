@@ -10,6 +10,7 @@ use crate::model::{
 use crate::port::deploy::DeployRequest;
 use crate::port::{BmcTarget, HostTarget, InstallOrder, Node, Ports, UpdateOrder, WindowOrder};
 use crate::steps::site::Profile;
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -269,11 +270,14 @@ async fn act(c: &Context, action: &Action, expect: &Expect) -> Outcome {
     let ports = &c.ports;
     match action {
         Action::Power { op } => ports.bmc.power(&c.bmc(), expect, *op).await,
-        Action::BmcReset => ports.bmc.reset_bmc(&c.bmc(), expect).await,
+        Action::BmcReset { controller: None } => ports.bmc.reset_bmc(&c.bmc(), expect).await,
+        Action::BmcReset { controller: Some(name) } => {
+            ports.bmc.reset_controller(&c.bmc(), expect, name).await
+        }
         Action::SetBoot { target } => ports.bmc.set_boot(&c.bmc(), expect, *target).await,
         Action::EndBmcSessions => ports.bmc.end_sessions(&c.bmc()).await,
         Action::UpdateFirmware { inventory_id, from, to, file, .. } => {
-            let Some(base) = ports.advertise.images(&c.expected) else {
+            let Some(base) = ports.advertise.images(&fetching(c, action)) else {
                 return nowhere("images", "listen.images");
             };
             let order = UpdateOrder {
@@ -359,6 +363,15 @@ async fn act(c: &Context, action: &Action, expect: &Expect) -> Outcome {
             None => precondition(Channel::Cluster, "no-cluster", "the profile names no cluster"),
         },
     }
+}
+
+/// The machine as it stands to who fetches the image: a further controller may be in another network.
+fn fetching<'c>(c: &'c Context, action: &Action) -> Cow<'c, Expected> {
+    let named = action.controller().and_then(|name| c.expected.bmc.controllers.named(name));
+    let Some(controller) = named else { return Cow::Borrowed(&c.expected) };
+    let mut there = (*c.expected).clone();
+    there.bmc.url = controller.url.clone();
+    Cow::Owned(there)
 }
 
 fn precondition(channel: Channel, code: &'static str, why: &str) -> Outcome {

@@ -63,6 +63,7 @@ fn target() -> BmcTarget {
             credential: "bmc".into(),
             tls: "off".into(),
             ipmi: None,
+            controllers: Default::default(),
         },
         identity: Identity::default(),
     }

@@ -89,7 +89,11 @@ pub enum Action {
     Power {
         op: PowerOp,
     },
-    BmcReset,
+    BmcReset {
+        /// A further controller of the machine, by its name; none: the host's BMC.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        controller: Option<Box<str>>,
+    },
     SetBoot {
         target: BootTarget,
     },
@@ -233,8 +237,19 @@ impl fmt::Display for ActionKind {
 }
 
 impl Action {
+    /// What a reset of the host's BMC is about; no further controller is called so.
+    pub const BMC: &'static str = "bmc";
     /// How the names of deploy jobs begin.
     pub const DEPLOY: &'static str = "deploy";
+
+    /// The further controller that it is carried out at; `None`: the host's BMC, or no BMC at all.
+    pub fn controller(&self) -> Option<&str> {
+        match self {
+            Action::BmcReset { controller } => controller.as_deref(),
+            Action::UpdateFirmware { inventory_id, .. } => super::controller::split(inventory_id).0,
+            _ => None,
+        }
+    }
 
     pub fn kind(&self) -> ActionKind {
         match self {
@@ -243,7 +258,7 @@ impl Action {
                 ActionKind::PowerOff
             }
             Action::Power { op: PowerOp::ForceRestart } => ActionKind::PowerRestart,
-            Action::BmcReset => ActionKind::BmcReset,
+            Action::BmcReset { .. } => ActionKind::BmcReset,
             Action::SetBoot { .. } => ActionKind::SetBoot,
             Action::OpenBootWindow { .. } => ActionKind::OpenBootWindow,
             Action::CloseBootWindow { .. } => ActionKind::CloseBootWindow,
@@ -415,7 +430,8 @@ impl Action {
                 PowerOp::GracefulShutdown => "graceful-shutdown".into(),
                 PowerOp::ForceRestart => "force-restart".into(),
             },
-            Action::BmcReset | Action::EndBmcSessions => "bmc".into(),
+            Action::BmcReset { controller: Some(name) } => name.to_string(),
+            Action::BmcReset { controller: None } | Action::EndBmcSessions => Self::BMC.into(),
             Action::SetBoot { target } => match target {
                 BootTarget::Pxe => "pxe".into(),
                 BootTarget::UefiHttp => "uefi-http".into(),
@@ -449,6 +465,20 @@ fn few<'a>(names: impl ExactSizeIterator<Item = &'a String>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_reset_of_the_hosts_bmc_reads_and_writes_as_it_always_did() {
+        let old = r#"{"action":"bmc-reset"}"#;
+        let host = Action::BmcReset { controller: None };
+        assert_eq!(serde_json::from_str::<Action>(old).unwrap(), host);
+        assert_eq!(serde_json::to_string(&host).unwrap(), old);
+        let hgx = Action::BmcReset { controller: Some("hgx".into()) };
+        let json = serde_json::to_string(&hgx).unwrap();
+        assert_eq!(json, r#"{"action":"bmc-reset","controller":"hgx"}"#);
+        assert_eq!(serde_json::from_str::<Action>(&json).unwrap(), hgx);
+        assert_eq!((host.about(), hgx.about()), ("bmc".into(), "hgx".into()));
+        assert_eq!((host.controller(), hgx.controller()), (None, Some("hgx")));
+    }
 
     #[test]
     fn the_table_is_in_order() {

@@ -1,6 +1,7 @@
 //! The machine as the inventory expects it: place, profile and where it was last found. The file
 //! is an expectation; the database is the truth (design law 11).
 
+use super::controller::Controllers;
 use super::identity::Identity;
 use super::text::Text;
 use serde::{Deserialize, Serialize};
@@ -72,6 +73,9 @@ pub struct BmcEndpoint {
     /// Where it answers IPMI, for what is left when its Redfish does not answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ipmi: Option<Box<IpmiEndpoint>>,
+    /// The machine's controllers at addresses of their own.
+    #[serde(default, skip_serializing_if = "Controllers::is_none")]
+    pub controllers: Controllers,
 }
 
 /// Where a BMC answers IPMI 2.0 over RMCP+.

@@ -184,7 +184,8 @@ pub struct Nic {
 /// One member of the BMC's firmware inventory.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Component {
-    /// Resource id; on some BMCs it contains the version and changes after an update.
+    /// Resource id; on some BMCs it contains the version and changes after an update. Of a further
+    /// controller with its name before it; a name and a colon alone stand for all that it has.
     pub id: String,
     pub name: Option<String>,
     pub version: Option<String>,
@@ -206,11 +207,14 @@ pub enum TaskState {
     Succeeded,
     /// Exception, Killed, Cancelled, Interrupted, or Completed with a critical message.
     Failed,
+    /// Stands for all tasks of a further controller whose list could not be read this time: work may go
+    /// on there. Its `uri` is the controller's name and a colon, its `message` says why.
+    Unread,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Task {
-    /// Path of the task resource.
+    /// Path of the task resource; of a further controller with its name before it.
     pub uri: String,
     pub state: TaskState,
     /// As the BMC spelt it.
@@ -225,6 +229,11 @@ impl Task {
     pub fn is_copy(&self) -> bool {
         let path = self.uri.split_once('#').map(|(path, _)| path.to_ascii_lowercase());
         path.is_some_and(|path| path.contains("/chassis/"))
+    }
+
+    /// Work goes on, or nobody can tell.
+    pub fn may_run(&self) -> bool {
+        matches!(self.state, TaskState::InProgress | TaskState::Unread)
     }
 }
 

@@ -171,7 +171,7 @@ pub fn apply(m: &mut Machine, entry: &Entry, at: EngineTime) -> Result<(), Illeg
             }
             step.holds = step.holds.or(*holds);
             m.waiting = None;
-            if matches!(action, Action::BmcReset | Action::Power { .. }) {
+            if matches!(action, Action::BmcReset { .. } | Action::Power { .. }) {
                 m.last_reset = at;
             }
             settle_down(m);

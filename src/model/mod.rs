@@ -2,6 +2,7 @@
 
 pub mod action;
 pub mod change;
+pub mod controller;
 pub mod deploy;
 pub mod expected;
 pub mod facts;
@@ -27,6 +28,7 @@ pub use action::{
     Action, ActionKind, BootTarget, Expect, HookVerb, JobScript, Outcome, PowerOp, Redo,
 };
 pub use change::{Change, Desired};
+pub use controller::{Controllers, Further, FurtherKind};
 pub use expected::{BmcEndpoint, Domain, DomainKind, Expected, HostEndpoint, IpmiEndpoint, Labels};
 pub use facts::{Read, Report};
 pub use fault::{Channel, Fault, FaultClass};

@@ -22,7 +22,7 @@ impl Remedy {
 
     pub fn action(self) -> Action {
         match self {
-            Remedy::BmcReset => Action::BmcReset,
+            Remedy::BmcReset => Action::BmcReset { controller: None },
             Remedy::PowerCycle => Action::Power { op: PowerOp::ForceRestart },
         }
     }

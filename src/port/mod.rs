@@ -60,7 +60,9 @@ pub struct Node {
     pub host: HostTarget,
 }
 
-/// Reads of one BMC. Reads may run 2–4 at a time per BMC; the edge gates them.
+/// Reads of one BMC. Reads may run 2–4 at a time per BMC; the edge gates them. Inventory, firmware and
+/// tasks are those of the machine's further controllers too, under their names; one that does not answer
+/// hides nothing of the others.
 #[async_trait]
 pub trait BmcRead: Send + Sync {
     async fn system(&self, bmc: &BmcTarget) -> Result<SystemFacts, Fault>;
@@ -93,6 +95,7 @@ pub trait BmcPower: Send + Sync {
 pub struct UpdateOrder {
     /// Where this BMC can fetch the file: plain, short, no query string (field notes R22).
     pub image_url: String,
+    /// Of a further controller with its name before it: then it goes there.
     pub inventory_id: String,
     pub from: String,
     pub to: String,
@@ -129,6 +132,14 @@ pub trait BmcUpdate: Send + Sync {
 #[async_trait]
 pub trait BmcCare: Send + Sync {
     async fn reset_bmc(&self, bmc: &BmcTarget, expect: &Expect) -> Outcome;
+    /// Restarts the machine's further controller of this name, and nothing else. `expect` is what the
+    /// host's BMC must show.
+    async fn reset_controller(&self, _bmc: &BmcTarget, _expect: &Expect, name: &str) -> Outcome {
+        let why = format!("this way to the BMC knows no controller `{name}`");
+        let class = crate::model::FaultClass::Unsupported;
+        let channel = crate::model::Channel::Bmc;
+        Outcome::Failed { fault: Fault::new(class, channel, "no-controller", why) }
+    }
     /// Log out and forget the session.
     async fn end_sessions(&self, bmc: &BmcTarget) -> Outcome;
     /// Shows the host this image as a drive; what was in the drive is taken out first. Refused unless

@@ -4,6 +4,26 @@
 use super::Secret;
 use crate::model::{Fault, MachineId};
 use async_trait::async_trait;
+use std::sync::Arc;
+
+/// At whom a session is: a machine's BMC, or its further controller of this name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct At {
+    pub machine: MachineId,
+    pub controller: Option<Arc<str>>,
+}
+
+impl At {
+    /// The machine's BMC.
+    pub fn host(machine: MachineId) -> Self {
+        Self { machine, controller: None }
+    }
+
+    /// The controller's name; empty for the host's BMC.
+    pub fn name(&self) -> &str {
+        self.controller.as_deref().unwrap_or("")
+    }
+}
 
 /// A session as it is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,7 +38,7 @@ pub struct KeptSession {
 /// Where sessions are kept. All of it is help: without it a BMC is logged in to once more.
 #[async_trait]
 pub trait SessionStore: Send + Sync {
-    async fn load(&self, machine: MachineId) -> Result<Option<KeptSession>, Fault>;
-    async fn save(&self, machine: MachineId, session: &KeptSession) -> Result<(), Fault>;
-    async fn forget(&self, machine: MachineId) -> Result<(), Fault>;
+    async fn load(&self, at: &At) -> Result<Option<KeptSession>, Fault>;
+    async fn save(&self, at: &At, session: &KeptSession) -> Result<(), Fault>;
+    async fn forget(&self, at: &At) -> Result<(), Fault>;
 }

@@ -2,9 +2,9 @@
 //! touch anything.
 
 use super::{Found, Range};
-use crate::model::Expected;
 use crate::model::identity::swap_uuid;
 use crate::model::network::Mac;
+use crate::model::{Expected, Further};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -87,6 +87,11 @@ pub fn reconcile(
             }
         }
     }
+    let further: BTreeMap<IpAddr, (&Expected, &Further)> = expected
+        .iter()
+        .flat_map(|m| m.bmc.controllers.iter().map(move |c| (&**m, c)))
+        .filter_map(|(m, c)| Some((host(&c.url).parse().ok()?, (m, c))))
+        .collect();
     let mut by_uuid: BTreeMap<String, usize> = BTreeMap::new();
     for (machine, n) in expected.iter().zip(0..) {
         if let Some(uuid) = machine.identity.uuid.as_deref() {
@@ -106,6 +111,18 @@ pub fn reconcile(
     let mut lines: Vec<Line> = Vec::with_capacity(found.len());
     for found in found {
         let here = at.get(&found.address).map_or(&[][..], Vec::as_slice);
+        if let (true, Some((machine, c))) = (here.is_empty(), further.get(&found.address)) {
+            lines.push(Line {
+                kind: Kind::Unproven,
+                address: Some(found.address),
+                // Its system is not the machine's: nothing of it is compared.
+                expected: None,
+                machine: Some(machine.name.clone()),
+                found: Some(found),
+                what: format!("{}'s controller `{}`; nothing proves it", machine.name, c.name),
+            });
+            continue;
+        }
         let twice =
             uuid(&found).is_some_and(|u| uuids.get(&either_order(u)).is_some_and(|n| *n > 1));
         let named = uuid(&found).and_then(|u| by_uuid.get(&either_order(u))).copied();
@@ -426,5 +443,26 @@ mod tests {
         assert_eq!(host("http://[fd00::1]:80"), "fd00::1");
         assert_eq!(host("bmc-1"), "bmc-1");
         assert_eq!(host(""), "");
+    }
+
+    #[test]
+    fn a_further_controllers_address_is_known_and_is_not_the_machines() {
+        let mut one = (*machine("n1", "https://10.0.0.1", None)).clone();
+        one.bmc.controllers = vec![Further {
+            name: "hgx".into(),
+            kind: crate::model::FurtherKind::Hgx,
+            url: "https://10.0.0.9".into(),
+            credential: "hgx".into(),
+            tls: "ca".into(),
+            serial: None,
+        }]
+        .into();
+        let range: Range = "10.0.0.0/24".parse().unwrap();
+        let lines =
+            reconcile(&[Arc::new(one)], vec![at("10.0.0.9", None)], &[range], &Delivered::new());
+        let kinds: Vec<_> = lines.iter().map(|l| (l.kind, l.machine.as_deref())).collect();
+        // Found there, the machine's own BMC is still missing.
+        assert_eq!(kinds, [(Kind::Unproven, Some("n1")), (Kind::Missing, Some("n1"))]);
+        assert!(lines[0].what.contains("`hgx`"), "{}", lines[0].what);
     }
 }

@@ -5,7 +5,7 @@ use super::faults::FaultKind;
 use super::profile::{Profile, Rule};
 use super::run::{Spec, run};
 use crate::decide::{Decide, Input, Room, Rules, Verdict};
-use crate::model::facts::{Membership, Power, TaskState};
+use crate::model::facts::{Membership, Power};
 use crate::model::{
     Action, ActionKind, Channel, Control, Entry, Expect, Fault, FaultClass, LimitClass, MachineId,
     OpenState, Outcome, PowerOp, Read, Stage, StepEnd,
@@ -203,7 +203,9 @@ impl Decide for Broken {
                 {
                     let mut entries =
                         vec![Entry::Closed { happened: true, why: "long enough".into() }];
-                    if let Verdict::Act { entries: act } = act(Action::BmcReset, i) {
+                    if let Verdict::Act { entries: act } =
+                        act(Action::BmcReset { controller: None }, i)
+                    {
                         entries.extend(act);
                     }
                     Verdict::Act { entries }
@@ -401,7 +403,7 @@ fn closed(i: &Input<'_>, happened: bool, why: &str) -> Verdict {
 
 fn clear_tasks(report: &mut crate::model::Report) {
     if let Read::Seen(tasks) = &mut report.tasks {
-        tasks.retain(|t| t.state != TaskState::InProgress);
+        tasks.retain(|t| !t.may_run());
     }
 }
 

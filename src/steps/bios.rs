@@ -131,10 +131,9 @@ impl Params {
             return self.through_post(v, seen, booted, &left);
         }
         // The job that waits for our own reboot is not in its way.
-        let busy =
-            |t: &&Task| t.state == TaskState::InProgress && !job.is_some_and(|job| is_job(t, job));
+        let busy = |t: &&Task| t.may_run() && !job.is_some_and(|job| is_job(t, job));
         if let Some(busy) = tasks.iter().find(busy) {
-            return Look::wait(format!("the BMC's task {} to end", busy.uri), POLL_MS);
+            return Look::wait(v.awaited(busy), POLL_MS);
         }
         // What did not last over its POST is not set again in the same attempt.
         if booted.is_none() && !unplanned.is_empty() {

@@ -1,6 +1,7 @@
 //! The firmware catalog as data: one file a vendor family, sets that were approved as a unit.
 
 use super::version::{self, Scheme};
+use crate::model::controller;
 use crate::model::facts::{Component, SystemFacts};
 use crate::model::time::Span;
 use crate::model::{Channel, Fault, FaultClass};
@@ -70,7 +71,9 @@ pub struct Firmware {
     pub id: String,
     /// `bmc`, `bios`, `nic`, …
     pub component: String,
-    /// Anchored; matches the ids of the firmware inventory members that are this component.
+    /// Anchored; matches the ids of the firmware inventory members that are this component. One that
+    /// begins with `^hgx:` means members of the machine's further controller `hgx`, any other one those
+    /// of the host's BMC.
     pub inventory_id: Regex,
     /// Normalized by `version_regex` where given.
     pub version: String,
@@ -106,12 +109,23 @@ impl Catalog {
 }
 
 impl Firmware {
+    /// Is the member with this id this component?
+    pub fn fits(&self, id: &str) -> bool {
+        self.controller() == controller::split(id).0 && self.inventory_id.is_match(id)
+    }
+
+    /// The further controller that has this component; `None`: the host's BMC.
+    pub fn controller(&self) -> Option<&str> {
+        let pattern = self.inventory_id.as_str().strip_prefix('^').unwrap_or_default();
+        controller::split(pattern.strip_prefix("(?:").unwrap_or(pattern)).0
+    }
+
     /// The inventory member that is this component. Backup, golden and staged copies don't count
     /// (field notes 1.3): with several members left, the first by id.
     pub fn member<'a>(&self, inventory: &'a [Component]) -> Option<&'a Component> {
         inventory
             .iter()
-            .filter(|c| self.inventory_id.is_match(&c.id))
+            .filter(|c| self.fits(&c.id))
             .filter(|c| {
                 let id = c.id.to_ascii_lowercase();
                 !["backup", "golden", "staging", "pending", "previous"]
@@ -128,20 +142,25 @@ impl Firmware {
     /// The component, or one that may be it, could not be read this time. It passes: transient.
     pub fn read<'a>(&self, inventory: &'a [Component]) -> Result<Option<&'a Component>, Fault> {
         let unread = |c: &Component, why: &Fault| {
-            Fault::new(
-                FaultClass::Transient,
-                Channel::Bmc,
-                Fault::COMPONENT_UNREAD,
-                format!("firmware inventory member `{}` can't be read now", c.id),
-            )
-            .evidence(why.to_string())
-            .hint("it is read again; where that goes on for long, a BMC reset often helps")
+            let what = match controller::split(&c.id) {
+                (Some(_), "") => {
+                    format!("no firmware of this controller can be read now: {}", why.message)
+                }
+                _ => format!("firmware inventory member `{}` can't be read now", c.id),
+            };
+            Fault::new(FaultClass::Transient, Channel::Bmc, Fault::COMPONENT_UNREAD, what)
+                .evidence(why.to_string())
+                .hint("it is read again; where that goes on for long, a BMC reset often helps")
         };
         let unread = |c: &Component| c.unread.as_deref().map(|why| unread(c, why));
         match self.member(inventory) {
             Some(member) => unread(member).map_or(Ok(Some(member)), Err),
-            // An id may be another than its path's end: one that was not read may be this one.
-            None => inventory.iter().find_map(unread).map_or(Ok(None), Err),
+            // An id may be another than its path's end: one that was not read may be this one, where it
+            // is on the same controller.
+            None => {
+                let is_here = |c: &&Component| controller::split(&c.id).0 == self.controller();
+                inventory.iter().filter(is_here).find_map(unread).map_or(Ok(None), Err)
+            }
         }
     }
 

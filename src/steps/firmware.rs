@@ -4,7 +4,9 @@
 use super::catalog::{Activation, Firmware, SetStatus};
 use super::{Look, View, need};
 use crate::model::action::PowerOp;
-use crate::model::facts::{Component, Power, ProbeSet, Read, TaskState};
+use crate::model::controller;
+use crate::model::facts::{Component, Power, ProbeSet, Read};
+use crate::model::machine::Act;
 use crate::model::{Action, ActionKind, Channel, EngineTime, Fault, FaultClass, Machine};
 use serde::{Deserialize, Serialize};
 use std::cmp::Ordering;
@@ -65,6 +67,11 @@ impl Params {
                 Err(unread) => return Look::Unread(unread),
             };
             let Some(member) = found else {
+                if let Some(name) = fw.controller()
+                    && v.expected.bmc.controllers.named(name).is_none()
+                {
+                    return Look::Fail(no_controller(fw, name));
+                }
                 return Look::Fail(
                     Fault::new(
                         FaultClass::Transient,
@@ -96,6 +103,16 @@ impl Params {
     }
 }
 
+fn no_controller(fw: &Firmware, name: &str) -> Fault {
+    Fault::new(
+        FaultClass::Precondition,
+        Channel::Engine,
+        "no-controller",
+        format!("`{}` is on the controller `{name}`, and the inventory gives none", fw.component),
+    )
+    .hint(format!("give it with `[[machine.controller]]`, or take `{name}:` out of `inventory_id`"))
+}
+
 /// A board copies its new image to a second place for 5 to 30 minutes after it runs, and a power cut
 /// breaks the copy (field notes §3.1, §6 line 10); a BIOS runs after a POST of up to 15 minutes. What
 /// goes on for longer after the last reset is something else.
@@ -115,8 +132,8 @@ fn still_at_work(v: &View<'_>) -> Option<Look> {
     }
     match &v.report.tasks {
         Read::Seen(tasks) => {
-            let busy = tasks.iter().find(|t| t.state == TaskState::InProgress)?;
-            Some(Look::wait(format!("the BMC's {} to end", busy.uri), POLL_MS))
+            let busy = tasks.iter().find(|t| t.may_run())?;
+            Some(Look::wait(v.awaited(busy), POLL_MS))
         }
         // The versions are right: that its tasks can't be read now is no failure of the step.
         Read::Failed(f) if f.class != FaultClass::Unsupported => {
@@ -146,25 +163,22 @@ fn install(v: &View<'_>, fw: &Firmware, member: &Component, reported: &str) -> L
             _ => ActionKind::PowerRestart,
         }),
     };
+    // Another controller's restart makes nothing of this one's run.
+    let controller = controller::split(&member.id).0;
+    let activates = |a: &&Act| match a.kind {
+        ActionKind::BmcReset => a.about == controller.unwrap_or(Action::BMC),
+        kind => matches!(kind, ActionKind::PowerOn | ActionKind::PowerRestart),
+    };
     let activated = match fw.activation {
         Activation::None => Some(acts[flashed].closed),
-        _ => after
-            .iter()
-            .find(|a| {
-                a.happened
-                    && matches!(
-                        a.kind,
-                        ActionKind::BmcReset | ActionKind::PowerOn | ActionKind::PowerRestart
-                    )
-            })
-            .map(|a| a.closed),
+        _ => after.iter().find(|a| a.happened && activates(a)).map(|a| a.closed),
     };
     if activated.is_none()
         && let Some(tasks) = v.report.tasks.seen()
-        && let Some(busy) = tasks.iter().find(|t| t.state == TaskState::InProgress)
+        && let Some(busy) = tasks.iter().find(|t| t.may_run())
     {
         // Somebody else's update: a reset would break it.
-        return Look::wait(format!("the BMC's task {} to end", busy.uri), POLL_MS);
+        return Look::wait(v.awaited(busy), POLL_MS);
     }
     match (activated, wanted) {
         (Some(at), _) if v.watched_since(at) > fw.verify_timeout.0 => Look::Fail(
@@ -180,7 +194,9 @@ fn install(v: &View<'_>, fw: &Firmware, member: &Component, reported: &str) -> L
             .hint("some parts change only after an AC cycle; see the BMC's own log"),
         ),
         (Some(_), _) => Look::wait(format!("{} to report {}", fw.component, fw.version), POLL_MS),
-        (None, Some(ActionKind::BmcReset)) => Look::Act(Action::BmcReset),
+        (None, Some(ActionKind::BmcReset)) => {
+            Look::Act(Action::BmcReset { controller: controller.map(Into::into) })
+        }
         (None, Some(ActionKind::PowerOn)) => Look::Act(Action::Power { op: PowerOp::On }),
         (None, _) => Look::Act(Action::Power { op: PowerOp::ForceRestart }),
     }
@@ -205,8 +221,8 @@ fn flash(v: &View<'_>, fw: &Firmware, member: &Component, reported: &str) -> Loo
     }
     // Never while another task runs, whoever started it.
     let tasks = need!(v.report.tasks);
-    if let Some(busy) = tasks.iter().find(|t| t.state == TaskState::InProgress) {
-        return Look::wait(format!("the BMC's task {} to end", busy.uri), POLL_MS);
+    if let Some(busy) = tasks.iter().find(|t| t.may_run()) {
+        return Look::wait(v.awaited(busy), POLL_MS);
     }
     Look::Act(Action::UpdateFirmware {
         component: fw.component.clone(),

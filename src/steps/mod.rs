@@ -22,7 +22,7 @@ pub mod site;
 pub mod version;
 pub mod workflow;
 
-use crate::model::facts::ProbeSet;
+use crate::model::facts::{ProbeSet, Task, TaskState};
 use crate::model::{Action, EngineTime, Entry, Expected, Fault, LimitClass, Machine, Report};
 use serde::{Deserialize, Serialize};
 use site::{Profile, Site};
@@ -153,6 +153,17 @@ impl View<'_> {
     /// A name for a job about to be started: unique per intent.
     pub fn job_name(&self, what: &str) -> String {
         format!("{what}-{}-{}-{}", self.site.incarnation, self.m.id, self.m.seq + 1)
+    }
+
+    /// What a task that may run is waited for with, in words that stay the same meanwhile.
+    pub fn awaited(&self, task: &Task) -> String {
+        match self.expected.bmc.controllers.of(&task.uri) {
+            Some((c, _)) if task.state == TaskState::Unread => {
+                format!("{} to answer: an update may go on there", c.called())
+            }
+            Some((c, uri)) => format!("the task {uri} of {} to end", c.called()),
+            None => format!("the BMC's task {} to end", task.uri),
+        }
     }
 
     /// Milliseconds since `at` in which somebody could watch.

@@ -251,6 +251,11 @@ impl Words {
         ] {
             self.share(word);
         }
+        bmc.controllers.change(|c| {
+            for word in [&mut c.name, &mut c.credential, &mut c.tls] {
+                self.share(word);
+            }
+        });
         if let Some(known) = self.domains.get(&*e.domains) {
             e.domains = known.clone();
             return;

@@ -14,6 +14,7 @@ pub(super) const MIGRATIONS: &[&str] = &[
     include_str!("schema-2.sql"),
     include_str!("schema-3-credentials.sql"),
     include_str!("schema-4-sessions.sql"),
+    include_str!("schema-5-controllers.sql"),
 ];
 
 /// `FARR`: tells our databases from other programs' (`PRAGMA application_id`).

@@ -1,14 +1,14 @@
 //! Sessions at BMCs, kept sealed: a token opens a BMC as its password does. Without a key nothing is
 //! kept, and a start logs in anew.
 
+use super::SqliteStore;
 use super::error::reading;
 use super::key::Key;
 use super::secrets::{seal, unseal};
 use super::writer::Order;
-use super::{SqliteStore, int};
-use crate::model::{Channel, Fault, FaultClass, MachineId};
+use crate::model::{Channel, Fault, FaultClass};
 use crate::port::Secret;
-use crate::port::session::{KeptSession, SessionStore};
+use crate::port::session::{At, KeptSession, SessionStore};
 use crate::port::store::StoreError;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -42,24 +42,39 @@ fn lost(e: &StoreError) -> Fault {
     Fault::new(FaultClass::Transient, Channel::Engine, "session-store", e.to_string())
 }
 
+/// The table's key.
+fn key(at: &At) -> (i64, String) {
+    (i64::from(at.machine.0), at.name().to_string())
+}
+
+/// What is sealed is for one BMC alone.
+fn bound(at: &At) -> String {
+    match &at.controller {
+        None => at.machine.0.to_string(),
+        Some(name) => format!("{}/{name}", at.machine.0),
+    }
+}
+
 #[async_trait]
 impl SessionStore for BmcSessions {
-    async fn load(&self, machine: MachineId) -> Result<Option<KeptSession>, Fault> {
-        let row: Option<(Vec<u8>,)> =
-            sqlx::query_as("SELECT sealed FROM bmc_session WHERE machine = ?")
-                .bind(i64::from(machine.0))
-                .fetch_optional(&self.store.readers)
-                .await
-                .map_err(|e| lost(&reading(e)))?;
-        // Sealed with another key, or for another machine: as if there were none.
+    async fn load(&self, at: &At) -> Result<Option<KeptSession>, Fault> {
+        let (machine, controller) = key(at);
+        let sql = "SELECT sealed FROM bmc_session WHERE machine = ? AND controller = ?";
+        let row: Option<(Vec<u8>,)> = sqlx::query_as(sql)
+            .bind(machine)
+            .bind(controller)
+            .fetch_optional(&self.store.readers)
+            .await
+            .map_err(|e| lost(&reading(e)))?;
+        // Sealed with another key, or for another BMC: as if there were none.
         Ok(row.and_then(|(sealed,)| {
-            let inside = unseal(&self.key, NAME, &machine.0.to_string(), sealed)?;
+            let inside = unseal(&self.key, NAME, &bound(at), sealed)?;
             let inside: Inside = serde_json::from_str(inside.expose()).ok()?;
             Some(KeptSession { of: inside.of, token: Secret::new(inside.token), path: inside.path })
         }))
     }
 
-    async fn save(&self, machine: MachineId, session: &KeptSession) -> Result<(), Fault> {
+    async fn save(&self, at: &At, session: &KeptSession) -> Result<(), Fault> {
         let inside = Inside {
             of: session.of.clone(),
             token: session.token.expose().to_string(),
@@ -67,16 +82,16 @@ impl SessionStore for BmcSessions {
         };
         let sealed = serde_json::to_string(&inside)
             .ok()
-            .and_then(|text| seal(&self.key, NAME, &machine.0.to_string(), &Secret::new(text)))
+            .and_then(|text| seal(&self.key, NAME, &bound(at), &Secret::new(text)))
             .ok_or_else(|| lost(&StoreError::Unusable("a session could not be sealed".into())))?;
-        let machine = int(u64::from(machine.0));
-        let order = |reply| Order::KeepSession { machine, sealed, reply };
+        let at = key(at);
+        let order = |reply| Order::KeepSession { at, sealed, reply };
         self.store.order(order).await.map_err(|e| lost(&e))
     }
 
-    async fn forget(&self, machine: MachineId) -> Result<(), Fault> {
-        let machine = int(u64::from(machine.0));
-        let order = |reply| Order::ForgetSession { machine, reply };
+    async fn forget(&self, at: &At) -> Result<(), Fault> {
+        let at = key(at);
+        let order = |reply| Order::ForgetSession { at, reply };
         self.store.order(order).await.map_err(|e| lost(&e))
     }
 }

@@ -76,13 +76,14 @@ pub(super) enum Order {
         name: String,
         reply: Reply<bool>,
     },
+    /// `at`: the machine, and the name of its further controller or nothing.
     KeepSession {
-        machine: i64,
+        at: (i64, String),
         sealed: Vec<u8>,
         reply: Reply<()>,
     },
     ForgetSession {
-        machine: i64,
+        at: (i64, String),
         reply: Reply<()>,
     },
     KeepRotation {
@@ -243,15 +244,16 @@ impl Writer {
                 let query = sqlx::query("DELETE FROM secret WHERE name = ?").bind(name);
                 reply.send(once(conn, query).await.map(|rows| rows > 0)).ok();
             }
-            Order::KeepSession { machine, sealed, reply } => {
-                let sql = "INSERT INTO bmc_session (machine, sealed) VALUES (?, ?)
-                           ON CONFLICT (machine) DO UPDATE SET sealed = excluded.sealed";
-                let query = sqlx::query(sql).bind(machine).bind(sealed);
+            Order::KeepSession { at: (machine, controller), sealed, reply } => {
+                let sql = "INSERT INTO bmc_session (machine, controller, sealed) VALUES (?, ?, ?)
+                           ON CONFLICT (machine, controller) DO UPDATE SET sealed = excluded.sealed";
+                let query = sqlx::query(sql).bind(machine).bind(controller).bind(sealed);
                 reply.send(once(conn, query).await.map(drop)).ok();
             }
-            Order::ForgetSession { machine, reply } => {
-                let sql = "DELETE FROM bmc_session WHERE machine = ?";
-                reply.send(once(conn, sqlx::query(sql).bind(machine)).await.map(drop)).ok();
+            Order::ForgetSession { at: (machine, controller), reply } => {
+                let sql = "DELETE FROM bmc_session WHERE machine = ? AND controller = ?";
+                let query = sqlx::query(sql).bind(machine).bind(controller);
+                reply.send(once(conn, query).await.map(drop)).ok();
             }
             Order::KeepRotation { machine, json, reply } => {
                 let sql = "INSERT INTO rotation (machine, json) VALUES (?, ?)

@@ -9,7 +9,7 @@ use farrier::model::action::{Expect, Outcome};
 use farrier::model::quirks::{QuirkSet, QuirkTable, Rule, When};
 use farrier::model::{Channel, Fault, FaultClass, MachineId};
 use farrier::port::capability::BmcAccounts;
-use farrier::port::session::{KeptSession, SessionStore};
+use farrier::port::session::{At, KeptSession, SessionStore};
 use farrier::port::{BmcCare, BmcRead, Credential, Secret, Vault};
 use farrier::store::{Key, SqliteStore};
 use std::collections::BTreeMap;
@@ -23,21 +23,21 @@ const OURS: &str = "/redfish/v1/SessionService/Sessions/1";
 
 /// A store in memory.
 #[derive(Default)]
-struct Shelf(Mutex<BTreeMap<MachineId, KeptSession>>);
+struct Shelf(Mutex<BTreeMap<At, KeptSession>>);
 
 #[async_trait]
 impl SessionStore for Shelf {
-    async fn load(&self, machine: MachineId) -> Result<Option<KeptSession>, Fault> {
-        Ok(self.0.lock().unwrap().get(&machine).cloned())
+    async fn load(&self, at: &At) -> Result<Option<KeptSession>, Fault> {
+        Ok(self.0.lock().unwrap().get(at).cloned())
     }
 
-    async fn save(&self, machine: MachineId, session: &KeptSession) -> Result<(), Fault> {
-        self.0.lock().unwrap().insert(machine, session.clone());
+    async fn save(&self, at: &At, session: &KeptSession) -> Result<(), Fault> {
+        self.0.lock().unwrap().insert(at.clone(), session.clone());
         Ok(())
     }
 
-    async fn forget(&self, machine: MachineId) -> Result<(), Fault> {
-        self.0.lock().unwrap().remove(&machine);
+    async fn forget(&self, at: &At) -> Result<(), Fault> {
+        self.0.lock().unwrap().remove(at);
         Ok(())
     }
 }
@@ -114,7 +114,7 @@ async fn a_session_is_taken_up_again_after_a_kill() {
     let store = open(dir.path()).await;
     let other = Key::init(&dir.path().join("other")).unwrap();
     let kept = store.bmc_sessions(Some(other)).unwrap();
-    assert_eq!(kept.load(MachineId(1)).await, Ok(None));
+    assert_eq!(kept.load(&At::host(MachineId(1))).await, Ok(None));
     assert!(store.bmc_sessions(None).is_none());
     store.close().await;
 }

@@ -41,6 +41,7 @@ fn target(url: &str) -> BmcTarget {
             credential: "bmc".into(),
             tls: "off".into(),
             ipmi: None,
+            controllers: Default::default(),
         },
         identity: Identity::new(Some("S1001"), None, None),
     }

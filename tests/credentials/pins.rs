@@ -103,6 +103,7 @@ async fn a_changed_certificate_under_an_unchanged_ca_is_fine() {
             credential: "c".into(),
             tls: "ca".into(),
             ipmi: None,
+            controllers: Default::default(),
         };
         let target = BmcTarget {
             machine: MachineId(1),

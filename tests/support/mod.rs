@@ -314,6 +314,7 @@ fn expected(id: u32, name: &str) -> Arc<Expected> {
             credential: "bmc-admin".into(),
             tls: "off".into(),
             ipmi: None,
+            controllers: Default::default(),
         },
         host: HostEndpoint {
             address: format!("10.1.0.{}", id % 250).into(),

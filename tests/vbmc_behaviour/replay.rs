@@ -73,6 +73,7 @@ fn target(url: &str) -> BmcTarget {
             credential: "bmc".into(),
             tls: "off".into(),
             ipmi: None,
+            controllers: Default::default(),
         },
         identity: Identity::default(),
     }

@@ -25,7 +25,7 @@ use tempfile::TempDir;
 
 pub(super) const PASSWORD: &str = "virtual-bmc-pw-1";
 
-struct OneCredential;
+pub(super) struct OneCredential;
 
 #[async_trait]
 impl Vault for OneCredential {
@@ -142,6 +142,7 @@ impl Site {
                 credential: "bmc".into(),
                 tls: "off".into(),
                 ipmi: None,
+                controllers: Default::default(),
             },
             identity: identity(n),
         }

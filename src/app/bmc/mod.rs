@@ -140,6 +140,7 @@ impl<'a> One<'a> {
                 credential: "".into(),
                 tls: at.tls.as_str().into(),
                 ipmi: None,
+                controllers: Default::default(),
             },
             identity,
         };

@@ -1,15 +1,16 @@
 //! `[[machine]]`: ten thousand of them are usual, so names that they share are stored once.
 
-use super::Inventory;
+mod twice;
+
+use super::{Inventory, controller};
 use crate::config::book::{Book, Place};
 use crate::config::names::dangling;
 use crate::config::table::{Table, Text};
 use crate::config::url::check_url;
 use crate::model::identity::{clean_mac, clean_serial, clean_uuid};
 use crate::model::{
-    BmcEndpoint, Domain, DomainKind, Expected, HostEndpoint, Identity, IpmiEndpoint,
+    BmcEndpoint, Domain, DomainKind, Expected, Further, HostEndpoint, Identity, IpmiEndpoint,
 };
-use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use toml::de::DeValue;
@@ -25,12 +26,15 @@ pub(super) struct Machines {
     file_start: usize,
     unchecked: Option<(Place, usize)>,
     unproven: Option<(Place, usize)>,
+    /// Further controllers without a serial.
+    unwritten: Option<(Place, usize)>,
 }
 
 struct Draft {
     expected: Expected,
     chassis: Option<Arc<str>>,
     nvlink: Option<Arc<str>>,
+    controllers: Vec<controller::Draft>,
     /// The machine says nothing itself: the file's defaults count.
     wants_credential: bool,
     wants_tls: bool,
@@ -116,13 +120,16 @@ impl Machines {
                 // Without TLS there is nothing that a pool could ask for.
                 draft.wants_tls = !plain;
             }
+            for further in &mut draft.controllers {
+                further.defaults(book, credential, tls.unwrap_or(&ca), &off);
+            }
             if let (true, Some(user)) = (m.host.user.is_empty(), user) {
                 m.host.user = user.clone();
             }
         }
     }
 
-    fn share(&mut self, name: &str) -> Arc<str> {
+    pub(super) fn share(&mut self, name: &str) -> Arc<str> {
         if let Some(shared) = self.shared.get(name) {
             return shared.clone();
         }
@@ -178,6 +185,7 @@ impl Machines {
         }
         let (mut bmc, wants_credential, wants_tls) = draft_bmc;
         bmc.ipmi = ipmi(t, &mut at).map(Box::new);
+        let controllers = controller::read(self, t);
         let host = host(t, &name);
         let expected = Expected {
             name,
@@ -191,19 +199,19 @@ impl Machines {
             bmc,
             host,
         };
-        Draft { expected, chassis, nvlink, wants_credential, wants_tls, at }
+        Draft { expected, chassis, nvlink, controllers, wants_credential, wants_tls, at }
     }
 
     /// Puts machines into their racks and pools, and notes what is there twice.
     pub(super) fn resolve(mut self, book: &Book<'_>, inv: &mut Inventory) {
-        twice(book, &self.drafts);
+        twice::check(book, &self.drafts);
         let drafts = std::mem::take(&mut self.drafts);
         let mut pools = PoolDomains::default();
         // Machines of a rack are mostly in the same domains: the list is kept once.
         let mut lists: BTreeSet<Arc<[Domain]>> = BTreeSet::new();
         inv.machines.reserve(drafts.len());
         for draft in drafts {
-            let Draft { mut expected, chassis, nvlink, wants_tls, at, .. } = draft;
+            let Draft { mut expected, chassis, nvlink, controllers, wants_tls, at, .. } = draft;
             let rack = inv.racks.get_key_value(&*expected.rack);
             if let Some((name, _)) = rack {
                 expected.rack = name.clone();
@@ -244,6 +252,25 @@ impl Machines {
                     }
                 }
             }
+            if !controllers.is_empty() {
+                let pool = inv.pools.get(&*expected.pool).and_then(|p| p.tls.clone());
+                let found = controllers.into_iter().map(|c| c.resolve(book, pool.as_ref()));
+                let found: Vec<controller::Resolved> = found.collect();
+                for c in &found {
+                    if &*c.further.tls == "off" && !is_loopback(&c.further.url) {
+                        count(&mut self.unchecked, c.url);
+                    }
+                    if c.further.serial.is_none() {
+                        count(&mut self.unwritten, c.header);
+                    }
+                    let name = &c.further.credential;
+                    if !name.is_empty() && &**name != FACTORY {
+                        inv.credentials.entry(name.clone()).or_insert(c.credential);
+                    }
+                }
+                let all: Vec<Further> = found.into_iter().map(|c| c.further).collect();
+                expected.bmc.controllers = all.into();
+            }
             let credential = &*expected.bmc.credential;
             let sealed = credential.starts_with(FACTORY);
             if !sealed && !credential.is_empty() && !inv.credentials.contains_key(credential) {
@@ -259,6 +286,14 @@ impl Machines {
         if let Some((at, n)) = self.unproven {
             book.warning(at, format!("{} with neither serial nor UUID nor MAC", machines(n)))
                 .hint("whatever answers at such a BMC address is taken for the machine");
+        }
+        if let Some((at, n)) = self.unwritten {
+            let s = if n == 1 { "" } else { "s" };
+            book.warning(
+                at,
+                format!("{n} controller{s} without a serial: read, and never flashed"),
+            )
+            .hint("give `serial` as its own Redfish shows it, of a system, manager or chassis");
         }
         if let Some((at, n)) = self.unchecked {
             book.warning(at, format!("the BMC's certificate is not checked on {}", machines(n)))
@@ -346,7 +381,7 @@ fn is_loopback(url: &str) -> bool {
 }
 
 /// One part of the identity. A placeholder that boards report would fit many machines.
-fn part(
+pub(super) fn part(
     t: &mut Table<'_, '_>,
     key: &'static str,
     at: &mut Place,
@@ -450,86 +485,6 @@ fn domains(
     out.extend(own.into_iter().flatten());
     out.sort();
     out
-}
-
-/// Notes what must be one machine's alone and is several's. By sorting: a map of strings for each
-/// of the five would cost more than reading the file.
-fn twice(book: &Book<'_>, drafts: &[Draft]) {
-    pairs(book, drafts, "name", |d| (&*d.expected.name, d.at.name));
-    pairs(book, drafts, "serial", |d| {
-        (d.expected.identity.serial.as_deref().unwrap_or(""), d.at.serial)
-    });
-    pairs(book, drafts, "MAC", |d| (d.expected.identity.mac.as_deref().unwrap_or(""), d.at.mac));
-    pairs(book, drafts, "BMC URL", |d| (&d.expected.bmc.url, d.at.url));
-    let mut uuids: Vec<(u128, usize)> = drafts
-        .iter()
-        .enumerate()
-        .filter_map(|(i, d)| Some((either_order(d.expected.identity.uuid.as_deref()?)?, i)))
-        .collect();
-    uuids.sort_unstable();
-    for same in uuids.chunk_by(|a, b| a.0 == b.0) {
-        let [first, others @ ..] = same else { continue };
-        for other in others {
-            if let (Some(first), Some(other)) = (drafts.get(first.1), drafts.get(other.1)) {
-                let uuid = other.expected.identity.uuid.as_deref().unwrap_or("");
-                note_twice(book, "UUID", uuid, other.at.uuid, first);
-            }
-        }
-    }
-}
-
-fn pairs<'d>(
-    book: &Book<'_>,
-    drafts: &'d [Draft],
-    what: &str,
-    key: impl Fn(&'d Draft) -> (&'d str, Place),
-) {
-    // Hosts in URLs have no case.
-    let fold = |s: &'d str| -> Cow<'d, str> {
-        match what == "BMC URL" && s.bytes().any(|b| b.is_ascii_uppercase()) {
-            true => s.to_ascii_lowercase().into(),
-            false => s.into(),
-        }
-    };
-    let mut all: Vec<(Cow<'d, str>, usize)> = drafts
-        .iter()
-        .enumerate()
-        .map(|(i, d)| (fold(key(d).0), i))
-        .filter(|(k, _)| !k.is_empty())
-        .collect();
-    all.sort_unstable();
-    for same in all.chunk_by(|a, b| a.0 == b.0) {
-        let [(_, first), others @ ..] = same else { continue };
-        for (value, other) in others {
-            let (Some(first), Some(other)) = (drafts.get(*first), drafts.get(*other)) else {
-                continue;
-            };
-            // Nodes of one chassis may stand behind one BMC, as several systems of it.
-            let siblings = other.chassis.is_some() && other.chassis == first.chassis;
-            if what != "BMC URL" || !siblings {
-                note_twice(book, what, value, key(other).1, first);
-            }
-        }
-    }
-}
-
-fn note_twice(book: &Book<'_>, what: &str, value: &str, at: Place, first: &Draft) {
-    book.error(at, format!("two machines have the {what} `{value}`"))
-        .hint(format!("the other one is at {}", book.where_is(first.at.header)));
-}
-
-/// One number for both byte orders of a UUID: boards disagree about the first three fields.
-fn either_order(uuid: &str) -> Option<u128> {
-    let hex: String = uuid.chars().filter(|c| *c != '-').collect();
-    let [a, b, c, d, e, f, g, h, rest @ ..] = u128::from_str_radix(&hex, 16).ok()?.to_be_bytes();
-    let swap = |fields: [u8; 8]| {
-        let mut all = [0; 16];
-        let (head, tail) = all.split_at_mut(8);
-        head.copy_from_slice(&fields);
-        tail.copy_from_slice(&rest);
-        u128::from_be_bytes(all)
-    };
-    Some(swap([a, b, c, d, e, f, g, h]).min(swap([d, c, b, a, f, e, h, g])))
 }
 
 #[cfg(test)]

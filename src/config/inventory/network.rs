@@ -133,7 +133,9 @@ pub(super) fn check_hosts(book: &Book<'_>, inv: &Inventory) {
             _ => None,
         };
         let mut found = inv.machines.iter().filter_map(|m| {
+            let mut further = m.bmc.controllers.iter();
             let at = inside(&m.host.address).or_else(|| inside(&m.bmc.url));
+            let at = at.or_else(|| further.find_map(|c| inside(&c.url)));
             at.map(|address| (m.name.clone(), address))
         });
         if let Some((name, address)) = found.next() {

@@ -82,7 +82,7 @@ impl DerefMut for Slot {
 }
 
 /// 100,000 machines are resident: 1,000 bytes each, strings and all.
-const _: () = assert!(size_of::<Option<Slot>>() <= 312 && size_of::<Expected>() <= 224);
+const _: () = assert!(size_of::<Option<Slot>>() <= 312 && size_of::<Expected>() <= 232);
 
 impl Slot {
     /// Keeps an event until the commit that is under way is answered.

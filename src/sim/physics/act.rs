@@ -61,6 +61,9 @@ impl VirtualMachine {
                     _ => None,
                 }
             }
+            Action::BmcReset { controller: Some(name) } => {
+                refused(format!("no controller `{name}`"))
+            }
             Action::SetBios { attributes } => attributes
                 .iter()
                 .find(|(name, value)| Attribute::of(name).is_none_or(|a| !a.takes(value)))
@@ -113,7 +116,8 @@ impl VirtualMachine {
         let mut handle = None;
         match action {
             Action::Power { op } => self.order_power(now, *op, by),
-            Action::BmcReset => self.restart_bmc(now, by),
+            // No virtual machine has a further controller: an order for one was refused before.
+            Action::BmcReset { .. } => self.restart_bmc(now, by),
             Action::SetBoot { target } => self.set_boot(now, *target, by),
             Action::OpenBootWindow { image, run, allow_existing_data, .. } => {
                 self.effect(now, What::WindowOpened, by);

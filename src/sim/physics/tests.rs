@@ -134,7 +134,7 @@ fn an_update_is_staged_until_the_reset_that_loses_its_task() {
     ));
     vm.advance(at(60));
     let e = expect(&vm);
-    vm.act(at(60), 9, &Action::BmcReset, &e);
+    vm.act(at(60), 9, &Action::BmcReset { controller: None }, &e);
     let ask = Ask { set: ProbeSet::SYSTEM, ..Ask::default() };
     assert!(vm.probe(at(60), &ask).system.fault().unwrap().is_no_answer());
     vm.advance(at(66));
@@ -173,7 +173,7 @@ fn a_reset_in_the_middle_breaks_the_update() {
     let mut vm = machine_with(&[]);
     flash(&mut vm, at(0), 1);
     let e = expect(&vm);
-    vm.act(EngineTime(1000), 2, &Action::BmcReset, &e);
+    vm.act(EngineTime(1000), 2, &Action::BmcReset { controller: None }, &e);
     let effects = vm.truth.effects();
     let reset = effects.iter().find(|e| e.what == What::BmcReset).unwrap();
     assert!(reset.scene.flashing);
@@ -197,7 +197,10 @@ fn the_wrong_machine_is_refused_and_told_apart() {
     assert_eq!(last.what, What::WipeStarted);
     assert!(!last.scene.right_machine);
     vm.swap(at(400), other);
-    assert!(matches!(vm.act(at(400), 6, &Action::BmcReset, &e), Outcome::Refused { .. }));
+    assert!(matches!(
+        vm.act(at(400), 6, &Action::BmcReset { controller: None }, &e),
+        Outcome::Refused { .. }
+    ));
 }
 
 #[test]

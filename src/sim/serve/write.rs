@@ -263,7 +263,7 @@ fn reset_bmc(world: &World, seat: &Seat, body: &Value) -> Result<(), Refusal> {
     let now = world.now();
     let at = now + world.world_ms(Duration::from_millis(100)).max(1000);
     let seq = world.seq();
-    seat.with(now, |b| b.vm.apply_late(at, seq, &Action::BmcReset));
+    seat.with(now, |b| b.vm.apply_late(at, seq, &Action::BmcReset { controller: None }));
     Ok(())
 }
 
