@@ -9,6 +9,8 @@
 
 #[path = "vbmc_behaviour/bios.rs"]
 mod bios;
+#[path = "vbmc_behaviour/one.rs"]
+mod one;
 #[path = "vbmc_behaviour/program.rs"]
 mod program;
 #[path = "vbmc_behaviour/replay.rs"]
@@ -24,5 +26,7 @@ mod site;
 mod unpacked;
 #[path = "vbmc_behaviour/vendors.rs"]
 mod vendors;
+#[path = "vbmc_behaviour/volume.rs"]
+mod volume;
 #[path = "vbmc_behaviour/wire.rs"]
 mod wire;

@@ -76,6 +76,7 @@ mod quirks;
 mod secure_boot;
 mod sensors;
 mod session;
+mod storage;
 mod system;
 mod task;
 mod tls;
@@ -92,9 +93,10 @@ use crate::model::action::{BootTarget, Expect, Outcome, PowerOp};
 use crate::model::facts::{Component, InventoryFacts, SystemFacts, Task};
 use crate::model::hardware::{Account, AccountRules, BiosFacts, Controller, SecureBootFacts};
 use crate::model::quirks::{QuirkTable, Quirks};
+use crate::model::storage::StorageFacts;
 use crate::model::{Channel, Fault, MachineId};
 use crate::port::capability::{
-    BmcAccounts, BmcBios, BmcBoot, BmcMedia, BmcNature, BootOrder, MediaOrder,
+    BmcAccounts, BmcBios, BmcBoot, BmcMedia, BmcNature, BmcVolumes, BootOrder, MediaOrder, VolumeOrder,
 };
 use crate::port::session::SessionStore;
 use crate::port::stop::settle;
@@ -279,6 +281,10 @@ impl BmcRead for RedfishBmc {
     async fn secure_boot_state(&self, target: &BmcTarget) -> Result<SecureBootFacts, Fault> {
         self.within(secure_boot::read(&self.bmc(target)?)).await
     }
+
+    async fn storage(&self, target: &BmcTarget) -> Result<StorageFacts, Fault> {
+        self.within(storage::read(&self.bmc(target)?)).await
+    }
 }
 
 #[async_trait]
@@ -337,6 +343,15 @@ impl BmcCare for RedfishBmc {
 
     async fn change_secure_boot(&self, target: &BmcTarget, expect: &Expect, on: bool) -> Outcome {
         self.set_secure_boot(target, expect, on).await
+    }
+
+    async fn make_volume(
+        &self,
+        target: &BmcTarget,
+        expect: &Expect,
+        order: &VolumeOrder,
+    ) -> Outcome {
+        self.create(target, expect, order).await
     }
 
     async fn ac_cycle(&self, target: &BmcTarget, expect: &Expect) -> Outcome {

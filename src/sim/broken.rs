@@ -59,10 +59,14 @@ pub enum Break {
     RescueInstalls,
     /// BIOS settings that wait for a POST count as in force.
     AssumeBios,
+    /// A volume that is not shown yet is ordered once more.
+    RemakesVolumes,
+    /// Nobody looks at what is on the drives of a volume.
+    VolumeOverData,
 }
 
 impl Break {
-    pub const ALL: [Break; 22] = [
+    pub const ALL: [Break; 24] = [
         Break::NoIdentity,
         Break::ReissueNever,
         Break::NoLimits,
@@ -85,6 +89,8 @@ impl Break {
         Break::ChargesOutages,
         Break::RescueInstalls,
         Break::AssumeBios,
+        Break::RemakesVolumes,
+        Break::VolumeOverData,
     ];
 
     /// Rules of which at least one must be reported.
@@ -114,6 +120,8 @@ impl Break {
             Break::LetsGo => &["physical-limit"],
             Break::ChargesOutages => &["outage-charged"],
             Break::RescueInstalls => &["rescue-wrote"],
+            Break::RemakesVolumes => &["volume-again"],
+            Break::VolumeOverData => &["data-lost"],
             Break::RebuildAdopted => &["adopted-touched", "in-use", "quarantine-unjustified"],
         }
     }
@@ -266,6 +274,23 @@ impl Decide for Broken {
                     secure.in_force = secure.enabled;
                 }
             }),
+            Break::RemakesVolumes => {
+                let (mut row, mut report) = (m.clone(), i.report.clone());
+                if let Some(step) = &mut row.step {
+                    step.acts.retain(|a| a.kind != ActionKind::CreateVolume);
+                }
+                if row.open.is_none() {
+                    clear_tasks(&mut report);
+                }
+                Rules.decide(&Input { m: &row, report: &report, ..*i })
+            }
+            Break::VolumeOverData => {
+                let kind = |s: &crate::model::machine::Cursor| {
+                    i.workflow.steps.get(usize::from(s.index)).map(|s| s.step.kind())
+                };
+                let here = m.step.as_deref().and_then(kind) == Some("volume");
+                with_row(&|row| row.allow_existing_data |= here)
+            }
             Break::NeverDone => match Rules.decide(i) {
                 Verdict::Write { entries, due }
                     if m.id.0 % 7 == 3
@@ -418,7 +443,7 @@ pub(super) fn boredom(what: &str) -> Fault {
     Fault::new(FaultClass::Transient, Channel::Engine, "bored", format!("waiting for {what}"))
 }
 
-/// Seeds within which each break must be caught, at 20 machines (60 for one of them) and 3 days of chaos.
+/// Seeds within which each break must be caught, at 20 machines (60 for some of them) and 3 days of chaos.
 pub const SEEDS: u64 = 12;
 
 impl Break {
@@ -446,7 +471,8 @@ impl Break {
 pub fn first_catch(broken: Break, first: u64) -> (Option<u64>, BTreeSet<&'static str>) {
     let mut seen = BTreeSet::new();
     // More updates than a rack may have must fall together in one of the racks.
-    let machines = if broken == Break::LetsGo { 60 } else { 20 };
+    // And few machines with a boot volume come with somebody's data.
+    let machines = if matches!(broken, Break::LetsGo | Break::VolumeOverData) { 60 } else { 20 };
     for seed in first..first + SEEDS {
         let spec = Spec {
             liveness_days: 1,

@@ -176,6 +176,7 @@ impl Scenario {
                     ignores_once: own.chance(200_000),
                     identity_null_when_off: own.chance(200_000),
                     pads_versions: own.chance(200_000),
+                    volumes_at_post: n % 4 == 3,
                 },
                 sick,
                 durations: durations.clone(),

@@ -77,7 +77,7 @@ impl Watch {
             Entry::Faulted { fault, .. }
             | Entry::Excused { fault, .. }
             | Entry::Quarantined { fault }
-                if fault.code == Fault::VERSION_UNCHANGED =>
+                if fault.takes_back() =>
             {
                 self.done.clear();
             }

@@ -388,6 +388,7 @@ fn quirks(n: u32) -> Quirks {
         ignores_once: n % 7 == 3,
         identity_null_when_off: n % 5 == 4,
         pads_versions: n % 6 == 5,
+        volumes_at_post: n % 8 == 6,
     }
 }
 

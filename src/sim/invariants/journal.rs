@@ -88,6 +88,7 @@ impl Checker {
                     stopped,
                     quarantined: row.is_quarantined(),
                     rescue: row.rescue.is_some(),
+                    consents: row.allow_existing_data || row.deployed.is_some(),
                     issued: None,
                 };
                 w.intents.push(intent);
@@ -120,7 +121,7 @@ impl Checker {
                 _ => {}
             },
             Entry::Faulted { fault, .. } | Entry::Excused { fault, .. }
-                if fault.code == Fault::VERSION_UNCHANGED =>
+                if fault.takes_back() =>
             {
                 w.taken_back_at = now;
             }
@@ -136,7 +137,7 @@ impl Checker {
                     self.violate("outage-charged", now, id, || entry_text(entry));
                 }
                 let w = &mut self.watches[id.0 as usize];
-                if fault.code == Fault::VERSION_UNCHANGED {
+                if fault.takes_back() {
                     w.taken_back_at = now;
                 }
                 if let Some(why) = self.unjustified(now, id, fault, vm) {

@@ -55,6 +55,8 @@ pub const RULES: &[&str] = &[
     "quarantine-unjustified",
     "secret-in-journal",
     "rescue-wrote",
+    "volume-again",
+    "data-lost",
     "liveness",
 ];
 
@@ -88,6 +90,8 @@ struct Intent {
     quarantined: bool,
     /// A person's rescue was under way.
     rescue: bool,
+    /// Data that nobody knows may be lost: a person said so, or a run of ours wrote the disks.
+    consents: bool,
     issued: Option<EngineTime>,
 }
 

@@ -1,12 +1,15 @@
 //! What the mainboard and its BMC keep besides power and firmware: BIOS settings, Secure Boot,
 //! virtual media, volumes, the log's mark, the clock, a leak. None of it draws from the machine's
-//! random numbers; volumes, log and clock are touched by a wire only.
+//! random numbers; log and clock are touched by a wire only.
 
 use super::attribute::{ATTRIBUTES, Attribute};
 use super::{Cause, HostState, VirtualMachine, What, Window};
-use crate::model::EngineTime;
 use crate::model::action::BootTarget;
+use crate::model::deploy::DiskKind;
 use crate::model::hardware::{BiosFacts, SecureBootFacts};
+use crate::model::storage::{Drive, Storage, StorageFacts};
+use crate::model::{Channel, EngineTime, Fault, FaultClass, Outcome};
+use crate::sim::faults::FaultKind;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,6 +18,8 @@ use std::sync::Arc;
 const STALE_MS: u64 = 6_000;
 /// A new volume is initialised in the background for this long.
 const VOLUME_MS: u64 = 30_000;
+/// What a BIOS job leaves.
+const BIOS: &str = "Systems/1/Bios";
 /// Tasks and log lines that are kept.
 const KEPT: usize = 20;
 
@@ -62,6 +67,14 @@ impl Raid {
     }
 }
 
+/// When a volume is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Making {
+    AtOnce,
+    ByTask,
+    AtPost,
+}
+
 /// A volume over some of the machine's drives.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Volume {
@@ -70,7 +83,7 @@ pub struct Volume {
     pub raid: Raid,
     /// Positions in the inventory's disks.
     pub drives: Vec<usize>,
-    /// It is there from then on.
+    /// It is there from then on; [`EngineTime::NEVER`]: from the next POST.
     pub ready: EngineTime,
 }
 
@@ -84,6 +97,14 @@ pub struct Chore {
     pub ends: EngineTime,
     /// What it leaves, as a path below `/redfish/v1/`.
     pub leaves: String,
+    /// It leaves nothing.
+    pub fails: bool,
+}
+
+impl Chore {
+    pub fn uri(&self) -> String {
+        format!("/redfish/v1/TaskService/Tasks/{}", self.id)
+    }
 }
 
 /// Something that the truth log does not hold and the BMC's log does.
@@ -120,6 +141,8 @@ pub struct Board {
     /// The BMC's clock is ahead of the world's.
     pub clock_ahead_ms: i64,
     pub leaking: bool,
+    /// A drive that is in critical health.
+    pub dead_drive: Option<usize>,
     pub asset_tag: Arc<str>,
     pub lit: bool,
     next_volume: u32,
@@ -138,7 +161,7 @@ impl Board {
 
     /// Does a job wait for the next POST?
     pub fn has_bios_job(&self) -> bool {
-        self.chores.iter().any(|c| c.ends == EngineTime::NEVER)
+        self.chores.iter().any(|c| c.ends == EngineTime::NEVER && c.leaves == BIOS)
     }
 
     pub fn has_pending(&self) -> bool {
@@ -174,6 +197,16 @@ impl Board {
         }
         for job in self.chores.iter_mut().filter(|c| c.ends == EngineTime::NEVER) {
             job.ends = at;
+        }
+        any
+    }
+
+    /// Makes what waited for a POST; `true`: there was something.
+    fn make_pending(&mut self, at: EngineTime) -> bool {
+        let mut any = false;
+        for volume in self.volumes.iter_mut().filter(|v| v.ready == EngineTime::NEVER) {
+            volume.ready = at;
+            any = true;
         }
         any
     }
@@ -216,8 +249,8 @@ impl VirtualMachine {
 
     /// The BMC's job for the settings that wait: its number.
     pub fn add_bios_job(&mut self, now: EngineTime) -> u32 {
-        let leaves = "Systems/1/Bios".to_string();
-        self.add_chore("Configure: BIOS.Setup.1-1", now, EngineTime::NEVER, leaves)
+        let ends = EngineTime::NEVER;
+        self.add_chore("Configure: BIOS.Setup.1-1", now, ends, BIOS.to_string(), false)
     }
 
     fn add_chore(
@@ -226,13 +259,14 @@ impl VirtualMachine {
         started: EngineTime,
         ends: EngineTime,
         leaves: String,
+        fails: bool,
     ) -> u32 {
         let id = self.next_task;
         self.next_task += 1;
         if self.board.chores.len() == KEPT {
             self.board.chores.remove(0);
         }
-        self.board.chores.push(Chore { id, name, started, ends, leaves });
+        self.board.chores.push(Chore { id, name, started, ends, leaves, fails });
         id
     }
 
@@ -284,25 +318,114 @@ impl VirtualMachine {
         by: Cause,
         (name, raid): (&str, Raid),
         drives: &[usize],
+        making: Making,
     ) -> Option<u32> {
         self.advance(now);
-        let taken = |d: &usize| {
-            *d >= super::probe::DISKS || self.board.volumes.iter().any(|v| v.drives.contains(d))
-        };
-        if drives.len() < 2 || drives.iter().any(taken) {
+        let taken = |d: &usize| self.board.volumes.iter().any(|v| v.drives.contains(d));
+        if drives.iter().any(taken) {
+            self.effect(now, What::VolumeAgain, by);
             return None;
         }
-        self.effect(now, What::VolumeMade, by);
-        // An operating system that runs lives on in memory.
+        if drives.len() < 2 || drives.iter().any(|d| *d >= super::probe::DISKS) {
+            return None;
+        }
+        let ends = match making {
+            Making::AtOnce => now,
+            Making::ByTask => now + VOLUME_MS,
+            Making::AtPost => EngineTime::NEVER,
+        };
+        let mut fails = self.dice.throw(FaultKind::VolumeFails, now);
+        if self.dice.throw(FaultKind::DriveDies, now) {
+            self.board.dead_drive = drives.last().copied();
+            fails = true;
+        }
+        let id = self.board.next_volume + 1;
+        if !fails {
+            self.board.next_volume = id;
+            self.effect(now, What::VolumeMade { data: self.foreign_data }, by);
+            let drives = drives.to_vec();
+            self.board.volumes.push(Volume { id, name: name.into(), raid, drives, ready: ends });
+            if making != Making::AtPost {
+                self.lose_data();
+            }
+        }
+        let leaves = format!("Systems/1/Storage/1/Volumes/{id}");
+        Some(self.add_chore("Volume creation", now, ends, leaves, fails))
+    }
+
+    /// A volume takes the place of what was on its drives. An operating system that runs lives on in
+    /// memory.
+    fn lose_data(&mut self) {
         self.installed = None;
         self.foreign_data = false;
-        let board = &mut self.board;
-        board.next_volume += 1;
-        let (id, ready) = (board.next_volume, now + VOLUME_MS);
-        let volume = Volume { id, name: name.into(), raid, drives: drives.to_vec(), ready };
-        board.volumes.push(volume);
-        let leaves = format!("Systems/1/Storage/1/Volumes/{id}");
-        Some(self.add_chore("Volume creation", now, ready, leaves))
+    }
+
+    /// As an edge orders it: drives by their serials. `Err`: why it is not sent.
+    pub(super) fn drives_of(&self, serials: &[String]) -> Result<Vec<usize>, Outcome> {
+        let disks = self.inventory().disks;
+        let refused = |saw| Outcome::Refused { saw, wrong_machine: false };
+        let place = |serial: &String| disks.iter().position(|d| d.serial.as_ref() == Some(serial));
+        let found = serials
+            .iter()
+            .map(|s| place(s).ok_or_else(|| refused(format!("no drive with serial `{s}`"))));
+        found.collect()
+    }
+
+    /// What the edge finds when it looks once more before it orders a volume.
+    pub(super) fn volume_refusal(&self, now: EngineTime, serials: &[String]) -> Option<Outcome> {
+        let drives = match self.drives_of(serials) {
+            Ok(drives) => drives,
+            Err(outcome) => return Some(outcome),
+        };
+        let no = |class, code: &'static str| {
+            let text = "as it was looked at once more";
+            Some(Outcome::Failed { fault: Fault::new(class, Channel::Bmc, code, text) })
+        };
+        let mut shown = self.board.volumes(now);
+        match shown.find(|v| v.drives.iter().any(|d| drives.contains(d))) {
+            // Said twice, done once.
+            Some(v) if v.drives.len() == drives.len() => Some(Outcome::Applied { handle: None }),
+            Some(_) => no(FaultClass::Precondition, "drive-in-use"),
+            None if self.board.dead_drive.is_some_and(|d| drives.contains(&d)) => {
+                no(FaultClass::Hardware, "drive-broken")
+            }
+            None => None,
+        }
+    }
+
+    /// Storage as a probe reads it.
+    pub fn storage(&self, now: EngineTime) -> StorageFacts {
+        let disks = self.inventory().disks;
+        let uri = |n: usize| format!("/redfish/v1/Systems/1/Storage/1/Drives/NVMe{n}");
+        let of = |v: &Volume| format!("/redfish/v1/Systems/1/Storage/1/Volumes/{}", v.id);
+        let drives = disks.into_iter().enumerate().map(|(n, d)| Drive {
+            id: d.id,
+            uri: uri(n),
+            model: d.model,
+            serial: d.serial,
+            bytes: d.capacity,
+            kind: Some(DiskKind::Nvme),
+            health: Some(if self.board.dead_drive == Some(n) { "Critical" } else { "OK" }.into()),
+            volumes: self.board.volumes(now).filter(|v| v.drives.contains(&n)).map(of).collect(),
+        });
+        let volumes = self.board.volumes(now).map(|v| crate::model::hardware::Volume {
+            id: v.id.to_string(),
+            uri: of(v),
+            name: Some(v.name.to_string()),
+            raid: Some(v.raid.word().into()),
+            drives: v.drives.iter().map(|n| uri(*n)).collect(),
+            health: Some("OK".into()),
+            ..Default::default()
+        });
+        StorageFacts {
+            parts: vec![Storage {
+                id: "1".into(),
+                models: vec![],
+                levels: Raid::ALL.map(|r| r.word().to_string()).to_vec(),
+                drives: drives.collect(),
+                volumes: volumes.collect(),
+            }],
+        }
     }
 
     /// Takes a volume apart; `false`: there is none.
@@ -344,6 +467,9 @@ impl VirtualMachine {
     pub(super) fn apply_settings(&mut self, at: EngineTime) {
         if self.board.apply_pending(at) {
             self.effect(at, What::SettingsApplied, Cause::Itself);
+        }
+        if self.board.make_pending(at) {
+            self.lose_data();
         }
     }
 

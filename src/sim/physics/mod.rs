@@ -24,7 +24,7 @@ mod wire;
 
 pub use attribute::{ATTRIBUTES, Attribute, Kind};
 pub use bmc::{BmcTask, BootMode, BootOverride, Flaw, Slot};
-pub use board::{Board, Chore, Medium, Note, Raid, VirtualDrive, Volume};
+pub use board::{Board, Chore, Making, Medium, Note, Raid, VirtualDrive, Volume};
 pub use host::{HostJob, HostState, Installed, JobEnd, Work};
 pub use node::Node;
 pub use probe::{Ask, CANARY};
@@ -76,6 +76,8 @@ pub struct Quirks {
     pub identity_null_when_off: bool,
     /// Versions are spelt with leading zeros: `02.01.00` for `2.1.0`.
     pub pads_versions: bool,
+    /// Volumes are made by the next POST.
+    pub volumes_at_post: bool,
 }
 
 /// The boot server's window for this machine.

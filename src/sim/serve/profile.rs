@@ -379,6 +379,8 @@ pub struct Tasks {
     pub fails_completed: bool,
     /// A change of BIOS settings becomes a job that waits for the next POST, one at a time (Dell).
     pub bios_job: bool,
+    /// A volume is there as it is answered, with 201 and its `Location`, and no task.
+    pub volume_at_once: bool,
 }
 
 /// How the service takes and spells paths.
@@ -416,6 +418,7 @@ pub struct Physics {
     pub ignores_once: bool,
     pub identity_null_when_off: bool,
     pub pads_versions: bool,
+    pub volumes_at_post: bool,
 }
 
 /// One property of one kind of resource.
@@ -528,8 +531,9 @@ impl Profile {
 
     /// What of it the physics knows.
     pub fn quirks(&self) -> Quirks {
-        let Physics { ignores_once, identity_null_when_off, pads_versions } = self.physics;
-        Quirks { ignores_once, identity_null_when_off, pads_versions }
+        let Physics { ignores_once, identity_null_when_off, pads_versions, volumes_at_post } =
+            self.physics;
+        Quirks { ignores_once, identity_null_when_off, pads_versions, volumes_at_post }
     }
 }
 
