@@ -244,7 +244,8 @@ fn a_boot_volume_is_read_with_all_its_mistakes() {
     insta::assert_snapshot!("boot_volume_mistakes", told.join("\n---\n"));
 
     // Nothing would make it, or only when it is too late.
-    let step = |key: &str| format!("[[step]]\nstage = \"provision\"\nkey = \"{key}\"\nkind = \"{key}\"\n");
+    let step =
+        |key: &str| format!("[[step]]\nstage = \"provision\"\nkey = \"{key}\"\nkind = \"{key}\"\n");
     let identify = "[[step]]\nstage = \"discover\"\nkey = \"identify\"\nkind = \"identify\"\n";
     for (steps, says) in [
         (step("provision"), "workflow `gpu-node` has no step that makes it"),

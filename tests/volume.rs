@@ -5,6 +5,7 @@
 mod case;
 
 use case::{Case, MINUTE, UUID, spec};
+use farrier::decide::Rules;
 use farrier::decide::probes;
 use farrier::model::deploy::{BootMethod, DiskKind, RootDisk};
 use farrier::model::facts::*;
@@ -17,7 +18,6 @@ use farrier::sim::run::{Spec, run};
 use farrier::steps::site::Profile;
 use farrier::steps::workflow::Unsupported;
 use farrier::steps::{Step, volume};
-use farrier::decide::Rules;
 
 const JOB: &str = "/redfish/v1/TaskService/Tasks/JID_9";
 const ORDER: &str = "create-volume RAID1 of SN1, SN2";
@@ -208,7 +208,9 @@ fn a_drive_of_another_volume_is_never_taken() {
         c.m.allow_existing_data = consent;
         shows(&mut c, Volume { name: Some("data".into()), ..made_of(&[2, 3]) });
         assert_eq!(c.step(), "quarantined:drive-in-use");
-        assert!(c.quarantine().message.contains("D2 (SN2) is part of another volume: RAID1 `data`"));
+        assert!(
+            c.quarantine().message.contains("D2 (SN2) is part of another volume: RAID1 `data`")
+        );
         assert!(c.m.open.is_none());
     }
     // A volume that only the drive itself tells of counts as well.

@@ -7,8 +7,8 @@ use farrier::decide::explain::explain;
 use farrier::decide::outage::Outage;
 use farrier::decide::{Decide, Input, Room, Rules, Verdict};
 use farrier::model::action::{Baseline, Expect, JobScript};
-use farrier::model::facts::*;
 use farrier::model::deploy::DiskKind;
+use farrier::model::facts::*;
 use farrier::model::hardware::{BiosFacts, SecureBootFacts};
 use farrier::model::machine::{Cursor, FaultNote, Hold, Rescue, Run};
 use farrier::model::storage::{Drive, Storage, StorageFacts};
@@ -166,11 +166,7 @@ fn worlds() -> Vec<(&'static str, Report)> {
         ),
         (
             "a controller that makes nothing, without power",
-            Report {
-                storage: Read::Seen(free),
-                host: Read::Seen(ramdisk),
-                ..seen(Power::Off)
-            },
+            Report { storage: Read::Seen(free), host: Read::Seen(ramdisk), ..seen(Power::Off) },
         ),
         (
             "a BIOS that takes nothing",

@@ -284,12 +284,7 @@ impl BmcCare for Guarded {
         }
     }
 
-    async fn make_volume(
-        &self,
-        bmc: &BmcTarget,
-        expect: &Expect,
-        order: &VolumeOrder,
-    ) -> Outcome {
+    async fn make_volume(&self, bmc: &BmcTarget, expect: &Expect, order: &VolumeOrder) -> Outcome {
         match self.access.enter(bmc) {
             Ok((_call, bmc)) => self.inner.make_volume(&bmc, expect, order).await,
             Err(fault) => Outcome::Failed { fault },

@@ -336,12 +336,7 @@ impl BmcCare for WithFallback {
         self.redfish.change_secure_boot(bmc, expect, on).await
     }
 
-    async fn make_volume(
-        &self,
-        bmc: &BmcTarget,
-        expect: &Expect,
-        order: &VolumeOrder,
-    ) -> Outcome {
+    async fn make_volume(&self, bmc: &BmcTarget, expect: &Expect, order: &VolumeOrder) -> Outcome {
         self.redfish.make_volume(bmc, expect, order).await
     }
 

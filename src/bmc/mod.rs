@@ -35,6 +35,7 @@
 //! | §4 boot | the body, place and names that a vendor takes | `boot` | quirks: `the_boot_override_has_the_form_that_the_vendor_takes`, `a_boot_target_goes_by_the_vendors_name`, `a_boot_override_may_have_a_mode_and_last`; writes: `the_settings_object_takes_the_override_where_it_has_one` |
 //! | §4 power | reset types that there are; all power cut | `power` | quirks: `a_restart_that_takes_two_acts_is_not_one`, `all_power_is_cut_only_where_it_is_known_how_and_with_the_host_off`; writes: `what_a_bmc_lacks_is_unsupported_with_a_hint` |
 //! | §4 media | which drive, emptied first, forms in turn | `media` | media: `a_drive_is_emptied_before_it_is_filled_whatever_it_says`, `the_next_form_is_sent_only_where_one_was_turned_down`, `a_drive_without_actions_is_patched_with_its_etag`, `a_5xx_right_after_an_eject_means_not_yet` |
+//! | volumes | drives by their serials, all of storage read or none, ordered once | `storage`, `volumes` | bios: `storage_is_read_whole_or_not_at_all`, `a_volume_is_made_of_the_drives_with_these_serials_and_read_back`, `drives_that_are_not_there_once_stop_everything` |
 //! | §4 trust | pins; a changed certificate under its CA | `tls` | `tests/credentials`: `a_changed_certificate_under_an_unchanged_ca_is_fine`, `the_certificates_of_a_rack_are_accepted_at_once_and_a_changed_one_is_not_trusted` |
 //! | §4 events | none are subscribed to: polling is the truth | | |
 //! | same origin | credentials and images go to this BMC alone | `conn` | `credentials_go_to_no_other_server`, `an_action_goes_to_no_other_server`; push: `an_image_goes_to_no_other_server` |
@@ -96,7 +97,8 @@ use crate::model::quirks::{QuirkTable, Quirks};
 use crate::model::storage::StorageFacts;
 use crate::model::{Channel, Fault, MachineId};
 use crate::port::capability::{
-    BmcAccounts, BmcBios, BmcBoot, BmcMedia, BmcNature, BmcVolumes, BootOrder, MediaOrder, VolumeOrder,
+    BmcAccounts, BmcBios, BmcBoot, BmcMedia, BmcNature, BmcVolumes, BootOrder, MediaOrder,
+    VolumeOrder,
 };
 use crate::port::session::SessionStore;
 use crate::port::stop::settle;

@@ -180,8 +180,11 @@ mod tests {
     #[test]
     fn a_drive_knows_its_volumes_however_they_are_spelt() {
         let mut drives = vec![
-            drive("/redfish/v1/Drives/D1", &json!({"Id": "D1", "SerialNumber": "S1",
-                "Protocol": "SATA", "MediaType": "SSD"})),
+            drive(
+                "/redfish/v1/Drives/D1",
+                &json!({"Id": "D1", "SerialNumber": "S1",
+                "Protocol": "SATA", "MediaType": "SSD"}),
+            ),
             drive("/redfish/v1/Drives/D2", &json!({"Protocol": "NVMe", "MediaType": "SSD"})),
         ];
         assert_eq!((drives[0].kind, drives[1].kind), (Some(DiskKind::Ssd), Some(DiskKind::Nvme)));

@@ -71,7 +71,8 @@ pub(super) fn volume(path: &str, v: &Value) -> Volume {
 /// The first of what its controller does with it (DSP0268 Volume `Operations`).
 fn operation(v: &Value) -> Option<String> {
     let first = json::list(v, &["Operations"]).first()?;
-    let name = json::text(first, &["OperationName"]).or_else(|| json::text(first, &["Operation"]))?;
+    let name =
+        json::text(first, &["OperationName"]).or_else(|| json::text(first, &["Operation"]))?;
     let percent = json::at(first, &["PercentageComplete"]).and_then(Value::as_u64);
     Some(percent.map_or_else(|| name.clone(), |p| format!("{name}, {p} %")))
 }

@@ -317,7 +317,8 @@ fn profile(t: &mut Table<'_, '_>) -> ProfileRef {
     let image = t.text("image").map(|i| i.value.to_string());
     let gpus = t.integer("gpus", 0..1025).and_then(|n| u16::try_from(n).ok()).unwrap_or(0);
     let root_disk = t.table("root_disk").map(deployment::root_disk);
-    let boot_volume = volume::boot_volume(t, &mut at.boot_volume, root_disk.as_ref(), image.is_some());
+    let boot_volume =
+        volume::boot_volume(t, &mut at.boot_volume, root_disk.as_ref(), image.is_some());
     let trust_installer = deployment::trust_installer(t, root_disk.is_some());
     let boot = deployment::boot_methods(t);
     let bios = bios::settings(t, &mut at.bios);

@@ -309,8 +309,11 @@ fn check_gates(book: &Book<'_>, steps: &[Read]) {
     let is_volume = |s: &&Read| matches!(s.spec.step, Step::Volume(_));
     let image = steps.iter().position(|s| matches!(s.spec.step, Step::Provision(_)));
     if let Some(late) = image.and_then(|i| steps.get(i..)?.iter().find(is_volume)) {
-        book.error(late.at, format!("`{}` makes a volume after the image is written", late.spec.key))
-            .hint("what is on its drives is lost by that: put it before the `provision` step");
+        book.error(
+            late.at,
+            format!("`{}` makes a volume after the image is written", late.spec.key),
+        )
+        .hint("what is on its drives is lost by that: put it before the `provision` step");
     }
     for (i, wipe) in steps.iter().enumerate() {
         if !matches!(&wipe.spec.step, Step::Sanitize(_)) {

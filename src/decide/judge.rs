@@ -308,9 +308,7 @@ fn judge(i: &Input<'_>, open: &OpenAction, stall_ms: u64) -> Judgement {
             )),
             Some(_) => Still("the BMC to show Secure Boot as set"),
         },
-        Action::CreateVolume { raid, drives, .. } => {
-            volume(i, open, raid, drives, late, stall_ms)
-        }
+        Action::CreateVolume { raid, drives, .. } => volume(i, open, raid, drives, late, stall_ms),
         Action::EndBmcSessions => match open.state {
             OpenState::Applied => Happened("logged out".into()),
             _ if late => DidNot("no answer".into()),

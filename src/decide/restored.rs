@@ -260,8 +260,7 @@ pub(super) fn excuse(m: &Machine, fault: &Fault, failed: Failed) -> Option<Strin
     let stands = m.open.as_ref().is_some_and(|o| o.presumed)
         || acts.iter().any(|a| {
             // What may not be done twice stays in the attempt until its version takes it back.
-            a.presumed
-                && (fault.takes_back() || a.kind.class().redo != Redo::Never)
+            a.presumed && (fault.takes_back() || a.kind.class().redo != Redo::Never)
         });
     let why = match m.restored {
         Some(_) => "it stood on what was presumed after the restore",

@@ -225,8 +225,7 @@ impl Task {
     /// A job is named by its task, its monitor or the job service, under the same last word.
     pub fn is_named(&self, job: &str) -> bool {
         let last = |path: &str| path.trim_end_matches('/').rsplit('/').next().map(str::to_string);
-        self.uri == job
-            || last(&self.uri).is_some_and(|l| !l.is_empty() && Some(l) == last(job))
+        self.uri == job || last(&self.uri).is_some_and(|l| !l.is_empty() && Some(l) == last(job))
     }
 
     /// Does it wait for the host's next POST?

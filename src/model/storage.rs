@@ -140,7 +140,8 @@ impl BootVolume {
     /// Is that storage the one that it is to lie on?
     pub fn is_on(&self, storage: &Storage) -> bool {
         self.controller.as_ref().is_none_or(|rule| {
-            rule.eq_ignore_ascii_case(&storage.id) || storage.models.iter().any(|m| is_like(rule, m))
+            rule.eq_ignore_ascii_case(&storage.id)
+                || storage.models.iter().any(|m| is_like(rule, m))
         })
     }
 }

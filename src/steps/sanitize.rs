@@ -109,7 +109,8 @@ impl Params {
 fn out_of_reach(result: &serde_json::Value) -> Option<Fault> {
     let list = |key: &str| result[key].as_array().map_or(&[][..], Vec::as_slice);
     let clean = list("drives").iter().all(|d| d["verified"] == serde_json::Value::Bool(true));
-    let left: Vec<&str> = list("not_sanitized").iter().filter_map(|d| d["drive"].as_str()).collect();
+    let left: Vec<&str> =
+        list("not_sanitized").iter().filter_map(|d| d["drive"].as_str()).collect();
     if left.is_empty() || !clean || result["error"].is_string() || result["refused"].is_string() {
         return None;
     }

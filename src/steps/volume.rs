@@ -202,11 +202,13 @@ impl Params {
     ) -> Look {
         let own = own_task(tasks, act);
         if let Some(job) = own.filter(|t| t.state == TaskState::Failed) {
-            return Look::Fail(not_made(
-                format!("the BMC's job {} for the volume ended as {}", job.uri, job.raw_state),
-                chosen,
-            )
-            .evidence(job.message.clone().unwrap_or_default()));
+            return Look::Fail(
+                not_made(
+                    format!("the BMC's job {} for the volume ended as {}", job.uri, job.raw_state),
+                    chosen,
+                )
+                .evidence(job.message.clone().unwrap_or_default()),
+            );
         }
         let booted = after.iter().rfind(|a| {
             a.happened && matches!(a.kind, ActionKind::PowerOn | ActionKind::PowerRestart)
@@ -352,8 +354,12 @@ fn choose<'a>(wanted: &'a BootVolume, facts: &'a StorageFacts) -> Result<Chosen<
     if fitting.len() != takes {
         let n = fitting.len();
         let (code, message) = match n < takes {
-            true => ("too-few-drives", format!("{n} drives fit the rule, and a mirror takes {takes}")),
-            false => ("too-many-drives", format!("{n} drives fit the rule, and it is never guessed")),
+            true => {
+                ("too-few-drives", format!("{n} drives fit the rule, and a mirror takes {takes}"))
+            }
+            false => {
+                ("too-many-drives", format!("{n} drives fit the rule, and it is never guessed"))
+            }
         };
         return Err(fault(FaultClass::Precondition, code, message)
             .evidence(seen())

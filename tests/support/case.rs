@@ -37,12 +37,7 @@ pub fn spec(key: &str, stage: Stage, step: Step) -> StepSpec {
 }
 
 pub fn workflow(steps: Vec<StepSpec>) -> Workflow {
-    Workflow {
-        name: "w".into(),
-        watch: time::Span(5 * MINUTE),
-        sla: Default::default(),
-        steps,
-    }
+    Workflow { name: "w".into(), watch: time::Span(5 * MINUTE), sla: Default::default(), steps }
 }
 
 pub fn expected() -> Expected {

@@ -9,9 +9,7 @@ use farrier::model::action::{HookVerb, JobScript};
 use farrier::model::facts::{HostFacts, JobFacts, Membership, WindowFacts};
 use farrier::model::time::Span;
 use farrier::model::*;
-use farrier::port::{
-    Advertise, Boot, Cluster, HostTarget, Node, Ports, Shell, WindowOrder,
-};
+use farrier::port::{Advertise, Boot, Cluster, HostTarget, Node, Ports, Shell, WindowOrder};
 use farrier::sim::workflows;
 use farrier::steps::Step;
 use farrier::steps::site::{Profile, Site as Data};
@@ -261,4 +259,3 @@ impl<'a> One<'a> {
         }
     }
 }
-

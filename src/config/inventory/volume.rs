@@ -38,8 +38,11 @@ fn root_fits(t: &Table<'_, '_>, root: Option<&RootDisk>, with_image: bool) {
         return;
     };
     if root.mirror {
-        t.error(t.at, "`boot_volume` is a mirror already, and `root_disk` asks for a mirror of two")
-            .hint("the controller's mirror or md's: drop `boot_volume`, or `mirror` of `root_disk`");
+        t.error(
+            t.at,
+            "`boot_volume` is a mirror already, and `root_disk` asks for a mirror of two",
+        )
+        .hint("the controller's mirror or md's: drop `boot_volume`, or `mirror` of `root_disk`");
     }
     match root.kind {
         Some(DiskKind::Virtio) => {
@@ -48,15 +51,15 @@ fn root_fits(t: &Table<'_, '_>, root: Option<&RootDisk>, with_image: bool) {
         Some(DiskKind::Raid) => {}
         _ if root.model.is_some() || root.by_id.is_some() || root.serial.is_some() => {}
         _ => {
-            t.error(t.at, "`root_disk` may fit one of the drives as well as the volume of them").hint(
-                "say `kind = \"raid\"`, or the `model` that the volume shows to the host",
-            );
+            t.error(t.at, "`root_disk` may fit one of the drives as well as the volume of them")
+                .hint("say `kind = \"raid\"`, or the `model` that the volume shows to the host");
         }
     }
 }
 
 fn rule(mut t: Table<'_, '_>, kind: VolumeKind) -> DriveRule {
-    let mut rule = DriveRule { model: t.text("model").map(|m| m.value.trim().into()), ..DriveRule::default() };
+    let mut rule =
+        DriveRule { model: t.text("model").map(|m| m.value.trim().into()), ..DriveRule::default() };
     let kinds = [DiskKind::Nvme, DiskKind::Ssd, DiskKind::Hdd];
     rule.kind = t.choice("kind", &kinds.map(|k| (k.name(), k)));
     let gigabytes = |n: u64| n * 1_000_000_000;
@@ -78,7 +81,10 @@ fn rule(mut t: Table<'_, '_>, kind: VolumeKind) -> DriveRule {
     }
     let n = rule.serials.len();
     if n > 0 && n < kind.drives() {
-        t.error(t.at, format!("{} takes {} drives, and `serials` has {n}", kind.raid(), kind.drives()));
+        t.error(
+            t.at,
+            format!("{} takes {} drives, and `serials` has {n}", kind.raid(), kind.drives()),
+        );
     }
     if rule == DriveRule::default() {
         t.error(t.at, "`drives` says nothing about them")

@@ -3,7 +3,7 @@
 use super::justify::not_true;
 use super::{Checker, Intent, bit, difference};
 use crate::model::{
-    Change, Control, EngineTime, Entry, Fault, FaultClass, MachineId, StepEnd, fold, stage,
+    Change, Control, EngineTime, Entry, FaultClass, MachineId, StepEnd, fold, stage,
 };
 use crate::port::store::{CommitItem, Stopped};
 use crate::sim::physics::{CANARY, VirtualMachine};
@@ -120,9 +120,7 @@ impl Checker {
                 Change::Desire { .. } | Change::Enroll { .. } => w.adopted_free = true,
                 _ => {}
             },
-            Entry::Faulted { fault, .. } | Entry::Excused { fault, .. }
-                if fault.takes_back() =>
-            {
+            Entry::Faulted { fault, .. } | Entry::Excused { fault, .. } if fault.takes_back() => {
                 w.taken_back_at = now;
             }
             Entry::Faulted { charged: true, .. } if self.only_outage(now, id, vm) => {

@@ -127,7 +127,11 @@ impl Checker {
             // However long it rested in between; and without a restore there is no such doubt.
             (_, "restored-in-doubt") => w.folded.restored.is_some(),
             // A restored machine keeps its doubt about staged images until it is ready again.
-            (_, Fault::VERSION_UNCHANGED | Fault::VOLUME_NOT_MADE) if w.folded.restored.is_some() => true,
+            (_, Fault::VERSION_UNCHANGED | Fault::VOLUME_NOT_MADE)
+                if w.folded.restored.is_some() =>
+            {
+                true
+            }
             // Without power nothing boots and no node gets ready; nobody told Farrier to power it on.
             (_, "step-timeout") if vm.power != PowerState::On => true,
             // Another machine was put here and sent into service before it had an image; or an old

@@ -2,9 +2,7 @@
 
 use super::host::Work;
 use super::probe::no_bmc;
-use super::{
-    Attribute, Cause, Due, Installed, Making, Medium, Raid, VirtualMachine, What, Window,
-};
+use super::{Attribute, Cause, Due, Installed, Making, Medium, Raid, VirtualMachine, What, Window};
 use crate::model::action::Touch;
 use crate::model::deploy::RAMDISK;
 use crate::model::facts::WindowFacts;

@@ -58,7 +58,7 @@ fn there(world: &World, seat: &Seat) -> Response {
     let now = world.now();
     let made = seat.with(now, |b| {
         let id = b.vm.board.volumes(now).map(|v| v.id).max().unwrap_or_default().to_string();
-        tree::resource(b, now, &["Systems", "1", "Storage", "1", "Volumes", &id])
+        tree::resource(b, now, &["Systems", "1", "Storage", "1", "Volumes", id.as_str()])
     });
     let made = made.unwrap_or_default();
     let mut out = document(StatusCode::CREATED, &made);
