@@ -34,6 +34,8 @@ impl Default for Params {
 const POLL_MS: u64 = 15_000;
 /// How long a BMC that took a volume may take to show it before a POST is tried.
 const SHOWN_MS: u64 = 120_000;
+/// Some tasks are pending for a moment before they run; those that are still so wait for a POST.
+const PENDING_MS: u64 = 30_000;
 
 /// The drives that the rule fits.
 struct Chosen<'a> {
@@ -122,6 +124,12 @@ impl Params {
             return Look::Fail(fault);
         }
         if let Some(busy) = tasks.iter().find(|t| t.state == TaskState::InProgress) {
+            // Nobody knows whose it is any more; it may be this very volume, and it ends with a POST.
+            let booted = [ActionKind::PowerOn, ActionKind::PowerRestart];
+            let waits = busy.waits_for_post() && v.step_age() > PENDING_MS;
+            if waits && booted.iter().all(|k| v.m.happened(*k).is_none()) {
+                return post(system);
+            }
             return Look::wait(format!("the BMC's task {} to end", busy.uri), POLL_MS);
         }
         if !consents(v.m)
@@ -222,7 +230,8 @@ impl Params {
             return Look::Fail(not_made(what, chosen));
         }
         let waits = own.is_some_and(|t| t.waits_for_post());
-        if !waits && v.watched_since(act.closed) <= SHOWN_MS {
+        let grace = if waits { PENDING_MS } else { SHOWN_MS };
+        if v.watched_since(act.closed) <= grace {
             return Look::wait(format!("the BMC to show the volume of {names}"), POLL_MS);
         }
         // The job that waits for our own reboot is not in its way.
@@ -231,11 +240,7 @@ impl Params {
         if let Some(busy) = tasks.iter().find(busy).or(runs) {
             return Look::wait(format!("the BMC's task {} to end", busy.uri), POLL_MS);
         }
-        match system.power {
-            Power::Off => Look::Act(Action::Power { op: PowerOp::On }),
-            Power::On => Look::Act(Action::Power { op: PowerOp::ForceRestart }),
-            _ => Look::wait("the power state to settle", 5_000),
-        }
+        post(system)
     }
 
     /// The BMC shows it. Nothing of ours is left on the way.
@@ -284,6 +289,15 @@ impl Params {
             }
         }
         Look::done(chosen.evidence(volume))
+    }
+}
+
+/// The act that leads through a POST.
+fn post(system: &SystemFacts) -> Look {
+    match system.power {
+        Power::Off => Look::Act(Action::Power { op: PowerOp::On }),
+        Power::On => Look::Act(Action::Power { op: PowerOp::ForceRestart }),
+        _ => Look::wait("the power state to settle", 5_000),
     }
 }
 

@@ -20,6 +20,7 @@ mod probe;
 mod spent;
 #[cfg(test)]
 mod tests;
+mod volume;
 mod wire;
 
 pub use attribute::{ATTRIBUTES, Attribute, Kind};
