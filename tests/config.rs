@@ -211,6 +211,62 @@ window = "soon"
 }
 
 #[test]
+fn a_boot_volume_is_read_with_all_its_mistakes() {
+    let head = "schema = 1\n[[profile]]\nname = \"p\"\nworkflow = \"gpu-node\"\nimage = \"i\"\n";
+    let good = format!(
+        "{head}root_disk = {{ kind = \"raid\" }}\n[profile.boot_volume]\nkind = \"hardware-raid1\"\n\
+         controller = \"BOSS*\"\ndrives = {{ kind = \"ssd\", model = \"Micron*\", max_gb = 500 }}\n"
+    );
+    let (inventory, found) = config::inventory::parse(&[Source::new("i.toml", &good)]);
+    assert_eq!(config::render(&found), "");
+    let volume = inventory.profiles["p"].boot_volume.as_ref().unwrap();
+    assert_eq!((&*volume.name, volume.controller.as_deref()), ("boot", Some("BOSS*")));
+    assert_eq!((volume.kind.raid(), volume.kind.drives()), ("RAID1", 2));
+    assert_eq!(volume.drives.max_bytes, Some(500_000_000_000));
+
+    let bad = |rest: &str| {
+        let source = Source::new("inventory.toml", format!("{head}{rest}"));
+        config::render(&config::inventory::parse(std::slice::from_ref(&source)).1)
+    };
+    let volume = "[profile.boot_volume]\nkind = \"hardware-raid1\"\ndrives = { kind = \"nvme\" }\n";
+    let all = [
+        volume.to_string(),
+        format!("root_disk = {{ kind = \"nvme\", mirror = true }}\n{volume}"),
+        format!("root_disk = {{ kind = \"virtio\" }}\n{volume}"),
+        format!("root_disk = {{ min_gb = 100 }}\n{volume}"),
+        "root_disk = { model = \"DELLBOSS*\" }\n[profile.boot_volume]\nkind = \"md\"\nname = \"a b\"\n\
+         drives = { serials = [\"S1\", \"0\"], min_gb = 9, max_gb = 1, size = 3 }\n"
+            .to_string(),
+        "root_disk = { kind = \"raid\" }\n[profile.boot_volume]\nkind = \"hardware-raid1\"\ndrives = {}\n"
+            .to_string(),
+    ];
+    let told: Vec<String> = all.iter().map(|rest| bad(rest)).collect();
+    insta::assert_snapshot!("boot_volume_mistakes", told.join("\n---\n"));
+
+    // Nothing would make it, or only when it is too late.
+    let step =
+        |key: &str| format!("[[step]]\nstage = \"provision\"\nkey = \"{key}\"\nkind = \"{key}\"\n");
+    let identify = "[[step]]\nstage = \"discover\"\nkey = \"identify\"\nkind = \"identify\"\n";
+    for (steps, says) in [
+        (step("provision"), "workflow `gpu-node` has no step that makes it"),
+        (step("provision") + &step("volume"), "`volume` makes a volume after the image is written"),
+        (step("volume") + &step("provision"), ""),
+    ] {
+        let workflow = format!("schema = 1\nname = \"gpu-node\"\n{identify}{steps}");
+        let sources = Sources {
+            inventory: vec![Source::new("inventory.toml", &good)],
+            workflows: vec![Source::new("gpu-node.toml", &workflow)],
+            ..shipped()
+        };
+        let said = load(&sources).err().unwrap_or_default();
+        match says {
+            "" => assert!(!said.contains("volume"), "{said}"),
+            says => assert!(said.contains(says), "{said}"),
+        }
+    }
+}
+
+#[test]
 fn what_is_asked_of_the_bios_is_read_with_all_its_mistakes() {
     let head = "schema = 1\n[[profile]]\nname = \"p\"\nworkflow = \"gpu-node\"\nimage = \"i\"\n";
     let good = format!(

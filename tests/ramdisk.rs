@@ -310,3 +310,27 @@ fn nobody_waits_for_the_ramdisk_to_shut_down() {
         assert_eq!(c.step(), op);
     }
 }
+
+#[test]
+fn drives_behind_a_raid_volume_are_not_called_sanitized_and_not_tried_again() {
+    let wiped = |result: serde_json::Value| {
+        let mut c = Case::in_ramdisk();
+        c.host(UUID, true);
+        assert_eq!(c.step(), "wipe-job");
+        c.done();
+        let state = JobState::Finished { exit: 5, result: Some(result) };
+        c.report.job = Read::Seen(JobFacts { state, ..JobFacts::default() });
+        c.step()
+    };
+    let clean = serde_json::json!({"name": "nvme0n1", "verified": true});
+    let left = serde_json::json!([{"drive": "sda", "why": "a volume of a RAID controller",
+                                   "advice": "not sanitized: destroy"}]);
+    let said = wiped(serde_json::json!({"verified": false, "drives": [clean.clone()],
+                                        "not_sanitized": left.clone()}));
+    assert_eq!(said, "quarantined: not sanitized: sda; what is on it can still be read");
+    // A disk that did not get clean is tried once more, whatever lies hidden.
+    let dirty = serde_json::json!({"name": "nvme1n1", "verified": false});
+    let said = wiped(serde_json::json!({"verified": false, "drives": [clean, dirty],
+                                        "not_sanitized": left}));
+    assert!(said.starts_with("faulted: the wipe ended with 5"), "{said}");
+}

@@ -17,7 +17,7 @@ cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.."
 #          or one bash function below, as fn:NAME, that runs cargo test itself
 parts='
 unit   | -          | fn:run_unit
-core   | -          | director firmware bios ramdisk rescue drift restored outage remediation ways_out
+core   | -          | director firmware bios volume ramdisk rescue drift restored outage remediation ways_out
 arch   | -          | architecture
 sim    | -          | sim
 crash  | sqlite     | crash

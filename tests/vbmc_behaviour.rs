@@ -11,6 +11,8 @@
 mod bios;
 #[path = "vbmc_behaviour/controllers.rs"]
 mod controllers;
+#[path = "vbmc_behaviour/one.rs"]
+mod one;
 #[path = "vbmc_behaviour/program.rs"]
 mod program;
 #[path = "vbmc_behaviour/queue.rs"]
@@ -30,5 +32,7 @@ mod trust;
 mod unpacked;
 #[path = "vbmc_behaviour/vendors.rs"]
 mod vendors;
+#[path = "vbmc_behaviour/volume.rs"]
+mod volume;
 #[path = "vbmc_behaviour/wire.rs"]
 mod wire;

@@ -7,9 +7,11 @@ use farrier::decide::explain::explain;
 use farrier::decide::outage::Outage;
 use farrier::decide::{Decide, Input, Room, Rules, Verdict};
 use farrier::model::action::{Baseline, Expect, JobScript};
+use farrier::model::deploy::DiskKind;
 use farrier::model::facts::*;
 use farrier::model::hardware::{BiosFacts, SecureBootFacts};
 use farrier::model::machine::{Cursor, FaultNote, Hold, Rescue, Run};
+use farrier::model::storage::{Drive, Storage, StorageFacts};
 use farrier::model::time::Span;
 use farrier::model::*;
 use farrier::sim::physics::Board;
@@ -70,6 +72,11 @@ fn actions() -> Vec<Action> {
         Action::EjectMedia,
         Action::SetBios { attributes: [("SriovGlobalEnable".into(), "Enabled".into())].into() },
         Action::SetSecureBoot { on: true },
+        Action::CreateVolume {
+            raid: "RAID1".into(),
+            name: "boot".into(),
+            drives: vec!["VD0-1".into(), "VD1-1".into()],
+        },
         Action::Hook { verb: HookVerb::Join },
         Action::Hook { verb: HookVerb::Leave },
         Action::EndBmcSessions,
@@ -99,6 +106,7 @@ fn worlds() -> Vec<(&'static str, Report)> {
         boot: Read::Failed(what(Channel::Boot)),
         bios: Read::Failed(what(Channel::Bmc)),
         secure_boot: Read::Failed(what(Channel::Bmc)),
+        storage: Read::Failed(what(Channel::Bmc)),
         ..Report::default()
     };
     let class = |class| move |channel| Fault::new(class, channel, "x", "x");
@@ -114,6 +122,7 @@ fn worlds() -> Vec<(&'static str, Report)> {
         boot: Read::Seen(WindowFacts::default()),
         bios: Read::Seen(BiosFacts::default()),
         secure_boot: Read::Seen(SecureBootFacts::default()),
+        storage: Read::Seen(StorageFacts::default()),
         ..Report::default()
     };
     let beside = |report: Report| Report { system: system(Power::On), ..report };
@@ -138,7 +147,27 @@ fn worlds() -> Vec<(&'static str, Report)> {
     let secure = |enabled, in_force| {
         Read::Seen(SecureBootFacts { enabled, in_force, mode: Some("UserMode".into()) })
     };
+    // Two free drives, of which nothing is ever made.
+    let drive = |n: u8| Drive {
+        id: format!("NVMe{n}"),
+        uri: format!("/d/{n}"),
+        serial: Some(format!("VD{n}-1")),
+        kind: Some(DiskKind::Nvme),
+        ..Drive::default()
+    };
+    let free = StorageFacts {
+        parts: vec![Storage { drives: vec![drive(0), drive(1)], ..Storage::default() }],
+    };
+    let ramdisk = HostFacts { holds_data: Some(false), ..HostFacts::default() };
     vec![
+        (
+            "a controller that makes nothing",
+            Report { storage: Read::Seen(free.clone()), ..seen(Power::On) },
+        ),
+        (
+            "a controller that makes nothing, without power",
+            Report { storage: Read::Seen(free), host: Read::Seen(ramdisk), ..seen(Power::Off) },
+        ),
         (
             "a BIOS that takes nothing",
             Report {
@@ -190,7 +219,16 @@ fn places() -> Vec<Place> {
         let expected = workflows::expected(MachineId(1), identity(), None);
         Place { site, workflow, expected }
     };
-    all.into_iter().map(place).collect()
+    let places: Vec<Place> = all.into_iter().map(place).collect();
+    // The site's first profile in all of them, and the one with a boot volume in one.
+    let with_volume = |p: &Place| {
+        let profile = p.site.profiles.values().find(|p| p.boot_volume.is_some()).unwrap();
+        let mut site = p.site.clone();
+        site.profiles = [(profile.name.clone(), profile.clone())].into();
+        Place { site, workflow: p.workflow.clone(), expected: p.expected.clone() }
+    };
+    let more = with_volume(&places[0]);
+    places.into_iter().chain([more]).collect()
 }
 
 fn row(place: &Place, index: usize) -> Machine {

@@ -9,7 +9,9 @@
 use crate::model::action::{BootTarget, PowerOp};
 use crate::model::facts::{Component, InventoryFacts, SystemFacts, Task};
 use crate::model::hardware::{BiosFacts, SecureBootFacts};
+use crate::model::storage::StorageFacts;
 use crate::model::{Channel, Expect, Fault, FaultClass, MachineId, Outcome};
+use crate::port::capability::VolumeOrder;
 use crate::port::{Bmc, BmcCare, BmcPower, BmcRead, BmcTarget, BmcUpdate, UpdateOrder};
 use crate::store::Secrets;
 use crate::store::credentials::{FACTORY, Pins};
@@ -208,6 +210,11 @@ impl BmcRead for Guarded {
         let (_call, bmc) = self.access.enter(bmc)?;
         self.inner.secure_boot_state(&bmc).await
     }
+
+    async fn storage(&self, bmc: &BmcTarget) -> Result<StorageFacts, Fault> {
+        let (_call, bmc) = self.access.enter(bmc)?;
+        self.inner.storage(&bmc).await
+    }
 }
 
 #[async_trait]
@@ -282,6 +289,13 @@ impl BmcCare for Guarded {
     async fn change_secure_boot(&self, bmc: &BmcTarget, expect: &Expect, on: bool) -> Outcome {
         match self.access.enter(bmc) {
             Ok((_call, bmc)) => self.inner.change_secure_boot(&bmc, expect, on).await,
+            Err(fault) => Outcome::Failed { fault },
+        }
+    }
+
+    async fn make_volume(&self, bmc: &BmcTarget, expect: &Expect, order: &VolumeOrder) -> Outcome {
+        match self.access.enter(bmc) {
+            Ok((_call, bmc)) => self.inner.make_volume(&bmc, expect, order).await,
             Err(fault) => Outcome::Failed { fault },
         }
     }

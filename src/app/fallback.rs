@@ -14,7 +14,9 @@ use crate::ipmi::{IpmiBmc, Look, Proof};
 use crate::model::action::{BootTarget, PowerOp};
 use crate::model::facts::{Component, InventoryFacts, SystemFacts, Task};
 use crate::model::hardware::{BiosFacts, SecureBootFacts};
+use crate::model::storage::StorageFacts;
 use crate::model::{Expect, Fault, Identity, MachineId, Outcome};
+use crate::port::capability::VolumeOrder;
 use crate::port::{Bmc, BmcCare, BmcPower, BmcRead, BmcTarget, BmcUpdate, UpdateOrder};
 use async_trait::async_trait;
 use serde_json::Value;
@@ -270,6 +272,10 @@ impl BmcRead for WithFallback {
     async fn secure_boot_state(&self, bmc: &BmcTarget) -> Result<SecureBootFacts, Fault> {
         self.redfish.secure_boot_state(bmc).await
     }
+
+    async fn storage(&self, bmc: &BmcTarget) -> Result<StorageFacts, Fault> {
+        self.redfish.storage(bmc).await
+    }
 }
 
 #[async_trait]
@@ -336,6 +342,10 @@ impl BmcCare for WithFallback {
 
     async fn change_secure_boot(&self, bmc: &BmcTarget, expect: &Expect, on: bool) -> Outcome {
         self.redfish.change_secure_boot(bmc, expect, on).await
+    }
+
+    async fn make_volume(&self, bmc: &BmcTarget, expect: &Expect, order: &VolumeOrder) -> Outcome {
+        self.redfish.make_volume(bmc, expect, order).await
     }
 
     /// Never over IPMI: it can't cut the BMC's own power.

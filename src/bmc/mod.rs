@@ -37,6 +37,7 @@
 //! | §4 boot | the body, place and names that a vendor takes | `boot` | quirks: `the_boot_override_has_the_form_that_the_vendor_takes`, `a_boot_target_goes_by_the_vendors_name`, `a_boot_override_may_have_a_mode_and_last`; writes: `the_settings_object_takes_the_override_where_it_has_one` |
 //! | §4 power | reset types that there are; all power cut | `power` | quirks: `a_restart_that_takes_two_acts_is_not_one`, `all_power_is_cut_only_where_it_is_known_how_and_with_the_host_off`; writes: `what_a_bmc_lacks_is_unsupported_with_a_hint`, `an_older_idrac_cuts_all_power_by_a_bios_setting`, `a_bios_setting_for_it_is_guarded_and_never_waits_in_silence` |
 //! | §4 media | which drive, emptied first, forms in turn | `media` | media: `a_drive_is_emptied_before_it_is_filled_whatever_it_says`, `the_next_form_is_sent_only_where_one_was_turned_down`, `a_drive_without_actions_is_patched_with_its_etag`, `a_5xx_right_after_an_eject_means_not_yet` |
+//! | volumes | drives by their serials, all of storage read or none, ordered once | `storage`, `volumes` | bios: `storage_is_read_whole_or_not_at_all`, `a_volume_is_made_of_the_drives_with_these_serials_and_read_back`, `drives_that_are_not_there_once_stop_everything` |
 //! | §4 trust | pins; a changed certificate under its CA; expired ones | `tls` | `tests/vbmc_behaviour`: `an_expired_certificate_is_good_where_it_is_pinned_and_refused_under_a_ca`, `a_new_certificate_is_put_down_to_our_own_update_and_to_nothing_else`; `tests/credentials`: `a_changed_certificate_under_an_unchanged_ca_is_fine`, `the_certificates_of_a_rack_are_accepted_at_once_and_a_changed_one_is_not_trusted` |
 //! | §4 events | none are subscribed to: polling is the truth | | |
 //! | §6, 10 HGX | a baseboard or DPU at an address of its own: read beside the host's BMC, never taken for idle unread, written only where its serial is proven | `further` | controllers: `a_controller_that_is_down_hides_nothing_of_the_host`, `nothing_is_written_to_a_controller_that_is_not_proven`, `an_update_goes_to_the_controller_that_has_the_component`, `a_reset_goes_to_the_controller_that_is_meant` |
@@ -81,6 +82,7 @@ mod quirks;
 mod secure_boot;
 mod sensors;
 mod session;
+mod storage;
 mod system;
 mod task;
 mod tls;
@@ -97,9 +99,11 @@ use crate::model::action::{BootTarget, Expect, Outcome, PowerOp};
 use crate::model::facts::{Component, InventoryFacts, SystemFacts, Task};
 use crate::model::hardware::{Account, AccountRules, BiosFacts, Controller, SecureBootFacts};
 use crate::model::quirks::{QuirkTable, Quirks};
+use crate::model::storage::StorageFacts;
 use crate::model::{Channel, Fault};
 use crate::port::capability::{
-    BmcAccounts, BmcBios, BmcBoot, BmcMedia, BmcNature, BootOrder, MediaOrder,
+    BmcAccounts, BmcBios, BmcBoot, BmcMedia, BmcNature, BmcVolumes, BootOrder, MediaOrder,
+    VolumeOrder,
 };
 use crate::port::session::{At, SessionStore};
 use crate::port::stop::settle;
@@ -314,6 +318,10 @@ impl BmcRead for RedfishBmc {
     async fn secure_boot_state(&self, target: &BmcTarget) -> Result<SecureBootFacts, Fault> {
         self.within(secure_boot::read(&self.bmc(target)?)).await
     }
+
+    async fn storage(&self, target: &BmcTarget) -> Result<StorageFacts, Fault> {
+        self.within(storage::read(&self.bmc(target)?)).await
+    }
 }
 
 #[async_trait]
@@ -379,6 +387,15 @@ impl BmcCare for RedfishBmc {
 
     async fn change_secure_boot(&self, target: &BmcTarget, expect: &Expect, on: bool) -> Outcome {
         self.set_secure_boot(target, expect, on).await
+    }
+
+    async fn make_volume(
+        &self,
+        target: &BmcTarget,
+        expect: &Expect,
+        order: &VolumeOrder,
+    ) -> Outcome {
+        self.create(target, expect, order).await
     }
 
     async fn ac_cycle(&self, target: &BmcTarget, expect: &Expect) -> Outcome {

@@ -3,53 +3,40 @@
 
 use super::conn::Bmc;
 use super::guard::{self, Stop};
+use super::storage::{self, Part};
 use super::{around, fault, json, system, task};
 use crate::model::action::Expect;
 use crate::model::hardware::Volume;
-use crate::model::identity::clean_serial;
+use crate::model::storage::Drive;
 use crate::model::{Fault, FaultClass, Outcome};
 use crate::port::capability::VolumeOrder;
 use serde_json::{Value, json};
 
-/// One storage subsystem with its drives and volumes.
-#[derive(Debug)]
-struct Storage {
-    document: Value,
-    /// The volume collection.
-    list: String,
-    collection: Value,
-    volumes: Vec<Volume>,
-    drives: Vec<(String, Value)>,
-}
-
+/// The volumes that can be read, for people.
 pub(super) async fn read(bmc: &Bmc<'_>) -> Result<Vec<Volume>, Fault> {
-    let (_, v) = system::fetch(bmc).await?;
-    let all = storages(bmc, &v, false).await?;
-    if all.is_empty() {
-        return Err(fault::unsupported("no-volumes", "no storage of this machine has volumes"));
-    }
-    Ok(all.into_iter().flat_map(|s| s.volumes).collect())
-}
-
-/// Storage that can have volumes; with its drives where they are asked for.
-async fn storages(bmc: &Bmc<'_>, system: &Value, drives: bool) -> Result<Vec<Storage>, Fault> {
-    let Some(link) = json::link(system, &["Storage"]) else { return Ok(vec![]) };
-    let mut out = Vec::new();
-    for (_, document) in around::members(bmc, &link).await? {
+    let (_, system) = system::fetch(bmc).await?;
+    let all = match json::link(&system, &["Storage"]) {
+        Some(link) => around::members(bmc, &link).await?,
+        None => vec![],
+    };
+    let (mut out, mut any) = (Vec::new(), false);
+    for (_, document) in all {
         let Some(list) = json::link(&document, &["Volumes"]) else { continue };
-        let Some(collection) = around::maybe(bmc, &list).await? else { continue };
+        if around::maybe(bmc, &list).await?.is_none() {
+            continue;
+        }
+        any = true;
         let volumes = around::members(bmc, &list).await?;
-        let links: Vec<String> =
-            json::list(&document, &["Drives"]).iter().filter_map(json::link_of).collect();
-        let drives = if drives { around::readable(bmc, bmc.get_all(links).await?) } else { vec![] };
-        let volumes = volumes.iter().filter(|(_, v)| !is_raw(v)).map(|(p, v)| volume(p, v));
-        out.push(Storage { list, collection, volumes: volumes.collect(), drives, document });
+        out.extend(volumes.iter().filter(|(_, v)| !is_raw(v)).map(|(p, v)| volume(p, v)));
     }
-    Ok(out)
+    match any {
+        true => Ok(out),
+        false => Err(fault::unsupported("no-volumes", "no storage of this machine has volumes")),
+    }
 }
 
 /// A drive that is shown as a volume of its own (iDRAC does so with every NVMe) is none.
-fn is_raw(v: &Value) -> bool {
+pub(super) fn is_raw(v: &Value) -> bool {
     json::text(v, &["VolumeType"]).is_some_and(|t| t == "RawDevice") && raid(v).is_none()
 }
 
@@ -68,7 +55,7 @@ fn raid(v: &Value) -> Option<String> {
     })
 }
 
-fn volume(path: &str, v: &Value) -> Volume {
+pub(super) fn volume(path: &str, v: &Value) -> Volume {
     Volume {
         id: json::text(v, &["Id"]).unwrap_or_else(|| json::last_segment(path).to_string()),
         uri: path.to_string(),
@@ -76,7 +63,18 @@ fn volume(path: &str, v: &Value) -> Volume {
         raid: raid(v),
         capacity_bytes: json::at(v, &["CapacityBytes"]).and_then(Value::as_u64),
         drives: json::list(v, &["Links", "Drives"]).iter().filter_map(json::link_of).collect(),
+        health: json::text(v, &["Status", "Health"]),
+        operation: operation(v),
     }
+}
+
+/// The first of what its controller does with it (DSP0268 Volume `Operations`).
+fn operation(v: &Value) -> Option<String> {
+    let first = json::list(v, &["Operations"]).first()?;
+    let name =
+        json::text(first, &["OperationName"]).or_else(|| json::text(first, &["Operation"]))?;
+    let percent = json::at(first, &["PercentageComplete"]).and_then(Value::as_u64);
+    Some(percent.map_or_else(|| name.clone(), |p| format!("{name}, {p} %")))
 }
 
 pub(super) async fn create(
@@ -86,18 +84,19 @@ pub(super) async fn create(
 ) -> Result<Outcome, Stop> {
     let _one = bmc.conn.write().await;
     let (_, system) = guard::check(bmc, expect).await?;
-    let all = storages(bmc, &system, true).await?;
-    let (storage, drives) = find(&all, &order.drives)?;
-    if let Some(same) = storage.volumes.iter().find(|v| is_of(v, &drives)) {
+    let all = storage::parts(bmc, &system).await.map_err(Fault::of_read)?;
+    let (part, drives) = storage::find(&all, &order.drives)?;
+    let paths: Vec<String> = drives.iter().map(|d| d.uri.clone()).collect();
+    if let Some(same) = part.facts.volumes.iter().find(|v| is_of(v, &paths)) {
         // Said twice, done once.
         if same.raid.as_deref() == Some(&*order.raid) {
             return Ok(Outcome::Applied { handle: None });
         }
     }
-    if let Some(fault) = taken(storage, &drives) {
+    if let Some(fault) = taken(part, &drives) {
         return Ok(Outcome::Failed { fault });
     }
-    let levels = levels(&storage.document);
+    let levels = &part.facts.levels;
     if !levels.is_empty() && !levels.contains(&order.raid) {
         let f = fault::unsupported(
             "raid-unsupported",
@@ -106,12 +105,12 @@ pub(super) async fn create(
         return Ok(Outcome::Failed { fault: f });
     }
     let mut first = None;
-    for body in bodies(&storage.collection, order, &drives) {
-        match guard::post(bmc, &storage.list, &body).await? {
+    for body in bodies(&part.collection, order, &paths) {
+        match guard::post(bmc, &part.list, &body).await? {
             Ok(answer) if answer.status == 202 => {
                 return Ok(Outcome::Applied { handle: task::handle(bmc, &answer) });
             }
-            Ok(_) => return made(bmc, &storage.list, &drives).await,
+            Ok(_) => return made(bmc, &part.list, &paths).await,
             // Turned down for what it said: nothing was done.
             Err(outcome) => match &outcome {
                 Outcome::Failed { fault } if fault.code == "rejected" => {
@@ -125,87 +124,33 @@ pub(super) async fn create(
     Ok(first.unwrap_or_else(none))
 }
 
-/// The drives with these serials, each found once, all of one storage.
-fn find<'s>(all: &'s [Storage], serials: &[String]) -> Result<(&'s Storage, Vec<String>), Stop> {
-    let refused = |saw: String| Stop::Refused { saw, wrong_machine: false };
-    let mut wanted: Vec<&String> = serials.iter().collect();
-    wanted.sort();
-    wanted.dedup();
-    if wanted.is_empty() || wanted.len() != serials.len() {
-        return Err(fault::precondition("bad-drives", "name each drive once, by serial").into());
-    }
-    let mut place: Option<usize> = None;
-    let mut drives = Vec::new();
-    for serial in serials {
-        let mut found = Vec::new();
-        for (n, storage) in all.iter().enumerate() {
-            for (path, v) in &storage.drives {
-                let its = json::text(v, &["SerialNumber"]).as_deref().and_then(clean_serial);
-                if its.as_deref() == Some(serial.trim()) {
-                    found.push((n, path));
-                }
-            }
-        }
-        match found[..] {
-            [(n, path)] if place.is_none_or(|p| p == n) => {
-                place = Some(n);
-                drives.push(path.clone());
-            }
-            [_] => {
-                let f = fault::precondition(
-                    "drives-apart",
-                    "the drives are on different controllers, and no volume spans these",
-                );
-                return Err(f.into());
-            }
-            [] => return Err(refused(format!("no drive with serial `{serial}`"))),
-            _ => return Err(refused(format!("{} drives with serial `{serial}`", found.len()))),
-        }
-    }
-    match place.and_then(|n| all.get(n)) {
-        Some(storage) => Ok((storage, drives)),
-        None => Err(refused("no drives".into())),
-    }
-}
-
 fn is_of(volume: &Volume, drives: &[String]) -> bool {
     volume.drives.len() == drives.len()
         && drives.iter().all(|d| volume.drives.iter().any(|v| json::uri_eq(v, d)))
 }
 
 /// Is one of the drives part of a volume, or not fit to be?
-fn taken(storage: &Storage, drives: &[String]) -> Option<Fault> {
-    for (path, v) in storage.drives.iter().filter(|(p, _)| drives.contains(p)) {
-        let id = json::text(v, &["Id"]).unwrap_or_else(|| json::last_segment(path).to_string());
-        let holds = |volume: &&Volume| volume.drives.iter().any(|d| json::uri_eq(d, path));
-        if let Some(volume) = storage.volumes.iter().find(holds) {
-            let message = format!("drive {id} is part of volume {}", volume.id);
+fn taken(part: &Part, drives: &[&Drive]) -> Option<Fault> {
+    for drive in drives {
+        if let Some(uri) = drive.volumes.first() {
+            let volume = part.facts.volumes.iter().find(|v| json::uri_eq(&v.uri, uri));
+            let id = volume.map_or(json::last_segment(uri), |v| &v.id);
+            let message = format!("drive {} is part of volume {id}", drive.id);
             return Some(
                 fault::precondition("drive-in-use", message)
                     .hint("what it holds would be lost: delete that volume by hand first"),
             );
         }
-        let health = json::text(v, &["Status", "Health"]);
-        if health.as_deref().is_some_and(|h| h.eq_ignore_ascii_case("critical")) {
+        if drive.is_broken() {
             return Some(Fault::new(
                 FaultClass::Hardware,
                 crate::model::Channel::Bmc,
                 "drive-broken",
-                format!("drive {id} is in critical health"),
+                format!("drive {} is in critical health", drive.id),
             ));
         }
     }
     None
-}
-
-/// RAID levels that the storage's controllers say they have; empty: they do not say.
-fn levels(storage: &Value) -> Vec<String> {
-    let controllers = json::list(storage, &["StorageControllers"]);
-    let mut all: Vec<String> =
-        controllers.iter().flat_map(|c| json::texts(c, &["SupportedRAIDTypes"])).collect();
-    all.sort();
-    all.dedup();
-    all
 }
 
 /// The standard's body, then the one from before `RAIDType` and `Links.Drives`.

@@ -278,6 +278,14 @@ impl Known<'_, '_> {
                 )
                 .hint("add a step of kind `bios` to it, behind the firmware's");
         }
+        if profile.boot_volume.is_some() && workflow.is_some() && !has("volume") {
+            self.book
+                .error(
+                    profile.at.boot_volume,
+                    format!("workflow `{}` has no step that makes it", profile.workflow),
+                )
+                .hint("add a step of kind `volume` to it, before the `provision` step");
+        }
         match (&profile.image, has("provision")) {
             (None, true) => {
                 self.book
@@ -427,6 +435,7 @@ fn site(
             trust_installer: p.trust_installer,
             boot: p.boot.clone(),
             bios: p.bios.clone(),
+            boot_volume: p.boot_volume.clone(),
             authorized_keys: p.authorized_keys.clone(),
         };
         (name.clone(), Arc::new(profile))

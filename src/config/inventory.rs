@@ -6,6 +6,7 @@ mod controller;
 mod deployment;
 mod machine;
 mod network;
+mod volume;
 
 pub(super) use machine::FACTORY;
 pub(super) use network::{PlacedNic, check_leased_nics};
@@ -18,6 +19,7 @@ use super::table::{Table, Text};
 use super::url::Subnet;
 use crate::model::deploy::{BootMethod, RootDisk};
 use crate::model::network::Lan;
+use crate::model::storage::BootVolume;
 use crate::model::{Domain, DomainKind, Expected, Limit, LimitClass};
 use crate::steps::settings::Settings;
 use std::collections::BTreeMap;
@@ -121,6 +123,7 @@ pub struct ProfileRef {
     pub trust_installer: bool,
     pub boot: Vec<BootMethod>,
     pub bios: Settings,
+    pub boot_volume: Option<BootVolume>,
     pub authorized_keys: Vec<String>,
     /// Interfaces of the installed system.
     pub(super) nics: Vec<PlacedNic>,
@@ -135,6 +138,7 @@ pub(super) struct ProfilePlaces {
     pub(super) cluster: Place,
     /// Of what is asked of the BIOS, the first.
     pub(super) bios: Place,
+    pub(super) boot_volume: Place,
 }
 
 impl Inventory {
@@ -314,6 +318,8 @@ fn profile(t: &mut Table<'_, '_>) -> ProfileRef {
     let image = t.text("image").map(|i| i.value.to_string());
     let gpus = t.integer("gpus", 0..1025).and_then(|n| u16::try_from(n).ok()).unwrap_or(0);
     let root_disk = t.table("root_disk").map(deployment::root_disk);
+    let boot_volume =
+        volume::boot_volume(t, &mut at.boot_volume, root_disk.as_ref(), image.is_some());
     let trust_installer = deployment::trust_installer(t, root_disk.is_some());
     let boot = deployment::boot_methods(t);
     let bios = bios::settings(t, &mut at.bios);
@@ -329,6 +335,7 @@ fn profile(t: &mut Table<'_, '_>) -> ProfileRef {
         trust_installer,
         boot,
         bios,
+        boot_volume,
         authorized_keys,
         nics,
         at,

@@ -173,6 +173,8 @@ fn patience(step: &Step) -> Option<Span> {
             Some(Span(rescue::LONGEST.0.saturating_add(p.deadline.0.saturating_mul(2))))
         }
         Step::Bios(p) => Some(p.deadline),
+        // Into the ramdisk and its first login, then a POST.
+        Step::Volume(p) => Some(Span(p.deadline.0.saturating_mul(3))),
         _ => None,
     }
 }
@@ -259,7 +261,7 @@ fn check_place(t: &Table<'_, '_>, stage: Stage, step: &Step) {
         Step::Join(_) => &[Stage::Join],
         Step::Drain(_) => &[Stage::Drain, Stage::Retire],
         // After these the machine takes workloads, or may not be touched any more.
-        Step::Firmware(_) | Step::Bios(_) | Step::Provision(_) => {
+        Step::Firmware(_) | Step::Bios(_) | Step::Volume(_) | Step::Provision(_) => {
             &[Stage::Discover, Stage::Firmware, Stage::Provision, Stage::BurnIn]
         }
         _ => return,
@@ -303,6 +305,15 @@ fn check_gates(book: &Book<'_>, steps: &[Read]) {
             format!("`{}` acts on a machine that no step has identified", first.spec.key),
         )
         .hint("start with an `identify` step in stage `discover`, without `when`");
+    }
+    let is_volume = |s: &&Read| matches!(s.spec.step, Step::Volume(_));
+    let image = steps.iter().position(|s| matches!(s.spec.step, Step::Provision(_)));
+    if let Some(late) = image.and_then(|i| steps.get(i..)?.iter().find(is_volume)) {
+        book.error(
+            late.at,
+            format!("`{}` makes a volume after the image is written", late.spec.key),
+        )
+        .hint("what is on its drives is lost by that: put it before the `provision` step");
     }
     for (i, wipe) in steps.iter().enumerate() {
         if !matches!(&wipe.spec.step, Step::Sanitize(_)) {

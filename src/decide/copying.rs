@@ -4,7 +4,7 @@
 //! whichever step wants the act and whoever wrote the image.
 
 use super::Input;
-use crate::model::facts::{Read, TaskState};
+use crate::model::facts::{Read, Task, TaskState};
 use crate::model::{Action, ActionKind, Fault, FaultClass};
 use crate::steps::firmware::may_copy;
 
@@ -40,8 +40,17 @@ pub(super) fn speaks(i: &Input<'_>, action: &Action) -> Option<Against> {
     }
     match &i.report.tasks {
         Read::Seen(tasks) => {
-            let copy = tasks.iter().find(|t| t.is_copy() && t.state == TaskState::InProgress)?;
-            Some(Against::Copies(format!("{COPYING} {}", copy.uri)))
+            let copies = |t: &&Task| t.is_copy() && t.state == TaskState::InProgress;
+            // A controller that does not answer may copy as well.
+            let copy = tasks.iter().find(copies);
+            let copy = copy.or_else(|| tasks.iter().find(|t| t.state == TaskState::Unread))?;
+            Some(Against::Copies(match i.expected.bmc.controllers.of(&copy.uri) {
+                Some((c, _)) if copy.state == TaskState::Unread => {
+                    format!("{COPYING} {} may, and does not answer", c.called())
+                }
+                Some((c, uri)) => format!("{COPYING} {uri} of {}", c.called()),
+                None => format!("{COPYING} {}", copy.uri),
+            }))
         }
         Read::NotAsked => Some(Against::Unasked),
         Read::Failed(f) if f.class == FaultClass::Unsupported => None,

@@ -103,7 +103,7 @@ pub(super) fn expectation(i: &Input<'_>, action: &Action) -> (Expect, Baseline) 
         },
     };
     let tasks = match action {
-        Action::UpdateFirmware { .. } | Action::SetBios { .. } => i
+        Action::UpdateFirmware { .. } | Action::SetBios { .. } | Action::CreateVolume { .. } => i
             .report
             .tasks
             .seen()

@@ -1,6 +1,8 @@
 //! Did the open action take hold? Judged by facts against the baseline, never by what a call or
 //! a task said about itself.
 
+mod volume;
+
 use super::retry::Failed;
 use super::{Input, Verdict, fail, give_up, pace, timed_out, unanswered, wait, watch, write};
 use crate::model::action::Redo;
@@ -310,6 +312,9 @@ fn judge(i: &Input<'_>, open: &OpenAction, stall_ms: u64) -> Judgement {
             )),
             Some(_) => Still("the BMC to show Secure Boot as set"),
         },
+        Action::CreateVolume { raid, drives, .. } => {
+            volume::judge(i, open, raid, drives, late, stall_ms)
+        }
         Action::EndBmcSessions => match open.state {
             OpenState::Applied => Happened("logged out".into()),
             _ if late => DidNot("no answer".into()),
@@ -516,11 +521,7 @@ fn bios(
     }
     // Its answer was lost, and with it the name of the job that applies them: one that waits for the
     // next POST is ours, and nobody waits for its end before the reboot.
-    let ours = |t: &&Task| {
-        t.state == TaskState::InProgress
-            && matches!(&*t.raw_state, "Pending" | "Scheduled")
-            && !open.baseline.tasks.contains(&t.uri)
-    };
+    let ours = |t: &&Task| t.waits_for_post() && !open.baseline.tasks.contains(&t.uri);
     let tasks = i.report.tasks.seen().map_or(&[][..], Vec::as_slice);
     match (&open.handle, tasks.iter().find(ours)) {
         (None, Some(job)) if open.state != OpenState::Applied => Found(job.uri.clone()),
@@ -619,7 +620,7 @@ fn follow(i: &Input<'_>, open: &OpenAction, task: &Task, stall_ms: u64) -> Judge
                     .evidence(task.message.clone().unwrap_or_default()),
                 )
             } else {
-                Still("the BMC's update task to move")
+                Still("the BMC's task to move")
             }
         }
         // Stands for a whole list, never for one task that is followed by its name.

@@ -92,6 +92,7 @@ pub fn disrupts(step: &Step) -> bool {
         step,
         Step::Firmware(_)
             | Step::Bios(_)
+            | Step::Volume(_)
             | Step::Provision(_)
             | Step::Power(_)
             | Step::Sanitize(_)
@@ -114,6 +115,7 @@ fn for_action(kind: ActionKind) -> ProbeSet {
         ActionKind::InsertMedia | ActionKind::EjectMedia => ProbeSet::MEDIA,
         ActionKind::SetBios => ProbeSet::BIOS.with(ProbeSet::TASKS),
         ActionKind::SetSecureBoot => ProbeSet::SECURE_BOOT,
+        ActionKind::CreateVolume => ProbeSet::STORAGE.with(ProbeSet::TASKS),
         ActionKind::Hook => ProbeSet::CLUSTER,
     }
 }

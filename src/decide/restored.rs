@@ -176,6 +176,21 @@ pub(super) fn weigh(i: &Input<'_>, action: &Action) -> Weighed {
                 None => Weighed::AsWanted,
             }
         }
+        // What was deployed in the lost time may lie on just these drives.
+        Action::CreateVolume { .. } => match i.report.host.seen() {
+            Some(host) => match lost_mark(i.m, restored, host) {
+                Some(run) => in_doubt(format!(
+                    "the host was deployed by run {run} after the backup; no volume is made there"
+                )),
+                None => Weighed::AsWanted,
+            },
+            None => match i.report.host.fault() {
+                Some(f) if f.class == FaultClass::Identity => in_doubt(format!(
+                    "the host may have been deployed after the backup, and it can't be asked: {f}"
+                )),
+                _ => Weighed::AsWanted,
+            },
+        },
         Action::OpenBootWindow { run, .. } => {
             if let Some(host) = i.report.host.seen()
                 && let Some(later) = lost_mark(i.m, restored, host)
@@ -245,8 +260,7 @@ pub(super) fn excuse(m: &Machine, fault: &Fault, failed: Failed) -> Option<Strin
     let stands = m.open.as_ref().is_some_and(|o| o.presumed)
         || acts.iter().any(|a| {
             // What may not be done twice stays in the attempt until its version takes it back.
-            a.presumed
-                && (fault.code == Fault::VERSION_UNCHANGED || a.kind.class().redo != Redo::Never)
+            a.presumed && (fault.takes_back() || a.kind.class().redo != Redo::Never)
         });
     let why = match m.restored {
         Some(_) => "it stood on what was presumed after the restore",

@@ -10,7 +10,7 @@ use std::time::Duration;
 /// How the edge's answer to an action is called, in the order of [`Meter::actions`].
 pub const OUTCOMES: [&str; 5] = ["applied", "refused", "failed", "unknown", "withdrawn"];
 /// The parts of a probe, in the order of [`Meter::reads`].
-pub const PARTS: [&str; 11] = [
+pub const PARTS: [&str; 12] = [
     "system",
     "inventory",
     "firmware",
@@ -22,6 +22,7 @@ pub const PARTS: [&str; 11] = [
     "media",
     "bios",
     "secure-boot",
+    "storage",
 ];
 /// Upper bounds of the histograms' buckets, in microseconds: from a commit on a fast disk to a BMC
 /// that uses the whole deadline of a probe.
@@ -167,6 +168,7 @@ impl Meter {
             result(&report.media),
             result(&report.bios),
             result(&report.secure_boot),
+            result(&report.storage),
         ];
         for (counts, result) in self.reads.iter().zip(parts) {
             if let Some(n) = result {

@@ -7,6 +7,7 @@ use crate::model::{
     Action, Channel, Expect, Expected, Fault, FaultClass, HostEndpoint, Identity, MachineId,
     Outcome, Read, Report,
 };
+use crate::port::capability::VolumeOrder;
 use crate::port::deploy::DeployRequest;
 use crate::port::{BmcTarget, HostTarget, InstallOrder, Node, Ports, UpdateOrder, WindowOrder};
 use crate::steps::site::Profile;
@@ -185,6 +186,12 @@ async fn read_bmc(c: &Context, set: ProbeSet, handle: Option<&str>, until: Insta
             false => Read::NotAsked,
         }
     };
+    let storage = async {
+        match set.has(ProbeSet::STORAGE) {
+            true => within(until, Channel::Bmc, bmc.storage(&target)).await,
+            false => Read::NotAsked,
+        }
+    };
     let updates = async {
         let Some(handle) = handle else { return tokio::join!(tasks, firmware) };
         // As long as its task tells how an update stands, nobody asks for versions.
@@ -192,7 +199,7 @@ async fn read_bmc(c: &Context, set: ProbeSet, handle: Option<&str>, until: Insta
         let told = tasks.seen().is_some_and(|all| all.iter().any(|t| t.uri == handle));
         (tasks, if told { Read::NotAsked } else { firmware.await })
     };
-    let parts = async { tokio::join!(inventory, updates, media, bios, secure_boot) };
+    let parts = async { tokio::join!(inventory, updates, media, bios, secure_boot, storage) };
     let (system, parts) = if c.answers {
         let (system, parts) = tokio::join!(system, parts);
         (system, Some(parts))
@@ -204,8 +211,19 @@ async fn read_bmc(c: &Context, set: ProbeSet, handle: Option<&str>, until: Insta
     if let (Some(fault), None) = (system.fault().filter(|f| f.is_no_answer()), &parts) {
         return silent(set, fault);
     }
-    let (inventory, (tasks, firmware), media, bios, secure_boot) = parts.unwrap_or_default();
-    Report { system, inventory, firmware, tasks, media, bios, secure_boot, ..Report::default() }
+    let (inventory, (tasks, firmware), media, bios, secure_boot, storage) =
+        parts.unwrap_or_default();
+    Report {
+        system,
+        inventory,
+        firmware,
+        tasks,
+        media,
+        bios,
+        secure_boot,
+        storage,
+        ..Report::default()
+    }
 }
 
 /// Every part of a BMC that does not answer.
@@ -221,6 +239,7 @@ fn silent(set: ProbeSet, fault: &Fault) -> Report {
         media: part(set.has(ProbeSet::MEDIA), fault),
         bios: part(set.has(ProbeSet::BIOS), fault),
         secure_boot: part(set.has(ProbeSet::SECURE_BOOT), fault),
+        storage: part(set.has(ProbeSet::STORAGE), fault),
         ..Report::default()
     }
 }
@@ -358,6 +377,11 @@ async fn act(c: &Context, action: &Action, expect: &Expect) -> Outcome {
         Action::EjectMedia => ports.bmc.eject_media(&c.bmc(), expect).await,
         Action::SetBios { attributes } => ports.bmc.change_bios(&c.bmc(), expect, attributes).await,
         Action::SetSecureBoot { on } => ports.bmc.change_secure_boot(&c.bmc(), expect, *on).await,
+        Action::CreateVolume { raid, name, drives } => {
+            let order =
+                VolumeOrder { raid: raid.clone(), name: name.clone(), drives: drives.clone() };
+            ports.bmc.make_volume(&c.bmc(), expect, &order).await
+        }
         Action::Hook { verb } => match c.node() {
             Some(node) => ports.cluster.act(&node, expect, *verb).await,
             None => precondition(Channel::Cluster, "no-cluster", "the profile names no cluster"),

@@ -181,7 +181,8 @@ pub fn read_more(deck: &Arc<Deck>) -> Seen {
         assert!(sensors.iter().flatten().all(|s| finite(s.value)), "{sensors:?}");
         // How far ahead the clock is depends on ours.
         let clock = checked(deck, edge.clock(&target).await).map(|c| c.says);
-        (nature, parts, log, sensors, clock)
+        let storage = checked(deck, edge.storage(&target).await);
+        (nature, parts, log, sensors, clock, storage)
     }))
 }
 

@@ -152,6 +152,13 @@ pub enum Action {
     SetSecureBoot {
         on: bool,
     },
+    /// Make a volume of whole drives, told by their serials. Destroys data.
+    CreateVolume {
+        /// `RAID1`, …
+        raid: String,
+        name: String,
+        drives: Vec<String>,
+    },
     Hook {
         verb: HookVerb,
     },
@@ -178,12 +185,13 @@ pub enum ActionKind {
     EjectMedia,
     SetBios,
     SetSecureBoot,
+    CreateVolume,
     Hook,
     EndBmcSessions,
 }
 
 impl ActionKind {
-    pub const ALL: [ActionKind; 17] = [
+    pub const ALL: [ActionKind; 18] = [
         ActionKind::PowerOn,
         ActionKind::PowerOff,
         ActionKind::PowerRestart,
@@ -199,6 +207,7 @@ impl ActionKind {
         ActionKind::EjectMedia,
         ActionKind::SetBios,
         ActionKind::SetSecureBoot,
+        ActionKind::CreateVolume,
         ActionKind::Hook,
         ActionKind::EndBmcSessions,
     ];
@@ -220,6 +229,7 @@ impl ActionKind {
             ActionKind::EjectMedia => "eject-media",
             ActionKind::SetBios => "set-bios",
             ActionKind::SetSecureBoot => "set-secure-boot",
+            ActionKind::CreateVolume => "create-volume",
             ActionKind::Hook => "hook",
             ActionKind::EndBmcSessions => "end-bmc-sessions",
         }
@@ -270,6 +280,7 @@ impl Action {
             Action::EjectMedia => ActionKind::EjectMedia,
             Action::SetBios { .. } => ActionKind::SetBios,
             Action::SetSecureBoot { .. } => ActionKind::SetSecureBoot,
+            Action::CreateVolume { .. } => ActionKind::CreateVolume,
             Action::Hook { .. } => ActionKind::Hook,
             Action::EndBmcSessions => ActionKind::EndBmcSessions,
         }
@@ -350,7 +361,7 @@ const fn class(
 /// (field notes R7); lags: a BMC may apply a power change up to 60 s late (§4 there), a task may
 /// appear two minutes after its SimpleUpdate (downloads start late).
 #[rustfmt::skip]
-pub const CLASSES: [(ActionKind, Class); 17] = [
+pub const CLASSES: [(ActionKind, Class); 18] = [
     (ActionKind::PowerOn,         class(Duration::Short, Redo::IfStill, &[Touch::Bmc, Touch::Power], 60, 60, Some(LimitClass::Power), false)),
     (ActionKind::PowerOff,        class(Duration::Short, Redo::IfStill, &[Touch::Bmc, Touch::Power, Touch::Os], 60, 60, Some(LimitClass::Power), true)),
     (ActionKind::PowerRestart,    class(Duration::Short, Redo::IfStill, &[Touch::Bmc, Touch::Power, Touch::Os], 60, 60, Some(LimitClass::Power), true)),
@@ -366,6 +377,7 @@ pub const CLASSES: [(ActionKind, Class); 17] = [
     (ActionKind::EjectMedia,      class(Duration::Short, Redo::Freely, &[Touch::Bmc], 120, 30, None, true)),
     (ActionKind::SetBios,         class(Duration::Short, Redo::Freely, &[Touch::Bmc], 120, 30, None, true)),
     (ActionKind::SetSecureBoot,   class(Duration::Short, Redo::Freely, &[Touch::Bmc], 60, 30, None, true)),
+    (ActionKind::CreateVolume,    class(Duration::Job, Redo::Never, &[Touch::Bmc, Touch::Disk], 120, 120, None, true)),
     (ActionKind::Hook,            class(Duration::Short, Redo::IfStill, &[Touch::Cluster], 120, 0, None, true)),
     (ActionKind::EndBmcSessions,  class(Duration::Short, Redo::Freely, &[Touch::Bmc], 60, 0, None, false)),
 ];
@@ -446,6 +458,9 @@ impl Action {
             Action::EjectMedia => "media".into(),
             Action::SetBios { attributes } => few(attributes.keys()),
             Action::SetSecureBoot { on } => if *on { "on" } else { "off" }.into(),
+            Action::CreateVolume { raid, drives, .. } => {
+                format!("{raid} of {}", few(drives.iter()))
+            }
             Action::Hook { verb } => verb.name().into(),
         }
     }

@@ -37,10 +37,13 @@ pub enum DiskKind {
     Hdd,
     /// A virtual machine's.
     Virtio,
+    /// A volume of a RAID controller, as the host sees it.
+    Raid,
 }
 
 impl DiskKind {
-    pub const ALL: [DiskKind; 4] = [DiskKind::Nvme, DiskKind::Ssd, DiskKind::Hdd, DiskKind::Virtio];
+    pub const ALL: [DiskKind; 5] =
+        [DiskKind::Nvme, DiskKind::Ssd, DiskKind::Hdd, DiskKind::Virtio, DiskKind::Raid];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -48,6 +51,7 @@ impl DiskKind {
             DiskKind::Ssd => "ssd",
             DiskKind::Hdd => "hdd",
             DiskKind::Virtio => "virtio",
+            DiskKind::Raid => "raid",
         }
     }
 

@@ -3,6 +3,7 @@
 use super::fault::Fault;
 use super::hardware::{BiosFacts, ClockFacts, SecureBootFacts};
 use super::identity::Identity;
+use super::storage::StorageFacts;
 use super::time::EngineTime;
 use serde::{Deserialize, Serialize};
 
@@ -73,6 +74,8 @@ impl ProbeSet {
     pub const BIOS: Self = Self(512);
     /// UEFI Secure Boot.
     pub const SECURE_BOOT: Self = Self(1024);
+    /// Drives and volumes.
+    pub const STORAGE: Self = Self(2048);
 
     pub fn with(self, other: Self) -> Self {
         Self(self.0 | other.0)
@@ -107,6 +110,8 @@ pub struct Report {
     pub bios: Read<BiosFacts>,
     #[serde(default)]
     pub secure_boot: Read<SecureBootFacts>,
+    #[serde(default)]
+    pub storage: Read<StorageFacts>,
 }
 
 /// Power as the BMC says it.
@@ -234,6 +239,17 @@ impl Task {
     /// Work goes on, or nobody can tell.
     pub fn may_run(&self) -> bool {
         matches!(self.state, TaskState::InProgress | TaskState::Unread)
+    }
+
+    /// A job is named by its task, its monitor or the job service, under the same last word.
+    pub fn is_named(&self, job: &str) -> bool {
+        let last = |path: &str| path.trim_end_matches('/').rsplit('/').next().map(str::to_string);
+        self.uri == job || last(&self.uri).is_some_and(|l| !l.is_empty() && Some(l) == last(job))
+    }
+
+    /// Does it wait for the host's next POST?
+    pub fn waits_for_post(&self) -> bool {
+        self.state == TaskState::InProgress && matches!(&*self.raw_state, "Pending" | "Scheduled")
     }
 }
 

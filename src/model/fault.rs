@@ -99,6 +99,9 @@ impl Fault {
     /// The code of "the update was activated and the old version still runs": the evidence that
     /// a firmware update did not take hold, so that it may be done again.
     pub const VERSION_UNCHANGED: &'static str = "version-unchanged";
+    /// The code of "the host was restarted for it and the BMC shows no such volume": the same evidence
+    /// of a volume.
+    pub const VOLUME_NOT_MADE: &'static str = "volume-not-made";
     /// One member of the firmware inventory could not be read, while others could.
     pub const COMPONENT_UNREAD: &'static str = "component-unread";
     /// No certificate of the BMC was accepted yet, and the inventory asks for one.
@@ -152,6 +155,11 @@ impl Fault {
     pub fn of_read(self) -> Self {
         let of_read = matches!(self.class, FaultClass::Transient | FaultClass::OutcomeUnknown);
         Self { of_read, ..self }
+    }
+
+    /// Does it say that what may not be done twice did not take hold, so that it may be done again?
+    pub fn takes_back(&self) -> bool {
+        matches!(&*self.code, Self::VERSION_UNCHANGED | Self::VOLUME_NOT_MADE)
     }
 
     pub fn is_no_answer(&self) -> bool {

@@ -450,6 +450,7 @@ fn close(m: &mut Machine, happened: bool, at: EngineTime) {
             step.acts.remove(0);
         }
         let kind = open.action.kind();
+        let keeps_job = matches!(kind, ActionKind::SetBios | ActionKind::CreateVolume);
         step.acts.push(Act {
             kind,
             about: open.action.about(),
@@ -458,18 +459,18 @@ fn close(m: &mut Machine, happened: bool, at: EngineTime) {
             happened,
             presumed: open.presumed || cut && happened && class.redo == Redo::Never,
             baseline: open.baseline,
-            job: open.handle.filter(|_| kind == ActionKind::SetBios).map(Into::into),
+            job: open.handle.filter(|_| keeps_job).map(Into::into),
         });
     }
 }
 
 /// A new attempt starts afresh, except behind an action that may not be done twice and took hold:
-/// what failed after it (its activation, a read) is tried again, it is not. Only the re-read version
-/// itself takes it back.
+/// what failed after it (its activation, a read) is tried again, it is not. Only the re-read version,
+/// or the volumes, take it back.
 fn forget(acts: &mut Vec<Act>, fault: &Fault) {
     let kept = acts.iter().position(|a| a.happened && a.kind.class().redo == Redo::Never);
     match kept {
-        Some(first) if fault.code != Fault::VERSION_UNCHANGED => drop(acts.drain(..first)),
+        Some(first) if !fault.takes_back() => drop(acts.drain(..first)),
         _ => acts.clear(),
     }
 }

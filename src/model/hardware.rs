@@ -155,6 +155,12 @@ pub struct Volume {
     pub capacity_bytes: Option<u64>,
     /// Resource paths of its drives.
     pub drives: Vec<String>,
+    /// `OK`, `Warning`, `Critical`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<String>,
+    /// What its controller does with it: `Initialize, 12 %`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operation: Option<String>,
 }
 
 /// A BMC's clock beside ours. A wrong one breaks TLS fetches of images (field notes R22).

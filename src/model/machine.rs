@@ -186,7 +186,8 @@ pub struct Act {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub presumed: bool,
     pub baseline: Baseline,
-    /// The BMC's job that applies BIOS settings, where it made one: it waits for the next POST.
+    /// The BMC's job that applies BIOS settings or makes a volume, where it made one: it may wait for
+    /// the next POST.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job: Option<Box<str>>,
 }

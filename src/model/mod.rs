@@ -20,6 +20,7 @@ pub mod quirks;
 pub mod remedy;
 pub mod rotation;
 pub mod stage;
+pub mod storage;
 pub mod template;
 pub mod text;
 pub mod time;

@@ -19,11 +19,13 @@ use crate::model::facts::{
 };
 use crate::model::hardware::{BiosFacts, SecureBootFacts};
 use crate::model::quirks::PushForm;
+use crate::model::storage::StorageFacts;
 use crate::model::{
     BmcEndpoint, Change, EngineTime, Expect, Expected, Fault, HostEndpoint, Identity, MachineId,
     Outcome,
 };
 use async_trait::async_trait;
+use capability::VolumeOrder;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -80,6 +82,10 @@ pub trait BmcRead: Send + Sync {
     }
     async fn secure_boot_state(&self, _bmc: &BmcTarget) -> Result<SecureBootFacts, Fault> {
         Err(no_bios())
+    }
+    /// Drives and volumes, whole: one document that can't be read fails all.
+    async fn storage(&self, _bmc: &BmcTarget) -> Result<StorageFacts, Fault> {
+        Err(no_volumes())
     }
 }
 
@@ -165,6 +171,16 @@ pub trait BmcCare: Send + Sync {
     async fn change_secure_boot(&self, _bmc: &BmcTarget, _expect: &Expect, _on: bool) -> Outcome {
         Outcome::Failed { fault: no_bios() }
     }
+    /// Makes a volume of drives that are part of none; destroys what they hold. `Applied{handle}` carries
+    /// the path of the BMC's task, where it made one.
+    async fn make_volume(
+        &self,
+        _bmc: &BmcTarget,
+        _expect: &Expect,
+        _order: &VolumeOrder,
+    ) -> Outcome {
+        Outcome::Failed { fault: no_volumes() }
+    }
     /// Cuts all power of the machine, its BMC's too, and gives it back. Refused unless the host is
     /// off.
     async fn ac_cycle(&self, _bmc: &BmcTarget, _expect: &Expect) -> Outcome {
@@ -185,6 +201,12 @@ fn no_bios() -> Fault {
     let why = "this way to the BMC has no BIOS settings";
     let class = crate::model::FaultClass::Unsupported;
     Fault::new(class, crate::model::Channel::Bmc, "no-bios", why)
+}
+
+fn no_volumes() -> Fault {
+    let why = "this way to the BMC has no volumes";
+    let class = crate::model::FaultClass::Unsupported;
+    Fault::new(class, crate::model::Channel::Bmc, "no-volumes", why)
 }
 
 /// All of a BMC.

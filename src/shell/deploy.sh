@@ -68,7 +68,8 @@ fits() { # one row of the table against the rule; leaves in $why what does not f
         raid)
             # A controller's volume: only one that the rule names.
             kind=raid
-            [ -n "$want_by_id$want_serial$want_model" ] || why="a RAID volume that the rule does not name"
+            [ -n "$want_by_id$want_serial$want_model" ] || [ "$want_kind" = raid ] ||
+                why="a RAID volume that the rule does not name"
             ;;
         *) why="not local ($how)" && return 1 ;;
     esac

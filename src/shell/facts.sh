@@ -80,8 +80,10 @@ file_disks() {
 
 block_disks() {
     command -v lsblk >/dev/null 2>&1 || return 0
-    held=
-    for name in $(lsblk -dnr -o NAME,TYPE,RM 2>/dev/null | awk '$2 == "disk" && $3 == 0 { print $1 }'); do
+    # No disk at all holds no data: they may all be behind a RAID controller that gives none out.
+    held=false
+    listed=$(lsblk -dnr -o NAME,TYPE,RM 2>/dev/null) || return 0
+    for name in $(printf '%s\n' "$listed" | awk '$2 == "disk" && $3 == 0 { print $1 }'); do
         case $name in zram* | ram* | loop*) continue ;; esac
         # Partition tables and most file systems start in the first MiB; what is at the end of the
         # disk (md 1.0, ZFS) and what has children shows in blkid and lsblk.
@@ -94,13 +96,11 @@ block_disks() {
                     held=true
                 elif command -v blkid >/dev/null 2>&1 && blkid -p "/dev/$name" >/dev/null 2>&1; then
                     held=true
-                else
-                    held=${held:-false}
                 fi
                 ;;
         esac
     done
-    if [ -n "$held" ]; then printf 'holds_data=%s\n' "$held"; fi
+    printf 'holds_data=%s\n' "$held"
 }
 
 job_names() { # the youngest 40; `open`: of this boot and without a result

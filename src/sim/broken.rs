@@ -61,10 +61,14 @@ pub enum Break {
     AssumeBios,
     /// Images that are copied in the background are not seen.
     IgnoreCopies,
+    /// A volume that is not shown yet is ordered once more.
+    RemakesVolumes,
+    /// Nobody looks at what is on the drives of a volume.
+    VolumeOverData,
 }
 
 impl Break {
-    pub const ALL: [Break; 23] = [
+    pub const ALL: [Break; 25] = [
         Break::NoIdentity,
         Break::ReissueNever,
         Break::NoLimits,
@@ -88,6 +92,8 @@ impl Break {
         Break::RescueInstalls,
         Break::AssumeBios,
         Break::IgnoreCopies,
+        Break::RemakesVolumes,
+        Break::VolumeOverData,
     ];
 
     /// Rules of which at least one must be reported.
@@ -118,6 +124,8 @@ impl Break {
             Break::LetsGo => &["physical-limit"],
             Break::ChargesOutages => &["outage-charged"],
             Break::RescueInstalls => &["rescue-wrote"],
+            Break::RemakesVolumes => &["volume-again"],
+            Break::VolumeOverData => &["data-lost"],
             Break::RebuildAdopted => &["adopted-touched", "in-use", "quarantine-unjustified"],
         }
     }
@@ -277,6 +285,23 @@ impl Decide for Broken {
                     tasks.retain(|t| !t.is_copy());
                 }
             }),
+            Break::RemakesVolumes => {
+                let (mut row, mut report) = (m.clone(), i.report.clone());
+                if let Some(step) = &mut row.step {
+                    step.acts.retain(|a| a.kind != ActionKind::CreateVolume);
+                }
+                if row.open.is_none() {
+                    clear_tasks(&mut report);
+                }
+                Rules.decide(&Input { m: &row, report: &report, ..*i })
+            }
+            Break::VolumeOverData => {
+                let kind = |s: &crate::model::machine::Cursor| {
+                    i.workflow.steps.get(usize::from(s.index)).map(|s| s.step.kind())
+                };
+                let here = m.step.as_deref().and_then(kind) == Some("volume");
+                with_row(&|row| row.allow_existing_data |= here)
+            }
             Break::NeverDone => match Rules.decide(i) {
                 Verdict::Write { entries, due }
                     if m.id.0 % 7 == 3
@@ -429,7 +454,7 @@ pub(super) fn boredom(what: &str) -> Fault {
     Fault::new(FaultClass::Transient, Channel::Engine, "bored", format!("waiting for {what}"))
 }
 
-/// Seeds within which each break must be caught, at 20 machines (60 for one of them) and 3 days of chaos.
+/// Seeds within which each break must be caught, at 20 machines (60 for some of them) and 3 days of chaos.
 pub const SEEDS: u64 = 12;
 
 impl Break {
@@ -457,7 +482,8 @@ impl Break {
 pub fn first_catch(broken: Break, first: u64) -> (Option<u64>, BTreeSet<&'static str>) {
     let mut seen = BTreeSet::new();
     // More updates than a rack may have must fall together in one of the racks.
-    let machines = if broken == Break::LetsGo { 60 } else { 20 };
+    // And few machines with a boot volume come with somebody's data.
+    let machines = if matches!(broken, Break::LetsGo | Break::VolumeOverData) { 60 } else { 20 };
     for seed in first..first + SEEDS {
         let spec = Spec {
             liveness_days: 1,

@@ -75,11 +75,12 @@ pub fn label(command: &Command) -> String {
 fn meets(fault: &str, step: &str) -> bool {
     let acts = !matches!(step, "identify" | "inventory");
     match fault {
-        "act-late" => matches!(step, "firmware" | "bios" | "provision" | "power"),
+        "act-late" => matches!(step, "firmware" | "bios" | "volume" | "provision" | "power"),
         "boots-disk-not-pxe" | "callback-lost" | "callback-doubled" | "install-fails" => {
             step == "provision"
         }
         "job-lost-by-reboot" => matches!(step, "burn-in" | "sanitize"),
+        "volume-fails" | "drive-dies" => step == "volume",
         "job-sick-gpu" => step == "burn-in",
         "workloads-late" => step == "drain",
         "shutdown-ignored" => step == "power",

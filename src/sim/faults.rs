@@ -47,6 +47,8 @@ fault_kinds! {
     FlashUnchanged "flash-unchanged",
     FlashEarly "flash-completed-early",
     FlashBricks "flash-bricks",
+    VolumeFails "volume-fails",
+    DriveDies "drive-dies",
     BootsDisk "boots-disk-not-pxe",
     CallbackLost "callback-lost",
     CallbackDoubled "callback-doubled",

@@ -179,6 +179,7 @@ impl Scenario {
                     // Of a stream of its own: it shifts nothing else that is drawn.
                     copies_images: Rng::stream(seed, 6_000_000 + u64::from(n))
                         .chance(profile.copies_per_million),
+                    volumes_at_post: n % 4 == 3,
                 },
                 sick,
                 durations: durations.clone(),

@@ -78,7 +78,12 @@ pub enum What {
     SecureBootSet,
     /// A POST applied settings that waited for it.
     SettingsApplied,
-    VolumeMade,
+    /// `data`: the machine's disks held what no run of ours had written.
+    VolumeMade {
+        data: bool,
+    },
+    /// Ordered once more over drives of which a volume is already made, or is to be at the next POST.
+    VolumeAgain,
     VolumeDeleted,
     AccountSet,
 }
@@ -111,7 +116,8 @@ impl What {
             What::BiosSet => "bios-set",
             What::SecureBootSet => "secure-boot-set",
             What::SettingsApplied => "settings-applied",
-            What::VolumeMade => "volume-made",
+            What::VolumeMade { .. } => "volume-made",
+            What::VolumeAgain => "volume-again",
             What::VolumeDeleted => "volume-deleted",
             What::AccountSet => "account-set",
         }
@@ -130,7 +136,7 @@ impl What {
                 | What::InstallStarted
                 | What::WipeStarted
                 | What::SmokeStarted
-                | What::VolumeMade
+                | What::VolumeMade { .. }
                 | What::VolumeDeleted
                 | What::Hook(HookVerb::Cordon | HookVerb::Leave)
         )
@@ -147,6 +153,8 @@ impl What {
                 | What::InstallStarted
                 | What::WipeStarted
                 | What::SmokeStarted
+                | What::VolumeMade { .. }
+                | What::VolumeDeleted
                 | What::Hook(HookVerb::Leave)
         )
     }

@@ -4,6 +4,7 @@
 use crate::config::{self, shipped};
 use crate::model::deploy::{BootMethod, DiskKind, RootDisk};
 use crate::model::hardware::BootMode;
+use crate::model::storage::{BootVolume, DriveRule, VolumeKind};
 use crate::model::time::Span;
 use crate::model::{
     Domain, DomainKind, Expected, HostEndpoint, Identity, Limit, LimitClass, MachineId,
@@ -32,8 +33,15 @@ pub fn catalog() -> Catalog {
     config::catalog::parse("firmware-catalog", &[shipped::virtual_catalog()], &|_| true).0
 }
 
-/// The profile of every third machine.
+/// The profile of every sixth machine: an md mirror.
 const DISK: &str = "gpu-disk";
+/// And of every other sixth: a mirror of its RAID controller.
+const RAID: &str = "gpu-raid";
+
+/// Does its profile ask for a boot volume?
+pub fn has_boot_volume(id: MachineId) -> bool {
+    id.0 % 6 == 1
+}
 
 /// Attributes that the factory sets otherwise.
 pub const BIOS: [(&str, &str); 2] = [("SriovGlobalEnable", "Enabled"), ("NumaNodesPerSocket", "4")];
@@ -53,6 +61,16 @@ pub fn bios() -> Settings {
         ],
         boot_mode: Some(BootMode::Uefi),
         secure_boot: Some(true),
+    }
+}
+
+/// A mirror of the virtual node's two drives.
+pub fn boot_volume() -> BootVolume {
+    BootVolume {
+        kind: VolumeKind::HardwareRaid1,
+        name: "boot".into(),
+        controller: None,
+        drives: DriveRule { kind: Some(DiskKind::Nvme), ..DriveRule::default() },
     }
 }
 
@@ -89,6 +107,12 @@ pub fn site() -> Site {
         boot: vec![BootMethod::Pxe, BootMethod::VirtualMedia],
         ..profile.clone()
     };
+    let raid = Profile {
+        name: RAID.into(),
+        root_disk: Some(RootDisk { kind: Some(DiskKind::Raid), ..RootDisk::default() }),
+        boot_volume: Some(boot_volume()),
+        ..disk.clone()
+    };
     let limit = |class, per, max| Limit { class, per, max };
     Site {
         incarnation: "51a0c0de".into(),
@@ -100,7 +124,7 @@ pub fn site() -> Site {
             limit(LimitClass::BurnIn, DomainKind::Rack, 5),
             limit(LimitClass::Drain, DomainKind::Rack, 3),
         ],
-        profiles: [profile, disk].map(|p| (p.name.clone(), Arc::new(p))).into(),
+        profiles: [profile, disk, raid].map(|p| (p.name.clone(), Arc::new(p))).into(),
         workflows: [(hash, Arc::new(workflow))].into(),
         catalog: catalog(),
         breaker_quarantines: 0,
@@ -118,7 +142,11 @@ pub fn expected(id: MachineId, identity: Identity, host_key: Option<String>) -> 
         rack: rack.clone(),
         position: u16::try_from(id.0 % RACK).unwrap_or(0),
         pool: "gpu".into(),
-        profile: if id.0 % 3 == 1 { DISK.into() } else { "gpu".into() },
+        profile: match id.0 % 6 {
+            _ if has_boot_volume(id) => RAID.into(),
+            4 => DISK.into(),
+            _ => "gpu".into(),
+        },
         domains: [
             Domain { kind: DomainKind::Site, name: "sim".into() },
             Domain { kind: DomainKind::Rack, name: rack },

@@ -112,7 +112,7 @@ impl Params {
             Read::Failed(f) if f.class == FaultClass::Unsupported => &none,
             tasks => need!(*tasks),
         };
-        let own = tasks.iter().find(|t| job.is_some_and(|job| is_job(t, job)));
+        let own = tasks.iter().find(|t| job.is_some_and(|job| t.is_named(job)));
         if left.is_empty() && unplanned.is_empty() {
             return match own {
                 // The next step would cut the power under it.
@@ -131,7 +131,7 @@ impl Params {
             return self.through_post(v, seen, booted, &left);
         }
         // The job that waits for our own reboot is not in its way.
-        let busy = |t: &&Task| t.may_run() && !job.is_some_and(|job| is_job(t, job));
+        let busy = |t: &&Task| t.may_run() && !job.is_some_and(|job| t.is_named(job));
         if let Some(busy) = tasks.iter().find(busy) {
             return Look::wait(v.awaited(busy), POLL_MS);
         }
@@ -171,12 +171,6 @@ fn sets(kind: ActionKind) -> bool {
 
 fn boots(kind: ActionKind) -> bool {
     matches!(kind, ActionKind::PowerOn | ActionKind::PowerRestart)
-}
-
-/// A job is named by its task, its monitor or the job service, under the same last word.
-fn is_job(task: &Task, job: &str) -> bool {
-    let last = |path: &str| path.trim_end_matches('/').rsplit('/').next().map(str::to_string);
-    task.uri == job || last(&task.uri).is_some_and(|l| !l.is_empty() && Some(l) == last(job))
 }
 
 fn job_failed(job: &Task) -> Fault {

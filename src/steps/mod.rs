@@ -20,6 +20,7 @@ pub mod sanitize;
 pub mod settings;
 pub mod site;
 pub mod version;
+pub mod volume;
 pub mod workflow;
 
 use crate::model::facts::{ProbeSet, Task, TaskState};
@@ -36,6 +37,7 @@ pub enum Step {
     Inventory(inventory::Params),
     Firmware(firmware::Params),
     Bios(bios::Params),
+    Volume(volume::Params),
     Provision(provision::Params),
     Power(power::Params),
     BurnIn(burn_in::Params),
@@ -54,6 +56,7 @@ macro_rules! dispatch {
             Step::Inventory($p) => $call,
             Step::Firmware($p) => $call,
             Step::Bios($p) => $call,
+            Step::Volume($p) => $call,
             Step::Provision($p) => $call,
             Step::Power($p) => $call,
             Step::BurnIn($p) => $call,
@@ -69,11 +72,12 @@ macro_rules! dispatch {
 
 impl Step {
     /// Every kind's name, for diagnostics and coverage.
-    pub const KINDS: [&'static str; 13] = [
+    pub const KINDS: [&'static str; 14] = [
         "identify",
         "inventory",
         "firmware",
         "bios",
+        "volume",
         "provision",
         "power",
         "burn-in",
@@ -91,6 +95,7 @@ impl Step {
             Step::Inventory(_) => "inventory",
             Step::Firmware(_) => "firmware",
             Step::Bios(_) => "bios",
+            Step::Volume(_) => "volume",
             Step::Provision(_) => "provision",
             Step::Power(_) => "power",
             Step::BurnIn(_) => "burn-in",
@@ -107,6 +112,7 @@ impl Step {
     pub fn needs(&self, m: &Machine, profile: &Profile) -> ProbeSet {
         match self {
             Step::Bios(_) => bios::Params::needs_of(profile),
+            Step::Volume(_) => volume::Params::needs_of(m, profile),
             _ => dispatch!(self, p => p.needs(m)),
         }
     }

@@ -75,6 +75,9 @@ impl Params {
             }
             JobState::Finished { exit, result } => {
                 let said = result.as_ref().map(ToString::to_string).unwrap_or_default();
+                if let Some(fault) = result.as_ref().and_then(out_of_reach) {
+                    return Look::Fail(fault.evidence(said));
+                }
                 let refused = result.as_ref().is_some_and(|r| r["refused"].is_string());
                 let in_doubt = result.as_ref().is_some_and(|r| r["error"].is_string());
                 let (class, code) = if refused {
@@ -99,6 +102,24 @@ impl Params {
             )),
         }
     }
+}
+
+/// All that a wipe reaches is clean, and behind a RAID controller lie drives that none reaches: another
+/// try changes nothing. The volume of them is not deleted here: without it they are no cleaner.
+fn out_of_reach(result: &serde_json::Value) -> Option<Fault> {
+    let list = |key: &str| result[key].as_array().map_or(&[][..], Vec::as_slice);
+    let clean = list("drives").iter().all(|d| d["verified"] == serde_json::Value::Bool(true));
+    let left: Vec<&str> =
+        list("not_sanitized").iter().filter_map(|d| d["drive"].as_str()).collect();
+    if left.is_empty() || !clean || result["error"].is_string() || result["refused"].is_string() {
+        return None;
+    }
+    let message = format!("not sanitized: {}; what is on it can still be read", left.join(", "));
+    let fault = Fault::new(FaultClass::Precondition, Channel::Host, "not-sanitized", message);
+    Some(fault.hint(
+        "destroy these drives, or erase them by their controller's own means; then \
+         `farrier machine skip`",
+    ))
 }
 
 /// Nothing of ours stays behind: no medium in the BMC's drive, no boot window.

@@ -7,6 +7,7 @@ use super::settings::Settings;
 use super::workflow::Workflow;
 use crate::model::Limit;
 use crate::model::deploy::{BootMethod, RootDisk};
+use crate::model::storage::BootVolume;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -34,6 +35,9 @@ pub struct Profile {
     pub boot: Vec<BootMethod>,
     /// What its BIOS is to be set to.
     pub bios: Settings,
+    /// The volume of a RAID controller that the image is written to; `root_disk` fits it as the host sees
+    /// it.
+    pub boot_volume: Option<BootVolume>,
     /// Public SSH keys that an installed system takes besides Farrier's own.
     pub authorized_keys: Vec<String>,
 }

@@ -5,9 +5,7 @@ use super::error::reading;
 use super::fsck::FsckReport;
 use super::read::{machine, machine_id};
 use crate::model::action::Redo;
-use crate::model::{
-    Action, Control, EngineTime, Entry, Expected, Fault, Limit, LimitClass, Machine,
-};
+use crate::model::{Action, Control, EngineTime, Entry, Expected, Limit, LimitClass, Machine};
 use crate::port::Secret;
 use crate::port::store::{Stopped, StoreError};
 use futures_util::TryStreamExt;
@@ -77,7 +75,7 @@ impl Watch {
             Entry::Faulted { fault, .. }
             | Entry::Excused { fault, .. }
             | Entry::Quarantined { fault }
-                if fault.code == Fault::VERSION_UNCHANGED =>
+                if fault.takes_back() =>
             {
                 self.done.clear();
             }

@@ -26,7 +26,8 @@ pub(super) fn elements(
     part.add("boot", &report.boot)?;
     part.add("media", &report.media)?;
     part.add("bios", &report.bios)?;
-    part.add("secure-boot", &report.secure_boot)
+    part.add("secure-boot", &report.secure_boot)?;
+    part.add("storage", &report.storage)
 }
 
 struct Parts<'a> {
@@ -75,6 +76,7 @@ pub(super) async fn load(
             "media" => report.media = kept(machine, &part, seen, &json),
             "bios" => report.bios = kept(machine, &part, seen, &json),
             "secure-boot" => report.secure_boot = kept(machine, &part, seen, &json),
+            "storage" => report.storage = kept(machine, &part, seen, &json),
             // Of another version; the next probe reads it again.
             _ => {}
         }

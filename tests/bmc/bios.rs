@@ -4,6 +4,7 @@ use super::server::{Reply, SYSTEM, Seen, Server, calm};
 use super::{edge, target};
 use farrier::model::action::{Expect, Outcome};
 use farrier::model::{FaultClass, Identity};
+use farrier::port::BmcRead;
 use farrier::port::capability::{BmcBios, BmcVolumes, VolumeOrder};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -36,6 +37,8 @@ struct Chassis {
     later: bool,
     /// Knows only the body from before `RAIDType`.
     old: bool,
+    /// Answers 500 there.
+    broken: &'static str,
 }
 
 impl Default for Chassis {
@@ -51,6 +54,7 @@ impl Default for Chassis {
             serials: ["SN1", "SN2", "SN3"],
             later: false,
             old: false,
+            broken: "",
         }
     }
 }
@@ -60,6 +64,7 @@ impl Chassis {
         let link = |p: &str| json!({ "@odata.id": p });
         let path = r.path.split('?').next().unwrap_or_default();
         match (r.method.as_str(), path) {
+            _ if path == self.broken => Reply::status(500),
             ("GET", SYSTEM) => match calm(r) {
                 Reply::Json(200, h, mut v) => {
                     v["Bios"] = link(BIOS);
@@ -323,6 +328,36 @@ async fn a_volume_may_take_a_task_or_the_older_body_or_not_show() {
     match edge.create(&target(&server.url), &expect(), &mirror(&["SN1", "SN2"])).await {
         Outcome::Unknown { fault } => assert_eq!(fault.code, "volume-not-shown"),
         o => panic!("{o:?}"),
+    }
+    assert_eq!(server.count("POST", VOLUMES), 1);
+}
+
+#[tokio::test]
+async fn storage_is_read_whole_or_not_at_all() {
+    let mut raw = json!({"Id": "Raw", "VolumeType": "RawDevice"});
+    raw["Links"]["Drives"] = json!([{"@odata.id": "/redfish/v1/Drives/D3"}]);
+    let it = Chassis { volumes: vec![raw], ..Chassis::default() };
+    let (server, it) = serve(it).await;
+    let (edge, bmc) = (edge(), target(&server.url));
+    assert_eq!(edge.create(&bmc, &expect(), &mirror(&["SN1", "SN2"])).await, APPLIED);
+    let facts = edge.storage(&bmc).await.unwrap();
+    let part = &facts.parts[0];
+    assert_eq!(part.levels, ["RAID0", "RAID1"]);
+    assert_eq!(part.volumes.len(), 1, "a drive that is shown as a volume is none");
+    let taken: Vec<usize> = part.drives.iter().map(|d| d.volumes.len()).collect();
+    assert_eq!(taken, [1, 1, 0]);
+    let serials = ["SN1".to_string(), "SN2".to_string()];
+    assert!(facts.made("RAID1", &serials).is_some());
+    // The third drive may fit a rule as well, the volume may hold one of the drives.
+    let (volume, list) = ("/redfish/v1/Systems/1/Storage/A/Volumes/1", VOLUMES);
+    for broken in ["/redfish/v1/Drives/D3", volume, list, "/redfish/v1/Systems/1/Storage/A"] {
+        it.lock().unwrap().broken = broken;
+        let fault = edge.storage(&bmc).await.unwrap_err();
+        assert_eq!((fault.class, fault.of_read), (FaultClass::Transient, true), "{broken}");
+        match edge.create(&bmc, &expect(), &mirror(&["SN3", "SN2"])).await {
+            Outcome::Failed { fault } => assert!(fault.of_read, "{broken}: {fault}"),
+            o => panic!("{broken}: {o:?}"),
+        }
     }
     assert_eq!(server.count("POST", VOLUMES), 1);
 }

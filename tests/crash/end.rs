@@ -34,6 +34,16 @@ const RESTARTS: [&[&str]; 4] =
     [&["BmcReset"], &["PowerCut"], &["PowerOn"], &["PowerCut", "PowerOn"]];
 
 impl End {
+    /// The same end, after more restarts of the host.
+    pub(crate) fn is_rebooted(&self, undisturbed: &End) -> bool {
+        let without = |end: &End| {
+            let mut end = end.clone();
+            end.effects.retain(|what, _| !matches!(&**what, "PowerCut" | "PowerOn"));
+            end
+        };
+        without(self) == without(undisturbed)
+    }
+
     /// The same end, after one restart more.
     pub(crate) fn is_restarted(&self, undisturbed: &End) -> bool {
         RESTARTS.iter().any(|restart| {
@@ -68,6 +78,7 @@ pub(crate) fn end<D: Decide>(daemon: &Daemon<D>, world: &World) -> End {
             *flashes.entry(slot).or_default() += 1;
         }
         assert!(!matches!(effect.what, What::FlashBroken { .. }), "{effect:?}");
+        assert!(effect.what != What::VolumeAgain, "{effect:?}");
         assert!(effect.scene.right_machine, "{effect:?}");
         if effect.what.needs_empty_host() {
             assert_eq!(effect.scene.workloads, 0, "{effect:?}");

@@ -30,6 +30,8 @@ pub(crate) struct Life {
     pub(crate) wishes: Vec<(Change, Stage)>,
 }
 
+const RAID: &str = "gpu-raid";
+
 fn enroll(desired: Desired) -> Change {
     Change::Enroll { allow_existing_data: false, desired }
 }
@@ -73,12 +75,18 @@ impl Life {
         Self { name, workflow, profile, gpus, found_running: true, wishes }
     }
 
+    /// The same as the first, on a volume that a RAID controller makes at a POST.
+    pub(crate) fn on_raid() -> Self {
+        Self { profile: RAID, ..Self::enrolled("gpu-node on RAID", "gpu-node", 8) }
+    }
+
     pub(crate) fn all() -> Vec<Life> {
         vec![
             Life::enrolled("gpu-node enrolled", "gpu-node", 8),
             Life::adopted("gpu-node adopted", "gpu-node", 8),
             Life::enrolled("cpu-node enrolled", "cpu-node", 0),
             Life::adopted("cpu-node adopted", "cpu-node", 0),
+            Life::on_raid(),
         ]
     }
 
@@ -109,7 +117,7 @@ impl Life {
             name: "n00001".into(),
             identity: identity(1),
             gpus: self.gpus,
-            quirks: Quirks::default(),
+            quirks: Quirks { volumes_at_post: self.profile == RAID, ..Quirks::default() },
             sick: None,
             durations: Arc::new(Durations::default()),
         };

@@ -389,6 +389,7 @@ fn quirks(n: u32) -> Quirks {
         identity_null_when_off: n % 5 == 4,
         pads_versions: n % 6 == 5,
         copies_images: false,
+        volumes_at_post: n % 8 == 6,
     }
 }
 

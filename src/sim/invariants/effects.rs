@@ -64,6 +64,12 @@ impl Checker {
         if note.rescue && matches!(what, What::InstallStarted | What::WipeStarted) {
             self.violate("rescue-wrote", e.at, id, || format!("{name} by seq {seq}"));
         }
+        if what == What::VolumeAgain {
+            self.violate("volume-again", e.at, id, || format!("seq {seq}"));
+        }
+        if what == (What::VolumeMade { data: true }) && !note.consents {
+            self.violate("data-lost", e.at, id, || format!("{name} by seq {seq}"));
+        }
         if note.control == Control::Unmanaged {
             self.violate("unmanaged-touched", e.at, id, || format!("{name} by seq {seq}"));
         }

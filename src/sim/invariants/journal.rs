@@ -3,7 +3,7 @@
 use super::justify::not_true;
 use super::{Checker, Intent, bit, difference};
 use crate::model::{
-    Change, Control, EngineTime, Entry, Fault, FaultClass, MachineId, StepEnd, fold, stage,
+    Change, Control, EngineTime, Entry, FaultClass, MachineId, StepEnd, fold, stage,
 };
 use crate::port::store::{CommitItem, Stopped};
 use crate::sim::physics::{CANARY, VirtualMachine};
@@ -88,6 +88,7 @@ impl Checker {
                     stopped,
                     quarantined: row.is_quarantined(),
                     rescue: row.rescue.is_some(),
+                    consents: row.allow_existing_data || row.deployed.is_some(),
                     issued: None,
                 };
                 w.intents.push(intent);
@@ -119,9 +120,7 @@ impl Checker {
                 Change::Desire { .. } | Change::Enroll { .. } => w.adopted_free = true,
                 _ => {}
             },
-            Entry::Faulted { fault, .. } | Entry::Excused { fault, .. }
-                if fault.code == Fault::VERSION_UNCHANGED =>
-            {
+            Entry::Faulted { fault, .. } | Entry::Excused { fault, .. } if fault.takes_back() => {
                 w.taken_back_at = now;
             }
             Entry::Faulted { charged: true, .. } if self.only_outage(now, id, vm) => {
@@ -136,7 +135,7 @@ impl Checker {
                     self.violate("outage-charged", now, id, || entry_text(entry));
                 }
                 let w = &mut self.watches[id.0 as usize];
-                if fault.code == Fault::VERSION_UNCHANGED {
+                if fault.takes_back() {
                     w.taken_back_at = now;
                 }
                 if let Some(why) = self.unjustified(now, id, fault, vm) {

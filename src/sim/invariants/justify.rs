@@ -118,6 +118,7 @@ impl Checker {
                     || vm.identity != vm.delivered
                     || vm.other_host.is_some()
             }
+            (FaultClass::Hardware, "drive-broken") => lasting(&[K::DriveDies]),
             (FaultClass::Hardware, _) => recent(&[K::JobSickGpu]) || vm.sick == Some(Sickness::Gpu),
             (FaultClass::Auth, _) => recent(&[K::ProbeAuth]),
             (FaultClass::Precondition, "existing-data") => {
@@ -129,7 +130,11 @@ impl Checker {
             // However long it rested in between; and without a restore there is no such doubt.
             (_, "restored-in-doubt") => w.folded.restored.is_some(),
             // A restored machine keeps its doubt about staged images until it is ready again.
-            (_, Fault::VERSION_UNCHANGED) if w.folded.restored.is_some() => true,
+            (_, Fault::VERSION_UNCHANGED | Fault::VOLUME_NOT_MADE)
+                if w.folded.restored.is_some() =>
+            {
+                true
+            }
             // Without power nothing boots and no node gets ready; nobody told Farrier to power it on.
             (_, "step-timeout") if vm.power != PowerState::On => true,
             // Another machine was put here and sent into service before it had an image; or an old
@@ -174,6 +179,9 @@ pub(super) fn not_true(
             };
             let set = workflows::BIOS.iter().all(asked) && vm.board.secure_boot_now;
             (!set).then_some("a setting is not in force")
+        }
+        "volume" if workflows::has_boot_volume(vm.id) => {
+            (vm.board.volumes(now).next().is_none()).then_some("there is no volume")
         }
         "drain" => (vm.node.workloads(now) > 0).then_some("workloads run"),
         "join" => (!vm.node.member).then_some("not a member"),

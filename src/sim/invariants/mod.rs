@@ -56,6 +56,8 @@ pub const RULES: &[&str] = &[
     "quarantine-unjustified",
     "secret-in-journal",
     "rescue-wrote",
+    "volume-again",
+    "data-lost",
     "liveness",
 ];
 
@@ -89,6 +91,8 @@ struct Intent {
     quarantined: bool,
     /// A person's rescue was under way.
     rescue: bool,
+    /// Data that nobody knows may be lost: a person said so, or a run of ours wrote the disks.
+    consents: bool,
     issued: Option<EngineTime>,
 }
 

@@ -2,7 +2,7 @@
 
 use super::host::Work;
 use super::probe::no_bmc;
-use super::{Attribute, Cause, Due, Installed, Medium, VirtualMachine, What, Window};
+use super::{Attribute, Cause, Due, Installed, Making, Medium, Raid, VirtualMachine, What, Window};
 use crate::model::action::Touch;
 use crate::model::deploy::RAMDISK;
 use crate::model::facts::WindowFacts;
@@ -75,6 +75,7 @@ impl VirtualMachine {
                         format!("400, PropertyValueNotInList: {name}"),
                     ),
                 }),
+            Action::CreateVolume { drives, .. } => self.volume_refusal(now, drives),
             Action::StartJob { .. } | Action::Deploy { .. } => {
                 if !self.answers_ssh() {
                     return Some(Outcome::Failed {
@@ -175,6 +176,21 @@ impl VirtualMachine {
                 self.set_bios(now, by, &known);
             }
             Action::SetSecureBoot { on } => self.set_secure_boot(now, by, *on),
+            Action::CreateVolume { name, drives, .. } => {
+                let making =
+                    if self.quirks.volumes_at_post { Making::AtPost } else { Making::ByTask };
+                let drives = self.drives_of(drives).unwrap_or_default();
+                match self.make_volume(now, by, (name, Raid::Raid1), &drives, making) {
+                    Some(task) => handle = Some(format!("/redfish/v1/TaskService/Tasks/{task}")),
+                    None => {
+                        let text = "the BMC answers 409: a drive is in use";
+                        let class = FaultClass::Transient;
+                        return Outcome::Failed {
+                            fault: Fault::new(class, Channel::Bmc, "conflict", text),
+                        };
+                    }
+                }
+            }
             Action::Hook { verb } => self.hook(now, *verb, by),
             Action::EndBmcSessions => self.effect(now, What::SessionsEnded, by),
         }

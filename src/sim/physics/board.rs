@@ -1,6 +1,6 @@
 //! What the mainboard and its BMC keep besides power and firmware: BIOS settings, Secure Boot,
 //! virtual media, volumes, the log's mark, the clock, a leak. None of it draws from the machine's
-//! random numbers; volumes, log and clock are touched by a wire only.
+//! random numbers; log and clock are touched by a wire only.
 
 use super::attribute::{ATTRIBUTES, Attribute};
 use super::{Cause, HostState, VirtualMachine, What, Window};
@@ -14,7 +14,9 @@ use std::sync::Arc;
 /// After an eject a BMC goes on saying `Inserted` for this long (field notes §6.14: 5–10 s).
 const STALE_MS: u64 = 6_000;
 /// A new volume is initialised in the background for this long.
-const VOLUME_MS: u64 = 30_000;
+pub(super) const VOLUME_MS: u64 = 30_000;
+/// What a BIOS job leaves.
+const BIOS: &str = "Systems/1/Bios";
 /// Tasks and log lines that are kept.
 const KEPT: usize = 20;
 
@@ -62,6 +64,14 @@ impl Raid {
     }
 }
 
+/// When a volume is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Making {
+    AtOnce,
+    ByTask,
+    AtPost,
+}
+
 /// A volume over some of the machine's drives.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Volume {
@@ -70,7 +80,7 @@ pub struct Volume {
     pub raid: Raid,
     /// Positions in the inventory's disks.
     pub drives: Vec<usize>,
-    /// It is there from then on.
+    /// It is there from then on; [`EngineTime::NEVER`]: from the next POST.
     pub ready: EngineTime,
 }
 
@@ -84,6 +94,14 @@ pub struct Chore {
     pub ends: EngineTime,
     /// What it leaves, as a path below `/redfish/v1/`.
     pub leaves: String,
+    /// It leaves nothing.
+    pub fails: bool,
+}
+
+impl Chore {
+    pub fn uri(&self) -> String {
+        format!("/redfish/v1/TaskService/Tasks/{}", self.id)
+    }
 }
 
 /// Something that the truth log does not hold and the BMC's log does.
@@ -144,9 +162,11 @@ pub struct Board {
     /// When the BMC's clock was set, and how far it is ahead of the right time since then; oldest first.
     clock: Vec<(EngineTime, i64)>,
     pub leaking: bool,
+    /// A drive that is in critical health.
+    pub dead_drive: Option<usize>,
     pub asset_tag: Arc<str>,
     pub lit: bool,
-    next_volume: u32,
+    pub(super) next_volume: u32,
 }
 
 impl Board {
@@ -185,7 +205,7 @@ impl Board {
 
     /// Does a job wait for the next POST?
     pub fn has_bios_job(&self) -> bool {
-        self.chores.iter().any(|c| c.ends == EngineTime::NEVER)
+        self.chores.iter().any(|c| c.ends == EngineTime::NEVER && c.leaves == BIOS)
     }
 
     pub fn has_pending(&self) -> bool {
@@ -221,6 +241,16 @@ impl Board {
         }
         for job in self.chores.iter_mut().filter(|c| c.ends == EngineTime::NEVER) {
             job.ends = at;
+        }
+        any
+    }
+
+    /// Makes what waited for a POST; `true`: there was something.
+    fn make_pending(&mut self, at: EngineTime) -> bool {
+        let mut any = false;
+        for volume in self.volumes.iter_mut().filter(|v| v.ready == EngineTime::NEVER) {
+            volume.ready = at;
+            any = true;
         }
         any
     }
@@ -263,23 +293,24 @@ impl VirtualMachine {
 
     /// The BMC's job for the settings that wait: its number.
     pub fn add_bios_job(&mut self, now: EngineTime) -> u32 {
-        let leaves = "Systems/1/Bios".to_string();
-        self.add_chore("Configure: BIOS.Setup.1-1", now, EngineTime::NEVER, leaves)
+        let ends = EngineTime::NEVER;
+        self.add_chore("Configure: BIOS.Setup.1-1", now, ends, BIOS.to_string(), false)
     }
 
-    fn add_chore(
+    pub(super) fn add_chore(
         &mut self,
         name: &'static str,
         started: EngineTime,
         ends: EngineTime,
         leaves: String,
+        fails: bool,
     ) -> u32 {
         let id = self.next_task;
         self.next_task += 1;
         if self.board.chores.len() == KEPT {
             self.board.chores.remove(0);
         }
-        self.board.chores.push(Chore { id, name, started, ends, leaves });
+        self.board.chores.push(Chore { id, name, started, ends, leaves, fails });
         id
     }
 
@@ -323,48 +354,6 @@ impl VirtualMachine {
         true
     }
 
-    /// Makes a volume over whole drives, whose data is lost. Returns the task's number; `None`: a
-    /// drive is part of another volume, or not there.
-    pub fn make_volume(
-        &mut self,
-        now: EngineTime,
-        by: Cause,
-        (name, raid): (&str, Raid),
-        drives: &[usize],
-    ) -> Option<u32> {
-        self.advance(now);
-        let taken = |d: &usize| {
-            *d >= super::probe::DISKS || self.board.volumes.iter().any(|v| v.drives.contains(d))
-        };
-        if drives.len() < 2 || drives.iter().any(taken) {
-            return None;
-        }
-        self.effect(now, What::VolumeMade, by);
-        // An operating system that runs lives on in memory.
-        self.installed = None;
-        self.foreign_data = false;
-        let board = &mut self.board;
-        board.next_volume += 1;
-        let (id, ready) = (board.next_volume, now + VOLUME_MS);
-        let volume = Volume { id, name: name.into(), raid, drives: drives.to_vec(), ready };
-        board.volumes.push(volume);
-        let leaves = format!("Systems/1/Storage/1/Volumes/{id}");
-        Some(self.add_chore("Volume creation", now, ready, leaves))
-    }
-
-    /// Takes a volume apart; `false`: there is none.
-    pub fn delete_volume(&mut self, now: EngineTime, by: Cause, id: u32) -> bool {
-        self.advance(now);
-        let before = self.board.volumes.len();
-        self.board.volumes.retain(|v| v.id != id);
-        let found = self.board.volumes.len() != before;
-        if found {
-            self.effect(now, What::VolumeDeleted, by);
-            self.installed = None;
-        }
-        found
-    }
-
     /// An account of the BMC was written.
     pub fn account_set(&mut self, now: EngineTime, by: Cause) {
         self.advance(now);
@@ -391,6 +380,9 @@ impl VirtualMachine {
     pub(super) fn apply_settings(&mut self, at: EngineTime) {
         if self.board.apply_pending(at) {
             self.effect(at, What::SettingsApplied, Cause::Itself);
+        }
+        if self.board.make_pending(at) {
+            self.lose_data();
         }
     }
 

@@ -21,11 +21,12 @@ mod probe;
 mod spent;
 #[cfg(test)]
 mod tests;
+mod volume;
 mod wire;
 
 pub use attribute::{ATTRIBUTES, Attribute, Kind};
 pub use bmc::{BmcTask, BootMode, BootOverride, Flaw, Slot};
-pub use board::{Board, Calendar, Chore, Medium, Note, Raid, VirtualDrive, Volume};
+pub use board::{Board, Calendar, Chore, Making, Medium, Note, Raid, VirtualDrive, Volume};
 pub use copy::Copying;
 pub use host::{HostJob, HostState, Installed, JobEnd, Work};
 pub use node::Node;
@@ -80,6 +81,8 @@ pub struct Quirks {
     pub pads_versions: bool,
     /// Roots of trust copy a new image to a second place once it runs, as on HGX baseboards.
     pub copies_images: bool,
+    /// Volumes are made by the next POST.
+    pub volumes_at_post: bool,
 }
 
 /// The boot server's window for this machine.

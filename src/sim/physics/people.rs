@@ -56,6 +56,7 @@ impl VirtualMachine {
     pub fn mend(&mut self, now: EngineTime) {
         self.advance(now);
         self.other_host = None;
+        self.board.dead_drive = None;
         if let Some(own) = self.away.take() {
             self.come_home(now, *own);
         }

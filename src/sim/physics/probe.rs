@@ -37,7 +37,8 @@ impl VirtualMachine {
             .with(ProbeSet::TASKS)
             .with(ProbeSet::MEDIA)
             .with(ProbeSet::BIOS)
-            .with(ProbeSet::SECURE_BOOT);
+            .with(ProbeSet::SECURE_BOOT)
+            .with(ProbeSet::STORAGE);
         if ask.set.0 & bmc.0 != 0 {
             let silent = (!self.bmc_up).then(no_bmc);
             if ask.set.has(ProbeSet::SYSTEM) {
@@ -60,7 +61,10 @@ impl VirtualMachine {
             }
             if ask.set.has(ProbeSet::SECURE_BOOT) {
                 let seen = || Ok(self.board.secure_boot_facts());
-                report.secure_boot = silent.map_or_else(seen, Err).into();
+                report.secure_boot = silent.clone().map_or_else(seen, Err).into();
+            }
+            if ask.set.has(ProbeSet::STORAGE) {
+                report.storage = silent.map_or_else(|| Ok(self.storage(now)), Err).into();
             }
         }
         if ask.set.has(ProbeSet::HOST) {
@@ -185,20 +189,32 @@ impl VirtualMachine {
     }
 
     pub fn task_list(&self, now: EngineTime) -> Vec<Task> {
-        self.tasks
-            .iter()
-            .map(|t| {
-                let (state, raw, percent) = t.shown(now);
-                Task {
-                    uri: t.uri(),
-                    state,
-                    raw_state: raw.into(),
-                    percent: Some(percent),
-                    message: (state == TaskState::Failed).then(|| "the image was not taken".into()),
-                }
-            })
-            .chain(self.copies_as_tasks())
-            .collect()
+        let updates = self.tasks.iter().map(|t| {
+            let (state, raw, percent) = t.shown(now);
+            Task {
+                uri: t.uri(),
+                state,
+                raw_state: raw.into(),
+                percent: Some(percent),
+                message: (state == TaskState::Failed).then(|| "the image was not taken".into()),
+            }
+        });
+        let chores = self.board.chores.iter().map(|c| {
+            let (state, raw) = match (c.ends, c.ends <= now) {
+                (EngineTime::NEVER, _) => (TaskState::InProgress, "Pending"),
+                (_, false) => (TaskState::InProgress, "Running"),
+                (_, true) if c.fails => (TaskState::Failed, "Exception"),
+                (_, true) => (TaskState::Succeeded, "Completed"),
+            };
+            Task {
+                uri: c.uri(),
+                state,
+                raw_state: raw.into(),
+                percent: Some(if state == TaskState::InProgress { 0 } else { 100 }),
+                message: c.fails.then(|| "it was not done".into()),
+            }
+        });
+        updates.chain(chores).chain(self.copies_as_tasks()).collect()
     }
 
     /// Why SSH does not answer, or answers as somebody else.

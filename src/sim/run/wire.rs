@@ -301,6 +301,9 @@ fn silence(report: &mut Report, why: &str) {
     if report.secure_boot.was_asked() {
         report.secure_boot = Read::Failed(fault());
     }
+    if report.storage.was_asked() {
+        report.storage = Read::Failed(fault());
+    }
 }
 
 /// What a probe meets on its way; returns how much longer it takes.
@@ -329,7 +332,7 @@ fn meddle(dice: &mut Dice, rng: &mut Rng, now: EngineTime, report: &mut Report) 
     }
     if dice.throw(FaultKind::ProbePartial, now) {
         let http = || Fault::new(FaultClass::Transient, Channel::Bmc, "http-500", "500");
-        match rng.below(8) {
+        match rng.below(9) {
             0 if report.firmware.was_asked() => report.firmware = Read::Failed(http()),
             1 if report.tasks.was_asked() => report.tasks = Read::Failed(http()),
             2 if report.host.was_asked() => {
@@ -349,6 +352,7 @@ fn meddle(dice: &mut Dice, rng: &mut Rng, now: EngineTime, report: &mut Report) 
             5 if report.inventory.was_asked() => report.inventory = Read::Failed(http()),
             6 if report.bios.was_asked() => report.bios = Read::Failed(http()),
             7 if report.secure_boot.was_asked() => report.secure_boot = Read::Failed(http()),
+            8 if report.storage.was_asked() => report.storage = Read::Failed(http()),
             _ => {}
         }
     }

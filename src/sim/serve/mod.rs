@@ -79,6 +79,7 @@ pub use profile::Profile;
 pub use seat::{Berth, Body, Counters, Seat};
 
 use super::durations::Durations;
+use super::physics::Calendar;
 use super::rng::{Rng, mix};
 use crate::model::EngineTime;
 use std::collections::BTreeMap;

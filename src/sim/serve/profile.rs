@@ -394,6 +394,8 @@ pub struct Tasks {
     pub fails_completed: bool,
     /// A change of BIOS settings becomes a job that waits for the next POST, one at a time (Dell).
     pub bios_job: bool,
+    /// A volume is there as it is answered, with 201 and its `Location`, and no task.
+    pub volume_at_once: bool,
 }
 
 /// The queue of jobs that updates and settings go through (field notes §6.15).
@@ -468,6 +470,7 @@ pub struct Physics {
     pub pads_versions: bool,
     /// Roots of trust copy a new image to a second place, as on HGX baseboards.
     pub copies_images: bool,
+    pub volumes_at_post: bool,
 }
 
 /// One property of one kind of resource.
@@ -599,9 +602,20 @@ impl Profile {
 
     /// What of it the physics knows.
     pub fn quirks(&self) -> Quirks {
-        let Physics { ignores_once, identity_null_when_off, pads_versions, copies_images } =
-            self.physics;
-        Quirks { ignores_once, identity_null_when_off, pads_versions, copies_images }
+        let Physics {
+            ignores_once,
+            identity_null_when_off,
+            pads_versions,
+            copies_images,
+            volumes_at_post,
+        } = self.physics;
+        Quirks {
+            ignores_once,
+            identity_null_when_off,
+            pads_versions,
+            copies_images,
+            volumes_at_post,
+        }
     }
 }
 

@@ -137,7 +137,7 @@ fn of_effect(vm: &VirtualMachine, n: usize, e: &Effect) -> Option<(bool, Line)> 
         What::MediumInserted => bmc("Virtual medium inserted"),
         What::MediumEjected => bmc("Virtual medium ejected"),
         What::AccountSet => bmc("Account changed"),
-        What::VolumeMade => bmc("Volume created"),
+        What::VolumeMade { .. } => bmc("Volume created"),
         What::VolumeDeleted => bmc("Volume deleted"),
         _ => return None,
     };

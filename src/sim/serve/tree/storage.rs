@@ -42,7 +42,14 @@ pub(super) fn resource(vm: &VirtualMachine, now: EngineTime, rest: &[&str]) -> O
         ["1", "Drives", id] => drive(vm, now, id),
         ["1", "Volumes"] => {
             let ids = vm.board.volumes(now).map(|v| v.id.to_string());
-            Some(collection(&format!("{AT}/Volumes"), "Volume", ids))
+            let mut list = collection(&format!("{AT}/Volumes"), "Volume", ids);
+            if vm.quirks.volumes_at_post {
+                list["@Redfish.OperationApplyTimeSupport"] = json!({
+                    "@odata.type": "#Settings.v1_3_5.OperationApplyTimeSupport",
+                    "SupportedValues": ["OnReset"],
+                });
+            }
+            Some(list)
         }
         ["1", "Volumes", id] => {
             let found = vm.board.volumes(now).find(|v| v.id.to_string() == *id)?;
@@ -60,6 +67,9 @@ fn drive(vm: &VirtualMachine, now: EngineTime, id: &str) -> Option<Value> {
         "Id": id, "Name": id, "MediaType": "SSD", "Protocol": "NVMe", "Manufacturer": disk.manufacturer,
         "SerialNumber": disk.serial, "CapacityBytes": disk.capacity, "Status": healthy(),
     });
+    if vm.board.dead_drive == Some(n) {
+        body["Status"]["Health"] = "Critical".into();
+    }
     let volumes = vm.board.volumes(now).filter(|v| v.drives.contains(&n));
     let volumes: Vec<Value> = volumes.map(|v| link(&format!("{AT}/Volumes/{}", v.id))).collect();
     body["Links"] = json!({

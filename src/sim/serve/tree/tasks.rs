@@ -66,16 +66,19 @@ fn of_chore(vm: &VirtualMachine, chore: &Chore, now: EngineTime) -> Value {
     let mut body = frame(vm, chore.id, chore.name, chore.started);
     body["TaskState"] = match (chore.ends, ended) {
         (EngineTime::NEVER, _) => "Pending",
+        (_, true) if chore.fails => "Exception",
         (_, true) => "Completed",
         (_, false) => "Running",
     }
     .into();
-    body["TaskStatus"] = "OK".into();
+    body["TaskStatus"] = if ended && chore.fails { "Critical" } else { "OK" }.into();
     let percent = (now.since(chore.started) * 100 / span).min(if ended { 100 } else { 99 });
     body["PercentComplete"] = percent.into();
     body["Messages"] = json!([]);
     if ended {
         body["EndTime"] = date(vm, chore.ends).into();
+    }
+    if ended && !chore.fails {
         body["Links"] = json!({"CreatedResources": [link(&chore.leaves)]});
     }
     body
