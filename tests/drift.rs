@@ -20,6 +20,7 @@ struct Rest {
     m: Machine,
     report: Report,
     now: EngineTime,
+    controllers: Controllers,
 }
 
 impl Rest {
@@ -30,7 +31,12 @@ impl Rest {
         m.control = Control::Adopted;
         m.stage = Stage::InService;
         m.identity = Identity::new(None, Some(UUID), None).into();
-        let mut rest = Self { m, report: Report::default(), now: EngineTime(1_000_000) };
+        let mut rest = Self {
+            m,
+            report: Report::default(),
+            now: EngineTime(1_000_000),
+            controllers: Controllers::default(),
+        };
         rest.system(Power::On, Some("None"), "Disabled");
         rest
     }
@@ -68,7 +74,7 @@ impl Rest {
             profile: "p".into(),
             domains: [].into(),
             labels: Default::default(),
-            bmc: BmcEndpoint::default(),
+            bmc: BmcEndpoint { controllers: self.controllers.clone(), ..BmcEndpoint::default() },
             host: HostEndpoint::default(),
         };
         let verdict = Rules.decide(&Input {
@@ -188,4 +194,47 @@ fn over_ipmi_nothing_is_known_of_override_and_firmware() {
     n1.system(Power::On, Some("Hdd"), "Continuous");
     assert!(n1.look().is_empty());
     assert!(n1.m.notice.as_deref().is_none_or(|n| !n.contains("Redfish")));
+}
+
+#[test]
+fn a_further_controller_that_is_silent_is_named_and_is_no_change_of_firmware() {
+    let mut n1 = Rest::new();
+    n1.firmware(&[("BIOS", "2.1"), ("BMC", "7.20")]);
+    n1.look();
+    // It is new in the inventory, and shows itself.
+    n1.controllers = vec![Further {
+        name: "hgx".into(),
+        kind: FurtherKind::Hgx,
+        url: "https://10.0.0.9".into(),
+        credential: "hgx".into(),
+        tls: "ca".into(),
+        serial: None,
+    }]
+    .into();
+    n1.firmware(&[("BIOS", "2.1"), ("BMC", "7.20"), ("hgx:HGX_FW_BMC_0", "1.0")]);
+    assert!(n1.look().is_empty());
+    assert!(n1.m.notice.as_deref().is_none_or(str::is_empty));
+    let silent = |n1: &mut Rest| {
+        let Read::Seen(all) = &mut n1.report.firmware else { panic!("none") };
+        all.retain(|c| !c.id.starts_with("hgx:"));
+        let why = Fault::no_answer(Channel::Bmc, "no answer");
+        all.push(Component { id: "hgx:".into(), unread: Some(why.into()), ..Component::default() });
+    };
+    silent(&mut n1);
+    assert!(n1.look().is_empty());
+    let notice = "controller `hgx` (https://10.0.0.9) does not show its firmware";
+    assert_eq!(n1.m.notice.as_deref(), Some(notice));
+    assert!(!n1.m.is_unreachable());
+    // Not read this time: it stays said.
+    n1.report.firmware = Read::NotAsked;
+    let seq = n1.m.seq;
+    n1.look();
+    assert_eq!((n1.m.notice.as_deref(), n1.m.seq), (Some(notice), seq));
+    // What changes at the host's BMC is seen all the same.
+    n1.firmware(&[("BIOS", "2.2"), ("BMC", "7.20")]);
+    silent(&mut n1);
+    assert_eq!(n1.look(), ["firmware is now BIOS 2.2, BMC 7.20"]);
+    n1.firmware(&[("BIOS", "2.2"), ("BMC", "7.20"), ("hgx:HGX_FW_BMC_0", "1.0")]);
+    n1.look();
+    assert!(n1.m.notice.as_deref().is_none_or(str::is_empty));
 }

@@ -890,6 +890,21 @@ fn work_on_any_controller_or_none_that_can_be_read_stops_flashes_and_restarts() 
         assert_eq!((c.step().as_str(), c.waits_for()), ("waits", wanted));
         assert_eq!(c.later(60_000_000).step(), "quarantined:step-timeout", "not for ever");
     }
+    // The host's BMC lists no tasks, and those of the baseboard can't be told from none.
+    let mut c = with_baseboard(Some("2.0"));
+    c.version("1.5");
+    c.baseboard(Some("2.0"));
+    assert_eq!(c.step(), "intent:update-firmware");
+    c.apply(Entry::Settled { outcome: Outcome::Applied { handle: Some(TASK.into()) } });
+    c.tasks(&[(TASK, TaskState::Succeeded, "Completed", 100)]);
+    assert_eq!(c.later(60_000).step(), "closed:true");
+    let busy =
+        Fault::new(FaultClass::Transient, Channel::Bmc, Fault::CONTROLLER_BUSY, "hgx: works");
+    c.report.tasks = Read::Failed(busy);
+    assert_eq!(c.step(), "faulted:controller-busy");
+    c.report.tasks =
+        Read::Failed(Fault::new(FaultClass::Unsupported, Channel::Bmc, "no-tasks", "none"));
+    assert_eq!(c.later(900_000).step(), "intent:bmc-reset");
 }
 
 #[test]

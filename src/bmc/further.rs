@@ -135,7 +135,7 @@ pub(super) async fn tasks(
             Some(busy) => Err(Fault::new(
                 FaultClass::Transient,
                 Channel::Bmc,
-                "controller-busy",
+                Fault::CONTROLLER_BUSY,
                 format!("work may go on at {}, and the host's BMC lists no tasks", busy.uri),
             )),
             None => Err(f),

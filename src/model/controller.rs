@@ -52,7 +52,7 @@ impl Further {
         format!("{}:{id}", self.name)
     }
 
-    /// For people: `controller `hgx` (https://10.0.0.6)`.
+    /// For people: its name and its address.
     pub fn called(&self) -> String {
         format!("controller `{}` ({})", self.name, &*self.url)
     }

@@ -104,6 +104,8 @@ impl Fault {
     pub const VOLUME_NOT_MADE: &'static str = "volume-not-made";
     /// One member of the firmware inventory could not be read, while others could.
     pub const COMPONENT_UNREAD: &'static str = "component-unread";
+    /// The host's BMC lists no tasks, and work may go on at a further controller of the machine.
+    pub const CONTROLLER_BUSY: &'static str = "controller-busy";
     /// No certificate of the BMC was accepted yet, and the inventory asks for one.
     pub const NO_PIN: &'static str = "no-pin";
     /// The BMC shows another certificate than the pinned one.

@@ -173,12 +173,17 @@ fn install(v: &View<'_>, fw: &Firmware, member: &Component, reported: &str) -> L
         Activation::None => Some(acts[flashed].closed),
         _ => after.iter().find(|a| a.happened && activates(a)).map(|a| a.closed),
     };
-    if activated.is_none()
-        && let Some(tasks) = v.report.tasks.seen()
-        && let Some(busy) = tasks.iter().find(|t| t.may_run())
-    {
+    if activated.is_none() {
         // Somebody else's update: a reset would break it.
-        return Look::wait(v.awaited(busy), POLL_MS);
+        match &v.report.tasks {
+            Read::Seen(tasks) => {
+                if let Some(busy) = tasks.iter().find(|t| t.may_run()) {
+                    return Look::wait(v.awaited(busy), POLL_MS);
+                }
+            }
+            Read::Failed(f) if f.code == Fault::CONTROLLER_BUSY => return Look::Unread(f.clone()),
+            _ => {}
+        }
     }
     match (activated, wanted) {
         (Some(at), _) if v.watched_since(at) > fw.verify_timeout.0 => Look::Fail(
