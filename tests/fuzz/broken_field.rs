@@ -79,7 +79,10 @@ fn may_change(path: &str, key: &str) -> Vec<String> {
     let part = |kind: &str| vec![if key == "Id" { kind.into() } else { format!("{kind}{last}/") }];
     let all = |kinds: &[&str]| kinds.iter().map(|k| (*k).to_string()).collect();
     match (path, key) {
-        ("/redfish/v1", "Systems") | ("/redfish/v1/Systems", _) => all(&machine),
+        // Where work may be hidden, and without a system nobody knows where: rather no task list than
+        // one that lacks it.
+        ("/redfish/v1", "Systems") => [all(&machine), all(&["tasks/"])].concat(),
+        ("/redfish/v1/Systems", _) => all(&machine),
         // iLO says there what it flashes.
         ("/redfish/v1", "UpdateService") => all(&["firmware/", "tasks/"]),
         // Whose BMC it is says whether it hides work, and where.
