@@ -111,17 +111,17 @@ impl One<'_> {
     /// Cutting the power meanwhile breaks the component, and no task of the BMC's list says so.
     async fn waits_for_its_copies(&self) {
         let what = format!("{}: its copies", self.vendor);
-        let seen = Cell::new(false);
+        let under_way = || self.site.seat(self.n).with(self.site.now(), |b| b.vm.copies.len());
         until(&what, || async {
+            let before = under_way();
             let tasks = self.edge.tasks(&self.bmc, None).await.ok()?;
             let copies = tasks.iter().any(|t| t.is_copy() && t.state == TaskState::InProgress);
-            seen.set(seen.get() || copies);
-            let under_way = self.site.seat(self.n).with(self.site.now(), |b| b.vm.copies.len());
-            (!copies && under_way == 0).then_some(())
+            let after = under_way();
+            assert!(copies || before == 0 || after == 0, "{what}: it copies, and {tasks:?}");
+            (!copies && after == 0).then_some(())
         })
         .await;
         let copies = self.site.seat(self.n).profile.physics.copies_images;
-        assert_eq!(seen.get(), copies, "{what}");
         let count = |which: fn(&What) -> bool| self.site.truth(self.n, |e| which(&e.what));
         assert_eq!(count(|w| matches!(w, What::CopyEnded { .. })), usize::from(copies), "{what}");
     }
