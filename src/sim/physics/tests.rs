@@ -265,7 +265,7 @@ fn copying() -> VirtualMachine {
     vm.found_running(false, 0);
     flash(&mut vm, at(0), 1);
     vm.advance(at(20));
-    vm.apply(at(20), 2, &Action::BmcReset);
+    vm.apply(at(20), 2, &Action::BmcReset { controller: None });
     assert!(vm.copies.is_empty(), "the BMC has to start first");
     while vm.copies.is_empty() {
         let next = vm.next_at();
@@ -298,7 +298,7 @@ fn a_new_image_is_copied_in_the_background_and_the_chassis_says_so() {
 fn whoever_cuts_a_copy_breaks_the_component_until_somebody_mends_it() {
     type Cut = fn(&mut VirtualMachine, EngineTime);
     let cuts: [(&str, Cut); 6] = [
-        ("BMC reset", |vm, now| drop(vm.apply(now, 9, &Action::BmcReset))),
+        ("BMC reset", |vm, now| drop(vm.apply(now, 9, &Action::BmcReset { controller: None }))),
         ("off", |vm, now| drop(vm.apply(now, 9, &Action::Power { op: PowerOp::ForceOff }))),
         ("shutdown", |vm, now| {
             drop(vm.apply(now, 9, &Action::Power { op: PowerOp::GracefulShutdown }));
@@ -327,7 +327,7 @@ fn whoever_cuts_a_copy_breaks_the_component_until_somebody_mends_it() {
     let mut vm = machine_with(&[]);
     flash(&mut vm, at(0), 1);
     vm.advance(at(20));
-    vm.apply(at(20), 2, &Action::BmcReset);
+    vm.apply(at(20), 2, &Action::BmcReset { controller: None });
     vm.advance(at(30));
     assert_eq!(vm.truth.count(|e| matches!(e.what, What::CopyStarted { .. })), 0);
 }
