@@ -1,61 +1,50 @@
 //! The BIOS step against what BMCs do: pending, one reboot, read again. Facts in, decisions out.
 
+#[path = "support/case.rs"]
+mod case;
+
+use case::{MINUTE, UUID, spec};
+use farrier::decide::Rules;
 use farrier::decide::explain::explain;
-use farrier::decide::{Decide, Input, Room, Rules, Verdict};
 use farrier::model::facts::*;
 use farrier::model::hardware::{BiosFacts, BootMode, SecureBootFacts};
-use farrier::model::machine::{Condition, Control, Machine};
 use farrier::model::*;
 use farrier::sim::broken::{Break, first_catch};
 use farrier::sim::profile::Profile as Faults;
 use farrier::sim::run::{Spec, run};
 use farrier::steps::settings::{Rule, Settings};
-use farrier::steps::site::{Profile, Site};
-use farrier::steps::workflow::*;
+use farrier::steps::site::Profile;
+use farrier::steps::workflow::Unsupported;
 use farrier::steps::{Step, bios};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::ops::{Deref, DerefMut};
 
-const UUID: &str = "11111111-2222-3333-4444-555555555501";
 const JOB: &str = "/redfish/v1/TaskService/Tasks/JID_7";
-const MINUTE: u64 = 60_000;
-
-struct Free;
-impl Room for Free {
-    fn full(&self, _: MachineId, _: LimitClass) -> Option<String> {
-        None
-    }
-}
 
 fn map(all: &[(&str, Value)]) -> BTreeMap<String, Value> {
     all.iter().map(|(k, v)| (k.to_string(), v.clone())).collect()
 }
 
 /// A board that does as boards do: settings wait for a POST.
-struct Case {
-    m: Machine,
-    site: Site,
-    profile: Profile,
-    workflow: Workflow,
-    expected: Expected,
-    report: Report,
-    now: EngineTime,
-    resets: u32,
+struct Case(case::Case);
+
+impl Deref for Case {
+    type Target = case::Case;
+
+    fn deref(&self) -> &case::Case {
+        &self.0
+    }
+}
+
+impl DerefMut for Case {
+    fn deref_mut(&mut self) -> &mut case::Case {
+        &mut self.0
+    }
 }
 
 impl Case {
     fn new() -> Self {
-        let spec = StepSpec {
-            key: "bios".into(),
-            stage: Stage::Firmware,
-            step: Step::Bios(bios::Params::default()),
-            timeout: time::Span(180 * MINUTE),
-            stall: time::Span(15 * MINUTE),
-            usual: time::Span(0),
-            retry: Retry { attempts: 3, ..Retry::default() },
-            unsupported: Unsupported::Quarantine,
-            when: When::default(),
-        };
         let rule = |model: &str, bios: &str, attributes: &[(&str, Value)]| Rule {
             model: model.into(),
             bios: bios.parse().unwrap(),
@@ -69,47 +58,14 @@ impl Case {
             boot_mode: Some(BootMode::Uefi),
             secure_boot: Some(true),
         };
-        let mut m = Machine::blank(MachineId(1));
-        m.name = "n1".into();
-        m.control = Control::Enrolled;
-        m.desired = Some(Desired::Ready);
-        m.stage = Stage::Firmware;
-        m.identity = Identity::new(None, Some(UUID), None).into();
-        let mut case = Case {
-            m,
-            site: Site::default(),
-            profile: Profile { bios: settings, cluster: Some("c".into()), ..Profile::default() },
-            workflow: Workflow {
-                name: "w".into(),
-                watch: time::Span(5 * MINUTE),
-                sla: Default::default(),
-                steps: vec![spec],
-            },
-            expected: Expected {
-                name: "n1".into(),
-                identity: Identity::default().into(),
-                rack: "r".into(),
-                position: 0,
-                pool: "p".into(),
-                profile: "p".into(),
-                domains: [].into(),
-                labels: Default::default(),
-                bmc: BmcEndpoint::default(),
-                host: HostEndpoint::default(),
-            },
-            report: Report::default(),
-            now: EngineTime(1_000_000),
-            resets: 0,
-        };
-        case.apply(Entry::RunBegan { workflow: "h".into(), reason: "t".into() });
-        case.apply(Entry::StepBegan { index: 0, key: "bios".into() });
-        case.report.system = Read::Seen(SystemFacts {
-            identity: Identity::new(None, Some(UUID), None),
-            manufacturer: Some("Dell Inc.".into()),
-            model: Some("PowerEdge R750".into()),
-            bios_version: Some("1.8.2".into()),
-            ..SystemFacts::default()
-        });
+        let profile = Profile { bios: settings, cluster: Some("c".into()), ..Profile::default() };
+        let step = Step::Bios(bios::Params::default());
+        let steps = vec![spec("bios", Stage::Firmware, step)];
+        let mut case = Case(case::Case::new(profile, steps, Desired::Ready));
+        let system = case.system();
+        system.manufacturer = Some("Dell Inc.".into());
+        system.model = Some("PowerEdge R750".into());
+        system.bios_version = Some("1.8.2".into());
         case.power(Power::On);
         case.report.bios = Read::Seen(BiosFacts {
             attributes: map(&[
@@ -130,10 +86,6 @@ impl Case {
         case
     }
 
-    fn apply(&mut self, e: Entry) {
-        fold::apply(&mut self.m, &e, self.now).unwrap();
-    }
-
     fn bios(&mut self) -> &mut BiosFacts {
         match &mut self.report.bios {
             Read::Seen(bios) => bios,
@@ -148,97 +100,12 @@ impl Case {
         }
     }
 
-    fn power(&mut self, power: Power) {
-        let resets = self.resets;
-        if let Read::Seen(system) = &mut self.report.system {
-            system.power = power;
-            system.last_reset = Some(resets.to_string());
-        }
-    }
-
-    fn task(&mut self, uri: &str, state: TaskState, raw: &str) {
-        self.report.tasks = Read::Seen(vec![Task {
-            uri: uri.into(),
-            state,
-            raw_state: raw.into(),
-            percent: Some(0),
-            message: Some("said so".into()),
-        }]);
-    }
-
-    /// A POST has begun.
-    fn boots(&mut self) {
-        self.resets += 1;
-        self.power(Power::On);
-    }
-
     /// A POST has ended: what waited for it is in force.
     fn posted(&mut self) {
         let bios = self.bios();
         bios.attributes.append(&mut bios.pending);
         let secure = self.secure();
         secure.in_force = secure.enabled;
-    }
-
-    fn input<T>(&self, f: impl FnOnce(&Input<'_>) -> T) -> T {
-        f(&Input {
-            m: &self.m,
-            expected: &self.expected,
-            profile: &self.profile,
-            site: &self.site,
-            workflow: &self.workflow,
-            report: &self.report,
-            now: self.now,
-            room: &Free,
-            stopped: false,
-            resumed: EngineTime::ZERO,
-            outage: None,
-        })
-    }
-
-    /// Takes the verdict into the row; the entries' names and what they are about.
-    fn step(&mut self) -> String {
-        let entries = match self.input(|i| Rules.decide(i)) {
-            Verdict::Rest { .. } => return "rest".into(),
-            Verdict::Write { entries, .. } | Verdict::Act { entries } => entries,
-        };
-        let mut words = Vec::new();
-        for e in entries {
-            words.push(match &e {
-                Entry::Intent { action, .. } => format!("{} {}", action.kind(), action.about()),
-                Entry::Closed { happened, .. } => format!("closed:{happened}"),
-                Entry::Quarantined { fault } => format!("quarantined:{}", fault.code),
-                Entry::Faulted { fault, .. } => format!("faulted:{}", fault.code),
-                Entry::Waits { what } => format!("waits for {what}"),
-                Entry::StepEnded { end, .. } => {
-                    self.apply(e.clone());
-                    return match end {
-                        StepEnd::Done { evidence } => format!("done: {evidence}"),
-                        StepEnd::Skipped { reason } => format!("skipped: {reason}"),
-                    };
-                }
-                other => other.name().to_string(),
-            });
-            self.apply(e);
-        }
-        words.join(" ")
-    }
-
-    fn later(&mut self, ms: u64) -> &mut Self {
-        self.now = self.now + ms;
-        self
-    }
-
-    fn settle(&mut self, outcome: Outcome) {
-        let entries =
-            self.input(|i| Rules.settle(&Input { report: &Report::default(), ..*i }, outcome));
-        for e in entries {
-            self.apply(e);
-        }
-    }
-
-    fn applied(&mut self, handle: Option<&str>) {
-        self.settle(Outcome::Applied { handle: handle.map(Into::into) });
     }
 
     /// All three settings that differ are set and wait, Secure Boot too.
@@ -267,13 +134,6 @@ impl Case {
         c.boots();
         assert_eq!(c.later(MINUTE).step(), "closed:true");
         c
-    }
-
-    fn quarantine(&self) -> &Fault {
-        match &self.m.condition {
-            Condition::Quarantined { fault, .. } => fault,
-            other => panic!("{other:?}"),
-        }
     }
 }
 

@@ -1,19 +1,23 @@
 //! The firmware step against what BMCs really do (field notes R13–R21): facts in, decisions out.
 
-use farrier::decide::{Decide, Input, Room, Rules, Verdict};
+#[path = "support/case.rs"]
+mod case;
+
+use case::{Free, UUID};
+use farrier::decide::{Room, Rules, Verdict};
 use farrier::model::action::{Baseline, Expect};
 use farrier::model::facts::*;
-use farrier::model::machine::{Condition, Control, Machine};
+use farrier::model::machine::Condition;
 use farrier::model::*;
 use farrier::steps::catalog::*;
-use farrier::steps::site::{Profile, Site};
+use farrier::steps::site::Profile;
 use farrier::steps::version::Scheme;
 use farrier::steps::workflow::*;
 use farrier::steps::{Step, firmware};
 use regex::Regex;
 use std::collections::BTreeMap;
+use std::ops::{Deref, DerefMut};
 
-const UUID: &str = "11111111-2222-3333-4444-555555555501";
 const TASK: &str = "/redfish/v1/TaskService/Tasks/7";
 
 struct Full;
@@ -23,23 +27,20 @@ impl Room for Full {
     }
 }
 
-struct Free;
-impl Room for Free {
-    fn full(&self, _: MachineId, _: LimitClass) -> Option<String> {
-        None
+struct Case(case::Case);
+
+impl Deref for Case {
+    type Target = case::Case;
+
+    fn deref(&self) -> &case::Case {
+        &self.0
     }
 }
 
-struct Case {
-    m: Machine,
-    site: Site,
-    profile: Profile,
-    workflow: Workflow,
-    expected: Expected,
-    report: Report,
-    now: EngineTime,
-    /// Others have all the room.
-    crowded: bool,
+impl DerefMut for Case {
+    fn deref_mut(&mut self) -> &mut case::Case {
+        &mut self.0
+    }
 }
 
 fn rx(s: &str) -> Regex {
@@ -68,17 +69,6 @@ fn fw() -> Firmware {
 
 impl Case {
     fn new(version: &str) -> Self {
-        let spec = StepSpec {
-            key: "fw".into(),
-            stage: Stage::Firmware,
-            step: Step::Firmware(firmware::Params {}),
-            timeout: time::Span(7_200_000),
-            stall: time::Span(900_000),
-            usual: time::Span(0),
-            retry: Retry::default(),
-            unsupported: Unsupported::Quarantine,
-            when: When::default(),
-        };
         let set = FirmwareSet { status: SetStatus::Approved, firmware: vec![fw()] };
         let family = Family {
             file: "v.toml".into(),
@@ -86,53 +76,23 @@ impl Case {
             model: vec![rx("^R$")],
             sets: BTreeMap::from([("s".to_string(), set)]),
         };
-        let mut m = Machine::blank(MachineId(1));
-        m.name = "n1".into();
-        m.control = Control::Enrolled;
-        m.desired = Some(Desired::Ready);
-        m.stage = Stage::Firmware;
-        m.identity = Identity::new(None, Some(UUID), None).into();
-        let mut case = Case {
-            m,
-            site: Site { catalog: Catalog { families: vec![family] }, ..Site::default() },
-            profile: Profile {
-                firmware_set: Some("s".into()),
-                cluster: Some("c".into()),
-                ..Profile::default()
-            },
-            workflow: Workflow {
-                name: "w".into(),
-                watch: time::Span(300_000),
-                sla: Default::default(),
-                steps: vec![spec],
-            },
-            expected: Expected {
-                name: "n1".into(),
-                identity: Identity::default().into(),
-                rack: "r".into(),
-                position: 0,
-                pool: "p".into(),
-                profile: "p".into(),
-                domains: [].into(),
-                labels: Default::default(),
-                bmc: BmcEndpoint::default(),
-                host: HostEndpoint::default(),
-            },
-            report: Report::default(),
-            now: EngineTime(1_000_000),
-            crowded: false,
+        let profile = Profile {
+            firmware_set: Some("s".into()),
+            cluster: Some("c".into()),
+            ..Profile::default()
         };
-        case.apply(Entry::RunBegan { workflow: "h".into(), reason: "t".into() });
-        case.apply(Entry::StepBegan { index: 0, key: "fw".into() });
+        let step = StepSpec {
+            timeout: time::Span(7_200_000),
+            retry: Retry::default(),
+            ..case::spec("fw", Stage::Firmware, Step::Firmware(firmware::Params {}))
+        };
+        let mut case = Case(case::Case::new(profile, vec![step], Desired::Ready));
+        case.site.catalog = Catalog { families: vec![family] };
         case.system("1.0", Power::On);
         case.version(version);
         case.report.tasks = Read::Seen(vec![]);
         case.report.cluster = Read::Seen(Membership::default());
         case
-    }
-
-    fn apply(&mut self, e: Entry) {
-        fold::apply(&mut self.m, &e, self.now).unwrap();
     }
 
     fn system(&mut self, reset: &str, power: Power) {
@@ -171,27 +131,6 @@ impl Case {
                 })
                 .collect(),
         );
-    }
-
-    fn input(&self) -> Input<'_> {
-        let room: &dyn Room = if self.crowded { &Full } else { &Free };
-        Input {
-            m: &self.m,
-            expected: &self.expected,
-            profile: &self.profile,
-            site: &self.site,
-            workflow: &self.workflow,
-            report: &self.report,
-            now: self.now,
-            room,
-            stopped: false,
-            resumed: EngineTime::ZERO,
-            outage: None,
-        }
-    }
-
-    fn decide(&self) -> Verdict {
-        Rules.decide(&self.input())
     }
 
     /// Takes the verdict into the row; returns the entries' names and the intent's action kind.
@@ -563,7 +502,7 @@ fn an_intent_does_not_fit_a_held_or_quarantined_row() {
 #[test]
 fn a_wait_for_room_takes_no_time_of_the_step_whatever_comes_between() {
     let mut c = Case::new("1.5");
-    c.crowded = true;
+    c.room = &Full;
     let busy =
         || Fault::new(FaultClass::Throttled, Channel::Bmc, "busy", "503, the service is busy");
     for _ in 0..5 {
@@ -576,7 +515,7 @@ fn a_wait_for_room_takes_no_time_of_the_step_whatever_comes_between() {
         c.report.firmware = seen;
         c.now = c.m.not_before;
     }
-    c.crowded = false;
+    c.room = &Free;
     assert_eq!(c.step(), "intent:update-firmware");
     // From here on it is the step's time again.
     c.apply(Entry::Settled { outcome: Outcome::Applied { handle: Some(TASK.into()) } });
@@ -598,7 +537,7 @@ fn a_first_look_that_comes_late_is_not_the_machines_delay() {
     c.now = c.m.not_before;
     assert_eq!(c.step(), "faulted:busy", "its time began with the first look");
     c.report.firmware = seen;
-    c.crowded = true;
+    c.room = &Full;
     c.now = c.m.not_before;
     assert_eq!(c.step(), "waits");
     // The same fault for as long as the step may take.
@@ -685,24 +624,7 @@ fn a_changed_certificate_is_another_machine_unless_farrier_just_updated_it() {
     c.later(120_000).report.system = other_certificate();
     assert_eq!(c.step(), "waits");
     assert_eq!(c.step(), "rest", "said once");
-    let room = Free;
-    let told = farrier::decide::explain::explain(
-        &Rules,
-        &Input {
-            m: &c.m,
-            expected: &c.expected,
-            profile: &c.profile,
-            site: &c.site,
-            workflow: &c.workflow,
-            report: &c.report,
-            now: c.now,
-            room: &room,
-            stopped: false,
-            resumed: EngineTime::ZERO,
-            outage: None,
-        },
-        c.now,
-    );
+    let told = c.input(|i| farrier::decide::explain::explain(&Rules, i, c.now));
     assert!(told.hint.is_some_and(|h| h.contains("farrier bmc pin n1")));
     assert!(told.ways_out.iter().any(|w| w.starts_with("farrier bmc pin n1")));
     // Accepted: the story goes on.

@@ -1,93 +1,60 @@
 //! The way into the deploy ramdisk when machines do otherwise than they are told: facts in, decisions out.
 
-use farrier::decide::{Decide, Input, Room, Rules, Verdict};
+#[path = "support/case.rs"]
+mod case;
+
+use case::UUID;
+use farrier::decide::Verdict;
 use farrier::model::deploy::{BootMethod, RootDisk};
 use farrier::model::facts::*;
-use farrier::model::machine::{Control, Machine};
 use farrier::model::*;
-use farrier::steps::site::{Profile, Site};
+use farrier::steps::site::Profile;
 use farrier::steps::workflow::*;
 use farrier::steps::{Step, power, sanitize};
+use std::ops::{Deref, DerefMut};
 
-const UUID: &str = "11111111-2222-3333-4444-555555555501";
 const OTHER: &str = "99999999-2222-3333-4444-555555555501";
 const FROM: &str = "10.0.0.9";
-
-struct Free;
-impl Room for Free {
-    fn full(&self, _: MachineId, _: LimitClass) -> Option<String> {
-        None
-    }
-}
 
 fn key(n: u8) -> String {
     format!("ssh-ed25519 RAM{n}")
 }
 
 /// A machine that is to be sanitized, first by PXE, then by virtual media.
-struct Case {
-    m: Machine,
-    site: Site,
-    profile: Profile,
-    workflow: Workflow,
-    expected: Expected,
-    report: Report,
-    now: EngineTime,
+struct Case(case::Case);
+
+impl Deref for Case {
+    type Target = case::Case;
+
+    fn deref(&self) -> &case::Case {
+        &self.0
+    }
+}
+
+impl DerefMut for Case {
+    fn deref_mut(&mut self) -> &mut case::Case {
+        &mut self.0
+    }
 }
 
 impl Case {
     fn new() -> Self {
         let spec = |key: &str, step| StepSpec {
-            key: key.into(),
-            stage: Stage::Retire,
-            step,
             timeout: time::Span(46_800_000),
             stall: time::Span(3_600_000),
-            usual: time::Span(0),
             retry: Retry::default(),
-            unsupported: Unsupported::Quarantine,
-            when: When::default(),
+            ..case::spec(key, Stage::Retire, step)
         };
-        let mut m = Machine::blank(MachineId(1));
-        m.name = "n1".into();
-        m.control = Control::Enrolled;
-        m.desired = Some(Desired::Retired);
-        m.stage = Stage::Retire;
-        m.identity = Identity::new(None, Some(UUID), None).into();
-        let mut case = Case {
-            m,
-            site: Site::default(),
-            profile: Profile {
-                root_disk: Some(RootDisk::default()),
-                boot: vec![BootMethod::Pxe, BootMethod::VirtualMedia],
-                ..Profile::default()
-            },
-            workflow: Workflow {
-                name: "w".into(),
-                watch: time::Span(300_000),
-                sla: Default::default(),
-                steps: vec![
-                    spec("sanitize", Step::Sanitize(sanitize::Params::default())),
-                    spec("off", Step::Power(power::Params { state: power::Wanted::Off })),
-                ],
-            },
-            expected: Expected {
-                name: "n1".into(),
-                identity: Identity::default().into(),
-                rack: "r".into(),
-                position: 0,
-                pool: "p".into(),
-                profile: "p".into(),
-                domains: [].into(),
-                labels: Default::default(),
-                bmc: BmcEndpoint::default(),
-                host: HostEndpoint::default(),
-            },
-            report: Report::default(),
-            now: EngineTime(1_000_000),
+        let profile = Profile {
+            root_disk: Some(RootDisk::default()),
+            boot: vec![BootMethod::Pxe, BootMethod::VirtualMedia],
+            ..Profile::default()
         };
-        case.apply(Entry::RunBegan { workflow: "h".into(), reason: "t".into() });
-        case.apply(Entry::StepBegan { index: 0, key: "sanitize".into() });
+        let steps = vec![
+            spec("sanitize", Step::Sanitize(sanitize::Params::default())),
+            spec("off", Step::Power(power::Params { state: power::Wanted::Off })),
+        ];
+        let mut case = Case(case::Case::new(profile, steps, Desired::Retired));
         case.system(UUID, Power::Off, "Hdd");
         case.silent();
         case.report.boot = Read::Seen(WindowFacts::default());
@@ -95,10 +62,6 @@ impl Case {
         case.report.media = Read::Seen(vec![]);
         case.report.tasks = Read::Seen(vec![]);
         case
-    }
-
-    fn apply(&mut self, e: Entry) {
-        fold::apply(&mut self.m, &e, self.now).unwrap();
     }
 
     fn run(&self) -> String {
@@ -144,20 +107,7 @@ impl Case {
     /// Takes the verdict into the row; the last word of it.
     fn step(&mut self) -> String {
         self.now = self.now + 1_000;
-        let verdict = Rules.decide(&Input {
-            m: &self.m,
-            expected: &self.expected,
-            profile: &self.profile,
-            site: &self.site,
-            workflow: &self.workflow,
-            report: &self.report,
-            now: self.now,
-            room: &Free,
-            stopped: false,
-            resumed: EngineTime::ZERO,
-            outage: None,
-        });
-        let entries = match verdict {
+        let entries = match self.decide() {
             Verdict::Rest { .. } => return "rest".into(),
             Verdict::Write { entries, .. } | Verdict::Act { entries } => entries,
         };

@@ -1,8 +1,12 @@
 //! A rescue from the order to the rest in repair: facts in, decisions out, against a host that does
 //! what it is told and sometimes does not.
 
+#[path = "support/case.rs"]
+mod case;
+
+use case::Free;
 use farrier::decide::explain::explain;
-use farrier::decide::{Decide, Input, Room, Rules, Verdict};
+use farrier::decide::{Decide, Input, Rules, Verdict};
 use farrier::model::facts::*;
 use farrier::model::machine::{Condition, Control, Machine};
 use farrier::model::*;
@@ -15,14 +19,6 @@ const KEY: &str =
     "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJsaHlEdYCtVIbYwvEdqLi1Yg8qnmPTOL1vXVXNVvZ8e ann@laptop";
 const HOST_KEY: &str = "ssh-ed25519 AAAAhost";
 const HOUR: u64 = 3_600_000;
-
-struct Free;
-
-impl Room for Free {
-    fn full(&self, _: MachineId, _: LimitClass) -> Option<String> {
-        None
-    }
-}
 
 fn identity() -> Identity {
     Identity::new(Some("S1"), Some("4c4c4544-0031-3510-8052-b4c04f563132"), None)
