@@ -152,5 +152,9 @@ fn main() {
         by_hand / by_job
     });
     println!("the first by the clock, the second of processor time; wanted: 80 % or more");
-    assert!(seconds >= 0.8 || processor >= 0.8, "{:.0} % of what a person would do", seconds * 100.0);
+    assert!(
+        seconds >= 0.8 || processor >= 0.8,
+        "{:.0} % of what a person would do",
+        seconds * 100.0
+    );
 }

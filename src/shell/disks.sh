@@ -8,8 +8,20 @@
 # multipath, virtual, unknown.
 
 disk_column() { # disk_column NAME LINE: a value of lsblk -P
-    printf '%s' " $2" | sed -n "s/.* $1=\"\([^\"]*\)\".*/\1/p" | tr '|' ' ' |
-        sed 's/^ *//; s/ *$//'
+    case " $2" in *" $1=\""*) ;; *) return 0 ;; esac
+    value=" $2"
+    value=${value##*" $1=\""}
+    value=${value%%\"*}
+    # No more programs are started than must be: there are many columns.
+    while :; do
+        case $value in
+            ' '*) value=${value# } ;;
+            *' ') value=${value% } ;;
+            *'|'*) value="${value%%'|'*} ${value#*'|'}" ;;
+            *) break ;;
+        esac
+    done
+    printf '%s' "$value"
 }
 
 # What the path through sysfs says; the kernel names each layer that a disk hangs from.
