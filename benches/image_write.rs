@@ -1,6 +1,8 @@
 //! How fast the deploy job writes an image, against what a person would type into the same machine:
 //! `curl | zstd -d | dd`. The job also compares DMI, checks the SHA-256 of what comes, looks at the disk
-//! before and reads back what makes it boot. A virtual machine of the tests' lab, in the ramdisk.
+//! before and reads back what makes it boot. A virtual machine of the tests' lab, in the ramdisk. Beside the
+//! clock stands the processor time of the machine's process, which says the same where others keep this
+//! machine busy.
 //!
 //! As root, after `bash tests/run.sh --only vm` has installed what it needs:
 //!
@@ -141,9 +143,9 @@ fn main() {
         }
     }
     let said = run.lab.inside(|| block_on(run.shell.tail(&host, "deploy-0", 4096))).unwrap();
-    assert!(!said.contains("a pipe"), "this ramdisk has no device mapper: {said}");
+    assert!(!said.contains("through a pipe"), "this ramdisk has no device mapper: {said}");
     let middle = |all: &[Took], of: fn(&Took) -> f64| median(all.iter().map(of));
-    let [seconds, processor] = [|t: &Took| t.seconds, |t: &Took| t.cpu].map(|of| {
+    let [seconds, _] = [|t: &Took| t.seconds, |t: &Took| t.cpu].map(|of| {
         let (by_hand, by_job) = (middle(&plains, of), middle(&deploys, of));
         println!(
             "medians: {by_hand:.1} s by hand, {by_job:.1} s by the job: {:.0} %",
@@ -152,9 +154,5 @@ fn main() {
         by_hand / by_job
     });
     println!("the first by the clock, the second of processor time; wanted: 80 % or more");
-    assert!(
-        seconds >= 0.8 || processor >= 0.8,
-        "{:.0} % of what a person would do",
-        seconds * 100.0
-    );
+    assert!(seconds >= 0.8, "{:.0} % of what a person would do by hand", seconds * 100.0);
 }

@@ -284,6 +284,7 @@ fn whole_life(firmware: Firmware, name: &'static str) {
     run.say(&format!("image written in {} s", result["seconds"]));
     let order_left = lab.inside(|| block_on(run.shell.tail(&host, "deploy-1", 65_536))).unwrap();
     assert!(!order_left.contains("PRIVATE KEY"), "the job's output tells the host key");
+    assert!(!order_left.contains("through a pipe"), "no device before the disk: {order_left}");
 
     machine.boot("Hdd");
     let host = run.host(host.endpoint.address.to_string().parse().unwrap(), &public);
