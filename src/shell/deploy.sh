@@ -307,7 +307,8 @@ sectors_written() { # of the disk, since the machine is up, into $now
 progress() { # until $work/done appears: what the disk has taken
     sectors_written || return 0
     was=$now
-    while [ ! -e "$work/done" ]; do
+    # Also where the job has ended, and its directory with it, during a sleep.
+    while [ -d "$work" ] && [ ! -e "$work/done" ]; do
         sleep 5
         sectors_written
         copied=
