@@ -388,6 +388,43 @@ async fn evidence(s: &Served, name: &str) -> BTreeMap<String, String> {
 }
 
 #[tokio::test]
+async fn a_failed_runs_console_is_shown_and_commands_no_terminal() {
+    let dir = tempfile::tempdir().unwrap();
+    let bounds = farrier::ipmi::Bounds { bytes: 4096, runs: 5, age: Duration::from_secs(3600) };
+    let shelf = farrier::ipmi::Shelf::new(dir.path().join("consoles"), bounds).unwrap();
+    let consoles = Some(shelf.clone());
+    let s = serve(Plan { refuses: &["n01"], consoles, ..plan(2) }).await;
+    s.settled().await;
+    let missing = s.get("/v1/machines/n01/console").await;
+    problem(&missing, 404, "no-console");
+    assert_eq!(s.post("/v1/machines/n01/changes", &json!({"change": "enroll"}), &[]).await.0, 200);
+    s.until_machine(1, "quarantined", |m| m.is_quarantined()).await;
+    let run = s.handle.ask(|d, _| d.machine(MachineId(1)).unwrap().run_name(&d.site().incarnation));
+    let run = run.await.unwrap();
+    let mut live = shelf.follow("n01", &run).unwrap();
+    live.push(b"\x1b[2J\x1b]0;owned\x07GRUB loading\r\nKernel panic - not syncing\r\n").unwrap();
+    shelf.keep(live);
+
+    let response = s.http.get(format!("{}/v1/machines/n01/console", s.url)).send().await.unwrap();
+    assert_eq!(response.status(), 200);
+    assert_eq!(response.headers()["content-type"], "text/plain; charset=utf-8");
+    assert_eq!(response.headers()["x-content-type-options"], "nosniff");
+    assert_eq!(response.headers()["farrier-run"], run.as_str());
+    let said = "GRUB loading\nKernel panic - not syncing\n";
+    assert_eq!(response.text().await.unwrap(), said);
+    let (_, why) = s.get("/v1/machines/n01/explain").await;
+    assert_eq!(why["console"], json!(["GRUB loading", "Kernel panic - not syncing"]));
+    assert_eq!(evidence(&s, "n01").await["console-tail.txt"], said);
+    let (status, out, err) = s.cli_raw(&["machine", "console", "n01"]).await;
+    assert_eq!((status, out.as_str()), (0, said), "{err}");
+    let (_, out, _) = s.cli_raw(&["machine", "explain", "n01"]).await;
+    assert!(out.contains("the console's last lines:\n  GRUB loading\n"), "{out}");
+    problem(&s.get("/v1/machines/n01/console?run=abc").await, 404, "no-console");
+    problem(&s.get("/v1/machines/n02/console").await, 404, "no-console");
+    problem(&s.get("/v1/machines/n09/console").await, 404, "no-such-machine");
+}
+
+#[tokio::test]
 async fn evidence_is_one_archive_and_outlives_the_release() {
     let s = serve(Plan { refuses: &["n01"], ..plan(2) }).await;
     s.settled().await;

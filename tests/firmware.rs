@@ -382,7 +382,7 @@ fn a_full_job_queue_costs_no_attempt_and_is_tried_again() {
     let mut c = Case::new("1.5");
     for _ in 0..6 {
         assert_eq!(c.step(), "intent:update-firmware");
-        let entries = Rules.settle(&c.input(), Outcome::Failed { fault: full.clone() });
+        let entries = c.input(|i| Rules.settle(i, Outcome::Failed { fault: full.clone() }));
         entries.into_iter().for_each(|e| c.apply(e));
         assert!(c.m.open.is_none() && !c.m.is_quarantined());
         assert_eq!(c.m.step.as_ref().unwrap().attempt, 0);

@@ -59,6 +59,7 @@ pub(super) async fn evidence(
     let lines = tail(&state, id, machine.row.seq).await?;
     let site = ask(&state, super::site::count).await?;
     let log = state.log.about(&name, &id.to_string());
+    let console = super::console::newest(&state, &name).await;
     let made = wall_ms();
     let packed = tokio::task::spawn_blocking(move || {
         let mut bundle = Bundle::new(format!("{}-evidence", machine.row.name), made / 1000);
@@ -72,6 +73,9 @@ pub(super) async fn evidence(
         let shown = lines.get(from..).unwrap_or_default().iter();
         bundle.lines("journal.jsonl", shown.map(|l| to_json(&line(l))));
         bundle.json("faults.json", &faults(&lines));
+        if let Some(text) = console {
+            bundle.lines("console-tail.txt", text.lines().map(str::to_string));
+        }
         bundle.lines("log-tail.txt", log);
         let text = readme(&machine, &bundle, made);
         bundle.lead("README.txt", text);
@@ -157,6 +161,9 @@ fn readme(machine: &MachineView, bundle: &Bundle, made: u64) -> String {
         }
         "tasks.json" => "the BMC's task list with its messages, as it was read last",
         "job-tail.txt" => "the end of the output of the last job on the host",
+        "console-tail.txt" => {
+            "the end of what its serial console said while a run booted it; not what Farrier said"
+        }
         "log-tail.txt" => {
             "the daemon's log since its start: lines about this machine, and the site's warnings"
         }
@@ -171,7 +178,7 @@ fn readme(machine: &MachineView, bundle: &Bundle, made: u64) -> String {
     for (path, absent) in [
         ("tasks.json", "the BMC's task list was not read"),
         ("job-tail.txt", "no job's output was read"),
-        ("console-tail.txt", "Farrier reads no serial console"),
+        ("console-tail.txt", "no console was kept: no `ipmi` address, or its runs went well"),
     ] {
         if !bundle.names().any(|n| n == path) {
             text += &format!("{path:width$}  absent: {absent}\n");

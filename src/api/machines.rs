@@ -262,7 +262,11 @@ pub(crate) async fn explanation(
         .hint("put its line back, or leave it out for good"),
     })?;
     let runs = super::runs::runs_of(state, id).await?;
-    Ok(Explanation { skipped: skipped(&runs), ..live.into() })
+    let console = match &*live.condition {
+        "ok" => Vec::new(),
+        _ => super::console::last_lines(state, id, name).await?,
+    };
+    Ok(Explanation { skipped: skipped(&runs), console, ..live.into() })
 }
 
 /// Steps whose latest end was a skip, in words. `runs`: newest first.

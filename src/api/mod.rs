@@ -11,6 +11,7 @@
 mod auth;
 mod bundle;
 mod changes;
+mod console;
 mod engine;
 mod events;
 mod evidence;
@@ -35,6 +36,7 @@ pub(crate) use runs::runs_of;
 pub(crate) use site::outages;
 
 use crate::engine::driver::Handle;
+use crate::ipmi::Shelf;
 use crate::notify::Notifier;
 use crate::port::Secret;
 use crate::port::store::Store;
@@ -74,6 +76,8 @@ pub struct State {
     pub webhooks: Option<Notifier>,
     /// The database's file, for its size in the metrics.
     pub database: Option<PathBuf>,
+    /// Consoles of machines whose boot was followed.
+    pub consoles: Option<Shelf>,
     /// The end of the daemon's log, for evidence.
     pub log: LogTail,
     pub(crate) streams: Arc<Semaphore>,
@@ -94,6 +98,7 @@ impl State {
             ending: watch::channel(false).1,
             webhooks: None,
             database: None,
+            consoles: None,
             log: LogTail::default(),
             streams: Arc::new(Semaphore::new(STREAMS_MAX)),
         }
@@ -126,6 +131,7 @@ fn documented() -> OpenApiRouter<State> {
         .routes(routes!(machines::explain))
         .routes(routes!(machines::history))
         .routes(routes!(evidence::evidence))
+        .routes(routes!(console::console))
         .routes(routes!(runs::list))
         .routes(routes!(runs::show))
         .routes(routes!(changes::one))

@@ -19,6 +19,7 @@ pub enum Code {
     WrongHost,
     NoSuchMachine,
     NoSuchRun,
+    NoConsole,
     NoSuchPath,
     MethodNotAllowed,
     ConfirmNeeded,
@@ -47,6 +48,7 @@ impl Code {
             Code::WrongHost => ("wrong-host", 403, "The request names another host"),
             Code::NoSuchMachine => ("no-such-machine", 404, "There is no such machine"),
             Code::NoSuchRun => ("no-such-run", 404, "There is no such run"),
+            Code::NoConsole => ("no-console", 404, "No console was kept"),
             Code::NoSuchPath => ("no-such-path", 404, "There is nothing here"),
             Code::MethodNotAllowed => {
                 ("method-not-allowed", 405, "This path does not take this method")

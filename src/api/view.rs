@@ -342,6 +342,9 @@ pub struct Explanation {
     /// Steps that were skipped when they last came up, and why.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub skipped: Vec<String>,
+    /// The last lines of the serial console of the run that is in trouble, as far as it was followed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub console: Vec<String>,
     /// What Farrier does next, and when.
     pub next: String,
     /// Commands that a person can give now.
@@ -368,6 +371,7 @@ impl From<Live> for Explanation {
             hint: e.hint,
             notice: e.notice,
             skipped: Vec::new(),
+            console: Vec::new(),
             next: e.next,
             ways_out: e.ways_out,
         }

@@ -40,7 +40,7 @@ struct Seat {
 
 /// A call under way; over when dropped.
 #[derive(Debug)]
-struct Call<'a> {
+pub(super) struct Call<'a> {
     access: &'a Access,
     machine: MachineId,
 }
@@ -105,7 +105,11 @@ impl Access {
         Ok(target)
     }
 
-    fn enter(&self, target: &BmcTarget) -> Result<(Call<'_>, BmcTarget), Fault> {
+    /// A place at this BMC, for as long as it is held; and the target as in [`Access::resolve`].
+    ///
+    /// # Errors
+    /// A rotation keeps everybody out; as [`Access::resolve`].
+    pub(super) fn enter(&self, target: &BmcTarget) -> Result<(Call<'_>, BmcTarget), Fault> {
         let mut seats = self.seats();
         let seat = seats.entry(target.machine).or_default();
         if let Some(why) = &seat.shut {

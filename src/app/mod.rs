@@ -5,6 +5,7 @@ pub mod arrivals;
 pub mod backup;
 pub mod bmc;
 pub mod check;
+pub mod consoles;
 pub mod current;
 pub mod database;
 pub mod demo;

@@ -27,6 +27,7 @@ const SSH_KEY: &str = "ssh";
 pub struct Parts {
     pub ports: Ports,
     pub bmc: Arc<RedfishBmc>,
+    pub ipmi: Arc<IpmiBmc>,
     pub boot: BootServer,
     pub images: ImageServer,
 }
@@ -165,13 +166,17 @@ pub fn build(
     let over_ipmi = crate::ipmi::Settings { budget_ms: 45_000, ..Default::default() };
     let ipmi = Arc::new(IpmiBmc::new(vault, over_ipmi));
     let ports = Ports {
-        bmc: Arc::new(WithFallback::new(bmc.clone(), ipmi, super::fallback::Settings::default())),
+        bmc: Arc::new(WithFallback::new(
+            bmc.clone(),
+            ipmi.clone(),
+            super::fallback::Settings::default(),
+        )),
         shell,
         cluster: Arc::new(cluster),
         boot: Arc::new(boot.clone()),
         advertise: Arc::new(current.clone()),
     };
-    Ok(Parts { ports, bmc, boot, images })
+    Ok(Parts { ports, bmc, ipmi, boot, images })
 }
 
 /// The public half of the site's SSH key, for those who are to let it in.

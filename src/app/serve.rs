@@ -6,6 +6,7 @@
 )]
 
 use super::access::{Access, Guarded};
+use super::consoles::{self, Announcing, Consoles};
 use super::current::Current;
 use super::orders::Orders;
 use super::rotate::{self, Rotator};
@@ -187,6 +188,21 @@ async fn run(
         database.clone(),
         parts::bmc_ca(&current)?,
     );
+    let shelf = consoles::shelf(&daemon.state, &daemon.consoles).map_err(|e| {
+        format!("no directory for consoles below `{}`: {e}", daemon.state.display())
+    })?;
+    let life = consoles::Engine { handle: handle.clone(), access: access.clone() };
+    let followed = Consoles::new(
+        parts.ipmi.clone(),
+        Arc::new(life),
+        shelf.clone(),
+        daemon.consoles.at_once,
+        consoles::Pace::default(),
+    );
+    if daemon.consoles.follow {
+        parts.ports.boot =
+            Arc::new(Announcing { boot: parts.ports.boot.clone(), consoles: followed.clone() });
+    }
     let rotator = Rotator::new(rotate::Tools {
         edge: parts.bmc.clone(),
         access,
@@ -198,7 +214,7 @@ async fn run(
         pace: pace(ask.time_scale),
         look_every: rotate::LOOK_EVERY / ask.time_scale.max(1),
     });
-    let ids = held.expected.iter().map(|(id, e)| (e.name.clone(), *id)).collect();
+    let ids: BTreeMap<_, _> = held.expected.iter().map(|(id, e)| (e.name.clone(), *id)).collect();
     rotator.shut(&ids).await?;
     let incarnation = held.state.incarnation.clone();
     let is_current = |id, run: &str| {
@@ -219,6 +235,7 @@ async fn run(
     state.log = api::LogTail::of_process();
     state.database = Some(daemon.database.clone());
     state.webhooks = Some(notifier.clone());
+    state.consoles = Some(shelf);
     let control = reload::Control {
         path: ask.config.clone(),
         current: current.clone(),
@@ -266,6 +283,8 @@ async fn run(
     tracing::info!(api = %daemon.api.bind, database = %daemon.database.display(), "farrier serves");
     tokio::spawn(first_inventory(control.clone(), known, lines, ask.confirm));
     tokio::spawn(hangups(control));
+    let left = followed.clone();
+    tokio::spawn(async move { left.resume(|name| ids.get(name).copied()).await });
     tokio::spawn(webhooks::watch_stuck(handle.clone(), outbox));
     tokio::spawn(async move {
         rotator.resume().await;
@@ -293,7 +312,13 @@ async fn run(
     }
     // Sessions left behind fill a BMC's few slots until they time out (field notes R2).
     let grace = std::time::Duration::from_secs(10);
-    tokio::time::timeout(grace, parts.bmc.log_out()).await.ok();
+    let (_, left) = tokio::join!(
+        tokio::time::timeout(grace, parts.bmc.log_out()),
+        tokio::time::timeout(grace, followed.stop()),
+    );
+    if left.is_err() {
+        tracing::warn!("some consoles were not given back; the next start does it");
+    }
     tracing::info!("farrier ended");
     result
 }

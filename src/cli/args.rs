@@ -382,6 +382,13 @@ pub enum MachineCommand {
         #[arg(long, conflicts_with = "last")]
         all: bool,
     },
+    /// What its serial console said while a run booted it; kept where the run failed
+    Console {
+        name: String,
+        /// The run that is meant [default: the newest that was kept]
+        #[arg(long, value_name = "RUN")]
+        run: Option<String>,
+    },
     /// Save a machine's evidence as one archive: facts, faults, journal, log
     Evidence {
         name: String,

@@ -24,6 +24,7 @@ pub(super) async fn run(
         MachineCommand::Show { name } => show(api, &name, io).await,
         MachineCommand::Explain { name } => explain(api, &name, io).await,
         MachineCommand::History { name, last, all } => history(api, &name, last, all, io).await,
+        MachineCommand::Console { name, run } => console(api, &name, run, io).await,
         MachineCommand::Evidence { name, output, force } => {
             evidence(api, &name, output, force, io).await
         }
@@ -298,6 +299,25 @@ fn describe(part: &str, fact: &FactView) -> String {
     format!("{}{age}{gap}{what}", fact.freshness)
 }
 
+async fn console(
+    api: &Api,
+    name: &str,
+    run: Option<String>,
+    io: &mut Io<'_>,
+) -> Result<(), Failure> {
+    let run = run.map(|run| format!("?run={}", encode(&run))).unwrap_or_default();
+    let bytes = api.bytes(&format!("/v1/machines/{}/console{run}", encode(name))).await?;
+    // Made harmless where it was read, and once more here: a client need not trust its server.
+    let text = crate::ipmi::plain(&bytes);
+    if io.json {
+        return io.document(&serde_json::json!({"machine": name, "console": text}));
+    }
+    for line in text.lines() {
+        io.line(line)?;
+    }
+    Ok(())
+}
+
 async fn explain(api: &Api, name: &str, io: &mut Io<'_>) -> Result<(), Failure> {
     let path = format!("/v1/machines/{}/explain", encode(name));
     let answer = api.get::<Explanation>(&path).await?;
@@ -336,6 +356,12 @@ async fn explain(api: &Api, name: &str, io: &mut Io<'_>) -> Result<(), Failure> 
         ("next", e.next),
         ("hint", text(e.hint)),
     ])?;
+    if !e.console.is_empty() {
+        io.line("\nthe console's last lines:")?;
+        for line in &e.console {
+            io.line(format_args!("  {}", super::out::printable(line)))?;
+        }
+    }
     if !e.skipped.is_empty() {
         io.line("\nskipped:")?;
         for step in e.skipped {

@@ -62,6 +62,8 @@ pub struct Daemon {
     pub breaker_window: Span,
     /// Where `farrier discover scan` may knock; nowhere unless said.
     pub discovery: Vec<Subnet>,
+    /// Serial consoles of machines that a run boots.
+    pub consoles: super::console::Consoles,
     /// Who is told of what, in file order.
     pub webhooks: Vec<Webhook>,
     /// Who keeps new passwords of BMCs before they are in force.
@@ -276,6 +278,7 @@ fn settings(mut top: Table<'_, '_>, base: &Path) -> Daemon {
         breaker_quarantines: 0,
         breaker_window: Span(3_600_000),
         discovery: discovery(top.table("discovery")),
+        consoles: super::console::read(top.table("console")),
         webhooks: super::webhook::read(top.tables("webhook")),
         escrow: super::rotation::escrow(top.table("escrow")),
         rotation: super::rotation::policy(top.table("rotation")),

@@ -4,6 +4,7 @@
 mod book;
 pub mod catalog;
 mod check;
+pub mod console;
 pub mod daemon;
 mod diagnostic;
 pub mod fault_profile;

@@ -9,7 +9,8 @@
 //! | `guard` | what comes before every write: which machine is this, is it on? |
 //! | `power`, `boot` | the writes |
 //! | `sel`, `fru` | log and identity |
-//! | `sol` | the console into a file |
+//! | `sol` | the console into a file, at a person's word |
+//! | `follow`, `shelf`, [`plain()`] | the console of a boot as it comes; what is kept of it; how it is shown |
 //!
 //! | field notes | what | test |
 //! | --- | --- | --- |
@@ -19,6 +20,7 @@
 //! | §4, §5.1 | boot device with the efiboot bit, read back | `the_boot_device_is_set_for_uefi_and_read_back` |
 //! | §5.1 | GUIDs in every byte order, FRU: who is it, before every write | `a_guid_proves_it_in_every_byte_order`, `nothing_is_written_to_another_machine` |
 //! | §5.1 | real programs: ipmi_sim, pyghmi | `power_is_read_and_changed`, `boot_log_fru_and_cold_reset`, `a_console_is_captured_over_the_wire` |
+//! | §5.1 | one console a BMC: a person's is not taken, ours is given back | `a_console_in_use_is_left_to_whoever_has_it`, `a_console_is_followed_and_given_back` |
 //!
 //! IPMI proves nothing of the BMC (there is no certificate), and its login hands a hash of the
 //! password to whoever asks (IPMI 2.0 RAKP): it belongs on a management network of its own, and
@@ -30,16 +32,22 @@
 )]
 
 mod boot;
+mod follow;
 mod fru;
 mod guard;
 pub mod parse;
+mod plain;
 mod power;
 mod sel;
+mod shelf;
 mod sol;
 mod tool;
 
+pub use follow::{FollowEnd, Heard};
 pub use guard::{Look, Proof};
 pub use parse::{BootFlags, Fru};
+pub use plain::plain;
+pub use shelf::{Bounds, Console, Live, Shelf};
 
 use crate::model::action::{BootTarget, PowerOp};
 use crate::model::hardware::LogEntry;

@@ -18,7 +18,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 /// Takes a secret out of a stream, wherever the stream is cut. A secret of less than four bytes would
 /// take out half of the text.
 #[derive(Debug)]
-struct Scrub {
+pub(super) struct Scrub {
     secret: Vec<u8>,
     /// The end of what came, as long as it may be the beginning of the secret.
     held: Vec<u8>,
@@ -27,13 +27,13 @@ struct Scrub {
 const BLANK: &[u8] = "…".as_bytes();
 
 impl Scrub {
-    fn new(secret: &str) -> Self {
+    pub(super) fn new(secret: &str) -> Self {
         let secret = if secret.len() < 4 { Vec::new() } else { secret.as_bytes().to_vec() };
         Self { secret, held: Vec::new() }
     }
 
     /// What may be written now.
-    fn push(&mut self, bytes: &[u8]) -> Vec<u8> {
+    pub(super) fn push(&mut self, bytes: &[u8]) -> Vec<u8> {
         self.held.extend_from_slice(bytes);
         let mut out = Vec::with_capacity(self.held.len());
         if self.secret.is_empty() {
@@ -56,7 +56,7 @@ impl Scrub {
         out
     }
 
-    fn end(self) -> Vec<u8> {
+    pub(super) fn end(self) -> Vec<u8> {
         self.held
     }
 }
@@ -112,7 +112,7 @@ pub(super) async fn capture(bmc: &Bmc<'_>, order: &CaptureOrder) -> Result<Captu
 }
 
 /// Reads to the end, keeps the beginning: a full pipe would stop the program.
-async fn head(mut stream: impl tokio::io::AsyncRead + Unpin) -> Vec<u8> {
+pub(super) async fn head(mut stream: impl tokio::io::AsyncRead + Unpin) -> Vec<u8> {
     let (mut kept, mut buffer) = (Vec::new(), [0; 2048]);
     while let Ok(n @ 1..) = stream.read(&mut buffer).await {
         let room = 4096_usize.saturating_sub(kept.len()).min(n);
@@ -121,7 +121,7 @@ async fn head(mut stream: impl tokio::io::AsyncRead + Unpin) -> Vec<u8> {
     kept
 }
 
-fn no_console(said: &str, secret: &str) -> Fault {
+pub(super) fn no_console(said: &str, secret: &str) -> Fault {
     let what = "the BMC opens no console over IPMI";
     Fault::new(FaultClass::Unsupported, Channel::Bmc, "no-console", what)
         .hint(
@@ -133,7 +133,7 @@ fn no_console(said: &str, secret: &str) -> Fault {
 }
 
 /// Ends the console that may be open. One that is not open is no failure.
-async fn end_console(bmc: &Bmc<'_>) -> Result<(), Fault> {
+pub(super) async fn end_console(bmc: &Bmc<'_>) -> Result<(), Fault> {
     let _one = bmc.line.turn().await;
     let fresh = Bmc {
         edge: bmc.edge,

@@ -8,8 +8,20 @@
 # multipath, virtual, unknown.
 
 disk_column() { # disk_column NAME LINE: a value of lsblk -P
-    printf '%s' " $2" | sed -n "s/.* $1=\"\([^\"]*\)\".*/\1/p" | tr '|' ' ' |
-        sed 's/^ *//; s/ *$//'
+    case " $2" in *" $1=\""*) ;; *) return 0 ;; esac
+    value=" $2"
+    value=${value##*" $1=\""}
+    value=${value%%\"*}
+    # No more programs are started than must be: there are many columns.
+    while :; do
+        case $value in
+            ' '*) value=${value# } ;;
+            *' ') value=${value% } ;;
+            *'|'*) value="${value%%'|'*} ${value#*'|'}" ;;
+            *) break ;;
+        esac
+    done
+    printf '%s' "$value"
 }
 
 # What the path through sysfs says; the kernel names each layer that a disk hangs from.
@@ -119,10 +131,15 @@ disk_in_use() { # disk_in_use NAME PATH: leaves by what in $use
     [ -n "$use" ]
 }
 
-# In the deploy ramdisk nothing assembles an array but a job of ours, and one that was cut off leaves its
-# own running. It is stopped, so that its members are disks again; one that is in use refuses that.
+# In the deploy ramdisk nothing assembles an array, or stands a device in front of a disk, but a job of
+# ours, and one that was cut off leaves its own running. It is stopped, so that what it lies on are disks
+# again; one that is in use refuses that.
 disk_apart() { # disk_apart NAME
     [ -s /etc/farrier/ramdisk ] || return 0
+    for holder in "/sys/block/$1/holders"/dm-* "/sys/block/$1/holders"/md*/holders/dm-*; do
+        [ "$(cat "$holder/dm/name" 2>/dev/null)" = farrier-image ] || continue
+        DM_DISABLE_UDEV=1 dmsetup remove --noudevsync --retry farrier-image >/dev/null 2>&1
+    done
     for holder in "/sys/block/$1/holders"/md* "/sys/block/$1/$1"*/holders/md*; do
         if [ -e "$holder" ]; then mdadm --stop "/dev/${holder##*/}" >/dev/null 2>&1; fi
     done

@@ -6,7 +6,11 @@ export LC_ALL
 
 # 32 lower-case hex digits; nothing for placeholders and garbage.
 clean_uuid() {
-    cu=$(printf %s "$1" | tr -d ' \t\r\n-' | tr A-F a-f)
+    cu=$1
+    case $cu in
+        *[!0-9a-f-]*) cu=$(printf %s "$cu" | tr -d ' \t\r\n-' | tr A-F a-f) ;;
+        *) while [ "${cu#*-}" != "$cu" ]; do cu=${cu%%-*}${cu#*-}; done ;;
+    esac
     case $cu in
         *[!0-9a-f]*) return 0 ;;
         00000000000000000000000000000000 | ffffffffffffffffffffffffffffffff) return 0 ;;

@@ -6,6 +6,7 @@
     reason = "tests start programs and wait for conditions with a deadline"
 )]
 
+mod console;
 mod engine;
 mod fake;
 mod fallback;

@@ -338,6 +338,7 @@ pub struct Plan {
     pub refuses: &'static [&'static str],
     pub token: Option<&'static str>,
     pub ack_timeout: Option<Duration>,
+    pub consoles: Option<farrier::ipmi::Shelf>,
 }
 
 /// A running site with its API on a loopback port.
@@ -396,6 +397,7 @@ pub async fn serve(plan: Plan) -> Served {
     state.version = "0.0.0-test".into();
     state.confirm_max = 3;
     state.token = plan.token.map(Secret::new);
+    state.consoles = plan.consoles;
     if let Some(timeout) = plan.ack_timeout {
         state.ack_timeout = timeout;
     }

@@ -133,6 +133,11 @@ impl<'a> Run<'a> {
 
     /// Follows a job to its end; its result.
     pub(crate) fn follow(&self, host: &HostTarget, name: &str) -> Value {
+        self.follow_every(host, name, Duration::ZERO)
+    }
+
+    /// The same, with this pause after each look: one is a login, and costs the machine.
+    pub(crate) fn follow_every(&self, host: &HostTarget, name: &str, pause: Duration) -> Value {
         let mut last = 0;
         until(&format!("job {name} ends"), JOB, || {
             match self.lab.inside(|| block_on(self.shell.job(host, name))) {
@@ -140,6 +145,7 @@ impl<'a> Run<'a> {
                     JobState::Running { progress } => {
                         assert!(progress >= last, "progress goes on");
                         last = progress;
+                        std::thread::sleep(pause);
                         None
                     }
                     JobState::Finished { result, .. } => {
@@ -278,6 +284,7 @@ fn whole_life(firmware: Firmware, name: &'static str) {
     run.say(&format!("image written in {} s", result["seconds"]));
     let order_left = lab.inside(|| block_on(run.shell.tail(&host, "deploy-1", 65_536))).unwrap();
     assert!(!order_left.contains("PRIVATE KEY"), "the job's output tells the host key");
+    assert!(!order_left.contains("through a pipe"), "no device before the disk: {order_left}");
 
     machine.boot("Hdd");
     let host = run.host(host.endpoint.address.to_string().parse().unwrap(), &public);

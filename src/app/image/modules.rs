@@ -31,6 +31,7 @@ const WANTED: &[&str] = &[
     "drivers/message/fusion/mptspi.ko",
     "drivers/block/virtio_blk.ko",
     "drivers/block/loop.ko",
+    "drivers/md/dm-mod.ko",
     "drivers/md/raid1.ko",
     "drivers/usb/host/",
     "drivers/usb/storage/usb-storage.ko",
