@@ -91,6 +91,7 @@ fn window(p: &Preview<'_>) -> Result<Window, String> {
         script_fetched: false,
         seed_fetched: false,
         callback: None,
+        other_uuid: None,
         made: None,
         deploys: None,
         keys: vec![],

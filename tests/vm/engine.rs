@@ -137,8 +137,18 @@ fn beside_dnsmasq_a_bios_machine_is_wiped_only_while_it_is_the_one_that_is_meant
     site.quarantined("b1", "wrong-machine", &both);
     assert!(!b1.is_on(&lab) && b1.disk_is_as_in(&before), "the disk was written");
 
-    b1.redefine(&lab, Change::Nothing);
+    // The BMC is the right one, and the host behind it is another: it says so when it asks for an
+    // address, gets nothing to boot, and the run learns of it at once.
+    b1.redefine(&lab, Change::Host);
     site.cli(&["machine", "release", "b1", "--why", "the old board is back"]);
+    let asks = [both[0], both[1], "asks to boot with this machine's MAC"];
+    site.quarantined("b1", "wrong-machine", &asks);
+    b1.unplug(&lab);
+    assert!(!site.history("b1").contains("will do wipe-job"), "another machine is wiped");
+    assert!(b1.disk_is_as_in(&before), "the disk was written");
+
+    b1.redefine(&lab, Change::Nothing);
+    site.cli(&["machine", "release", "b1", "--why", "the BMC's cable is in its own host"]);
     site.rests("b1", "retired");
     is_gone(&site, &b1);
 }

@@ -7,7 +7,7 @@
 //! themselves take our answers is not proven by this.
 
 use crate::artefacts::{disk_image, farrier, ramdisk};
-use crate::lab::{GATEWAY, Lab, run};
+use crate::lab::{GATEWAY, Lab, run, skip};
 use crate::machine::{Firmware, Plan, emulator_is_here};
 use crate::server::{Body, Server};
 use crate::site::{Line, Site};
@@ -93,9 +93,7 @@ fn the_daemon_installs_a_machine_with_debians_installer() {
         return;
     }
     if !Path::new(NETBOOT).join("initrd.gz").exists() {
-        println!(
-            "skipped: no {NETBOOT} (Debian: debian-installer-12-netboot-amd64); `tests/run.sh --long --only vm` installs it"
-        );
+        skip(&format!("no {NETBOOT} (Debian: debian-installer-12-netboot-amd64)"));
         return;
     }
     ramdisk();
