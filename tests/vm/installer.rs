@@ -19,8 +19,8 @@ use std::process::Command;
 use std::time::Duration;
 
 const NETBOOT: &str = "/usr/lib/debian-installer/images/12/amd64/text/debian-installer/amd64";
-/// The installer takes minutes under software emulation.
-const LONG: Duration = Duration::from_secs(1800);
+/// The installer starts a shell and a dozen programs for each line of its preseed.
+const LONG: Duration = Duration::from_secs(5400);
 
 fn shell(dir: &Path, script: &str) -> String {
     run(Command::new("sh").args(["-ec", script]).current_dir(dir))
