@@ -102,6 +102,24 @@ fn crossed_bmcs_switch_no_machine_on() {
     site.cli(&["machine", "hold", "c1", "c2", "--why", "no life here"]);
 }
 
+/// The BMC is the right one, and the host behind it is another: it says so when it asks for an address,
+/// gets nothing to boot, and the run learns of it at once and not by a callback that never comes.
+#[test]
+fn a_host_that_is_not_its_bmcs_machine_is_told_by_its_first_packet() {
+    let Some(mut lab) = lab() else { return };
+    let x1 = lab.machine(&Plan::small("x1", Firmware::Bios));
+    x1.redefine(&lab, Change::Host);
+    let site = Site::start(&lab, "reservation", &[Line::of(&x1, "\"pxe\"")]);
+    enroll(&site, &x1);
+    let asks = [&*x1.uuid, &x1.other_uuid(), "asks to boot with this machine's MAC"];
+    site.quarantined("x1", "wrong-machine", &asks);
+    let history = site.history("x1");
+    println!("{history}");
+    assert!(!history.contains("the deploy ramdisk answers"), "it booted:\n{history}");
+    x1.unplug(&lab);
+    assert!(x1.disk_is_blank(), "QEMU finds something on the disk");
+}
+
 /// dnsmasq gives the addresses and Farrier says what to boot. One machine lives its life, and is
 /// sanitized only once it is the machine that is meant.
 #[test]
