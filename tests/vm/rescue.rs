@@ -4,9 +4,50 @@ use crate::artefacts::{disk_image, ramdisk};
 use crate::lab::{Lab, until};
 use crate::life::keygen;
 use crate::login::Login;
-use crate::machine::{Firmware, Plan, emulator_is_here};
+use crate::machine::{Firmware, Machine, Plan, emulator_is_here};
 use crate::site::{LONG, Line, Site};
 use serde_json::Value;
+use std::path::Path;
+
+/// A person asks for a machine that rests in repair, off, with its disk as in `before`; logs in, and gives
+/// it back. The login that counted meanwhile.
+pub(crate) fn from_the_order_to_its_end<'a>(
+    lab: &'a Lab,
+    site: &Site<'_>,
+    machine: &Machine,
+    before: &Path,
+) -> Login<'a> {
+    let name = &*machine.name;
+    let ours = site.dir.join("ssh_key");
+    let theirs = lab.path("person");
+    keygen(&theirs);
+    let public = theirs.with_extension("pub").display().to_string();
+    site.cli(&["machine", "rescue", name, "--key", &public, "--why", "look at the log"]);
+    site.heard(name, "the rescue is up");
+    let said = site.cli(&["machine", "rescue", name, "--json"]);
+    let rescue: Value = serde_json::from_str(&said).unwrap();
+    let word = |key: &str| rescue[key].as_str().unwrap_or_else(|| panic!("no {key}: {said}"));
+    let person = Login::new(lab, &theirs, word("address"), word("host_key"));
+    for login in [&person, &person.with_key(&ours)] {
+        let seen = login.ask("cat /proc/cmdline; test -b /dev/vda && echo disk");
+        let seen = seen.expect("the ramdisk lets the person and Farrier in");
+        assert!(seen.contains("farrier.seed=") && seen.ends_with("disk"), "{seen}");
+    }
+    let nobody = lab.path("nobody");
+    keygen(&nobody);
+    assert_eq!(person.with_key(&nobody).ask("true"), None, "it lets in whom nobody named");
+    site.say(name, "the person and Farrier log in, and nobody else");
+
+    site.cli(&["machine", "rescue", name, "--end", "--why", "seen enough"]);
+    site.heard(name, "the rescue was ended");
+    site.rests(name, "repair");
+    let power = machine.redfish("GET", "", None).unwrap();
+    assert!(power.contains("\"PowerState\": \"Off\""), "{power}");
+    assert!(machine.disk_is_as_in(before), "the disk was written");
+    site.say(name, "off, and its disk as it was by QEMU's word");
+
+    person
+}
 
 #[test]
 #[ignore = "long form: `tests/run.sh --long --only vm`"]
@@ -31,32 +72,7 @@ fn a_person_looks_at_an_installed_machine_from_the_ramdisk() {
     machine.unplug(&lab);
     let before = machine.copy_of_disk();
 
-    let theirs = lab.path("person");
-    keygen(&theirs);
-    let public = theirs.with_extension("pub").display().to_string();
-    site.cli(&["machine", "rescue", "r1", "--key", &public, "--why", "look at the log"]);
-    site.heard("r1", "the rescue is up");
-    let said = site.cli(&["machine", "rescue", "r1", "--json"]);
-    let rescue: Value = serde_json::from_str(&said).unwrap();
-    let word = |key: &str| rescue[key].as_str().unwrap_or_else(|| panic!("no {key}: {said}"));
-    let person = Login::new(&lab, &theirs, word("address"), word("host_key"));
-    for login in [&person, &person.with_key(&ours)] {
-        let seen = login.ask("cat /proc/cmdline; test -b /dev/vda && echo disk");
-        let seen = seen.expect("the ramdisk lets the person and Farrier in");
-        assert!(seen.contains("farrier.seed=") && seen.ends_with("disk"), "{seen}");
-    }
-    let nobody = lab.path("nobody");
-    keygen(&nobody);
-    assert_eq!(person.with_key(&nobody).ask("true"), None, "it lets in whom nobody named");
-    site.say("r1", "the person and Farrier log in, and nobody else");
-
-    site.cli(&["machine", "rescue", "r1", "--end", "--why", "seen enough"]);
-    site.heard("r1", "the rescue was ended");
-    site.rests("r1", "repair");
-    let power = machine.redfish("GET", "", None).unwrap();
-    assert!(power.contains("\"PowerState\": \"Off\""), "{power}");
-    assert!(machine.disk_is_as_in(&before), "the disk was written");
-    site.say("r1", "off, and its disk as it was by QEMU's word");
+    let person = from_the_order_to_its_end(&lab, &site, &machine, &before);
 
     // Nothing of it is left in the way: the next boot is the disk's.
     machine.power("On");
