@@ -481,6 +481,10 @@ fn two_machines_with_one_mac_do_not_both_boot() {
         let answer = site.ask(&stranger);
         assert!(matches!(answer.why, Why::OtherUuid(_)), "{:?}", answer.why);
         assert!(answer.reply.is_none_or(|r| r.file.is_empty()));
+        // The machine itself is served, whoever was first.
+        site.first_uuid = Some(other);
+        let reply = site.reply(&firmware(mac(1), DISCOVER, "uefi"));
+        assert!(reply.file.contains("snponly"), "{mode:?}");
         // It does not, and another was first.
         let mut site = Site { first_uuid: Some(UUID), ..Site::waits_for(mode, 2) };
         assert!(
