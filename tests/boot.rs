@@ -8,6 +8,7 @@ use farrier::model::deploy::RootDisk;
 use farrier::model::template::{OwnTemplate, Recipe, Recipes};
 use farrier::model::{FaultClass, MachineId, Outcome};
 use farrier::port::deploy::{DeployRequest, SeedFile};
+use farrier::port::netboot::Netboot;
 use farrier::port::{Boot, Inward, WindowOrder};
 use reqwest::{Client, Method, Response, StatusCode};
 use serde_json::{Value, json};
@@ -346,6 +347,28 @@ async fn malformed_callbacks_consume_nothing() {
     assert_eq!(site.call(&site.host, &large).await, 413);
     assert!(site.boot.window(MachineId(1), RUN).await.unwrap().callback.is_none());
     assert_eq!(site.call(&site.host, &done(&token)).await, 200);
+}
+
+#[tokio::test]
+async fn who_asks_with_a_machines_mac_and_is_another_is_told_at_once() {
+    let other = "99999999-2222-4333-8444-555555555501";
+    let mac = MAC.parse().unwrap();
+    let mut site = Site::new().await;
+    site.boot.other_asked(mac, other).await;
+    assert!(site.pokes().is_empty(), "nobody waits");
+    site.open(&order()).await;
+    site.boot.other_asked(mac, other).await;
+    // Firmware asks again and again, and so may a third one.
+    site.boot.other_asked(mac, other).await;
+    site.boot.other_asked(mac, "00000000-2222-4333-8444-555555555501").await;
+    assert_eq!(site.pokes(), [MachineId(1)]);
+    let site = site.restart().await;
+    let facts = site.boot.window(MachineId(1), RUN).await.unwrap();
+    assert_eq!((facts.other_uuid.as_deref(), facts.script_fetched), (Some(other), false));
+    // The next attempt knows nothing of it, and the machine itself is served.
+    site.open(&order()).await;
+    assert_eq!(site.boot.window(MachineId(1), RUN).await.unwrap().other_uuid, None);
+    site.ok("ipxe").await;
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@
     reason = "reads the examples that ship, and measures that a limit holds"
 )]
 
+use async_trait::async_trait;
 use axum::Router;
 use axum::extract::Path as UrlPath;
 use axum::routing::get;
@@ -17,17 +18,18 @@ use farrier::config::{self, Source};
 use farrier::dhcp::answer::{Answer, Scene, Why, answer};
 use farrier::dhcp::lease::{Leases, Record};
 use farrier::dhcp::packet::{Kind, Malformed, Reply, Request, Said, code, parse};
-use farrier::dhcp::{Door, Mode};
+use farrier::dhcp::{self, Door, Mode};
+use farrier::model::identity;
 use farrier::model::network::{Addressing, BondMode, Lan, Mac, Nic, Port};
 use farrier::model::{FaultClass, MachineId};
 use farrier::port::netboot::{
-    Lessor, LoaderGate, Loaders, NetbootPlan, Racks, Resident, Residents,
+    Lessor, LoaderGate, Loaders, Netboot, NetbootPlan, Racks, Resident, Residents, Roster,
 };
 use farrier::tftp::{self, TftpServer};
 use proptest::prelude::*;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 const SERVER: Ipv4Addr = Ipv4Addr::new(10, 30, 0, 2);
@@ -479,6 +481,10 @@ fn two_machines_with_one_mac_do_not_both_boot() {
         let answer = site.ask(&stranger);
         assert!(matches!(answer.why, Why::OtherUuid(_)), "{:?}", answer.why);
         assert!(answer.reply.is_none_or(|r| r.file.is_empty()));
+        // The machine itself is served, whoever was first.
+        site.first_uuid = Some(other);
+        let reply = site.reply(&firmware(mac(1), DISCOVER, "uefi"));
+        assert!(reply.file.contains("snponly"), "{mode:?}");
         // It does not, and another was first.
         let mut site = Site { first_uuid: Some(UUID), ..Site::waits_for(mode, 2) };
         assert!(
@@ -486,6 +492,66 @@ fn two_machines_with_one_mac_do_not_both_boot() {
         );
         let answer = site.ask(&Request { uuid: Some(other), ..firmware(mac(2), DISCOVER, "uefi") });
         assert!(matches!(answer.why, Why::OtherUuid(_)), "{:?}", answer.why);
+    }
+}
+
+/// One network and one machine that is waited for; who asked with its MAC and was another.
+struct Waits {
+    others: Mutex<Vec<(Mac, String)>>,
+}
+
+#[async_trait]
+impl Netboot for Waits {
+    async fn boot_of(&self, _: Mac) -> Option<NetbootPlan> {
+        Some(plan(1))
+    }
+    async fn other_asked(&self, mac: Mac, stated: &str) {
+        self.others.lock().unwrap().push((mac, stated.into()));
+    }
+}
+
+#[async_trait]
+impl Roster for Waits {
+    async fn lans(&self) -> Arc<[Lan]> {
+        [lan()].into()
+    }
+    async fn residents(&self, _: Mac) -> Arc<Residents> {
+        residents().into()
+    }
+}
+
+#[tokio::test]
+async fn who_waits_is_told_of_a_machine_that_states_another_uuid() {
+    let mut other = UUID;
+    other[15] ^= 1;
+    for mode in [Mode::Proxy, Mode::Reservation] {
+        let state = tempfile::tempdir().unwrap();
+        let settings = dhcp::Settings {
+            mode,
+            interfaces: Vec::new(),
+            unknown: dhcp::Unknown::Refuse,
+            loaders: Loaders::default(),
+            lease_s: 60,
+            ports: dhcp::Ports::default(),
+        };
+        let site = Arc::new(Waits { others: Mutex::default() });
+        let server =
+            dhcp::DhcpServer::open(state.path(), settings, site.clone(), site.clone()).unwrap();
+        let interface = dhcp::Interface { name: "eth0".into(), addresses: vec![SERVER] };
+        let origin =
+            dhcp::Origin { interface, door: Door::Dhcp, peer: "0.0.0.0:68".parse().unwrap() };
+        let ask = |uuid: [u8; 16]| {
+            let stated = [&[0], uuid.as_slice()].concat();
+            let class = b"PXEClient:Arch:00007:UNDI:003016".as_slice();
+            bytes(mac(1), DISCOVER, &[(60, class), (93, &[0, 7]), (97, &stated)])
+        };
+        let reply = server.hear(&ask(UUID), &origin).await.expect("its own");
+        let loads = |bytes: &[u8]| bytes.windows(7).any(|w| w == b"snponly");
+        assert!(loads(&reply.0) && site.others.lock().unwrap().is_empty());
+        let reply = server.hear(&ask(other), &origin).await;
+        assert!(reply.is_none_or(|r| !loads(&r.0)), "nothing to boot");
+        let stated = identity::clean_uuid(&hex::encode(other)).unwrap();
+        assert_eq!(*site.others.lock().unwrap(), [(mac(1), stated)]);
     }
 }
 
@@ -765,7 +831,7 @@ fn the_examples_that_ship_have_a_network_for_each_machine() {
 /// All machines are in one rack.
 struct OneRack;
 
-#[async_trait::async_trait]
+#[async_trait]
 impl Racks for OneRack {
     async fn rack_of(&self, _: IpAddr) -> Option<Arc<str>> {
         Some("r1".into())
@@ -883,7 +949,7 @@ fn what_other_servers_mean_for_the_mode() {
 /// Nobody at this address may load.
 struct Closed(Ipv4Addr);
 
-#[async_trait::async_trait]
+#[async_trait]
 impl LoaderGate for Closed {
     async fn may_load(&self, from: Ipv4Addr) -> bool {
         from != self.0
@@ -954,7 +1020,7 @@ async fn many_machines_load_at_once_and_nobody_loads_anything_else() {
 /// What a DHCP server would have given: one address, in one network.
 struct OneLease(&'static str, Ipv4Addr);
 
-#[async_trait::async_trait]
+#[async_trait]
 impl Lessor for OneLease {
     fn lease_of(&self, network: &str, _: Mac) -> Option<Ipv4Addr> {
         (network == self.0).then_some(self.1)

@@ -224,6 +224,36 @@ fn a_spoofed_mac_is_told_by_the_address_that_asked() {
     assert!(said.starts_with("faulted") && said.contains(&words), "{said}");
 }
 
+/// By DHCP its firmware says who it is, and gets nothing to boot: nobody waits for its callback.
+#[test]
+fn a_host_that_states_another_uuid_is_told_at_once() {
+    let swapped = identity::swap_uuid(UUID).unwrap();
+    let quarantined = format!("uuid is `{OTHER}`, expected `{UUID}`");
+    let mut c = Case::new();
+    c.boots_by_pxe();
+    let window = |c: &mut Case, stated: &str, fetched: bool| {
+        c.window(None);
+        let Read::Seen(window) = &mut c.report.boot else { panic!() };
+        (window.other_uuid, window.script_fetched) = (Some(stated.into()), fetched);
+    };
+    // The same in the other byte order is no other; nor is one that asked beside the machine itself.
+    window(&mut c, &swapped, false);
+    assert_eq!(c.step(), "waits");
+    window(&mut c, OTHER, true);
+    assert_eq!(c.step(), "waits");
+    window(&mut c, OTHER, false);
+    let said = c.step();
+    assert!(said.starts_with("quarantined") && said.contains(&quarantined), "{said}");
+    assert!(said.contains("asks to boot with this machine's MAC"), "{said}");
+    let fault = c.m.last_fault.as_ref().map(|n| n.fault.clone());
+    assert!(fault.is_none_or(|f| f.class == FaultClass::Identity));
+    assert_eq!(c.step(), "rest", "never tried again by itself");
+    // A person has looked: its window is opened anew, and knows nothing of before.
+    let change = Change::Release { why: "the cable is in its own host".into() };
+    c.apply(Entry::Changed { change, by: "ann".into(), key: "k1".into() });
+    assert_eq!(c.step(), "open-boot-window");
+}
+
 #[test]
 fn a_ramdisk_without_power_is_booted_anew_with_its_new_key() {
     let mut c = Case::in_ramdisk();

@@ -243,6 +243,34 @@ impl Case {
 
 const ENDS: [&str; 2] = ["power-off force-off", "close-boot-window"];
 
+/// The journal keeps a change flat, beside who said it and its idempotency key: no two of them may have
+/// one name, or the database can't be read any more.
+#[test]
+fn what_was_said_is_read_back_from_the_journal() {
+    let why = || String::from("why");
+    let desired = Desired::Ready;
+    let changes = [
+        Change::Adopt,
+        Change::Enroll { allow_existing_data: true, desired },
+        Change::Desire { desired },
+        Change::Hold { why: why() },
+        Change::Unhold { why: why() },
+        Change::Release { why: why() },
+        Change::Retry { why: why() },
+        Change::Skip { step: "image".into(), why: why() },
+        Change::Abort { why: why() },
+        Change::Repair { why: why() },
+        Change::Rescue { key: KEY.into(), for_ms: HOUR, why: why() },
+        Change::EndRescue { why: why() },
+    ];
+    for change in changes {
+        let said = Entry::Changed { change, by: "ann".into(), key: "k1".into() };
+        let text = serde_json::to_string(&said).unwrap();
+        let read: Entry = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text}"));
+        assert_eq!(read, said);
+    }
+}
+
 #[test]
 fn it_is_booted_handed_over_and_ended_by_its_deadline() {
     let mut c = Case::new();

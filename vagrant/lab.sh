@@ -24,6 +24,9 @@ ask() { virsh -q -c "$uri" "$@"; }
 
 network() {
     have virsh libvirt-clients
+    # `vagrant up` starts the machines side by side, and each one's trigger comes here.
+    exec 9<"${BASH_SOURCE[0]}"
+    flock 9
     if ! ask net-info farrier-lab >/dev/null 2>&1; then
         local file
         file=$(mktemp)

@@ -151,6 +151,7 @@ mod tests {
             script_fetched: false,
             seed_fetched: false,
             callback: None,
+            other_uuid: None,
             made: None,
             deploys: None,
             keys: vec![],

@@ -61,6 +61,7 @@ pub fn calls(said: &Callback) -> Option<Calls> {
         script_fetched: true,
         seed_fetched: true,
         callback: None,
+        other_uuid: None,
         made: None,
         deploys: None,
         keys: vec![],

@@ -26,6 +26,21 @@ impl Netboot for BootServer {
             base_url: window.base_url.clone(),
         })
     }
+
+    async fn other_asked(&self, mac: Mac, stated: &str) {
+        let mac = window::Mac::parse(&mac.to_string());
+        let Some(slot) = mac.and_then(|mac| self.0.by_mac(&mac)) else { return };
+        let stated = stated.to_string();
+        let told = self.0.change(slot, move |w| match w.other_asked(&stated) {
+            Some(next) => (Some(w.machine), Some(next)),
+            None => (None, None),
+        });
+        match told.await {
+            Ok(Some(machine)) => self.0.poke(machine),
+            Ok(None) => {}
+            Err(fault) => tracing::warn!(%fault, "who asked with a machine's MAC is not kept"),
+        }
+    }
 }
 
 /// `GET /loader/{name}`: a boot loader of the operator's distribution, to anybody: it holds no secret.

@@ -133,6 +133,7 @@ fn window(p: &Preview<'_>, preseed: Option<Preseed>) -> Result<Window, String> {
         script_fetched: false,
         seed_fetched: false,
         callback: None,
+        other_uuid: None,
         made: None,
         deploys: None,
         keys: vec![],

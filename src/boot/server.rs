@@ -531,6 +531,7 @@ fn new_window(order: &WindowOrder, mac: &Mac, token: Option<Secret>) -> Result<W
         script_fetched: false,
         seed_fetched: false,
         callback: None,
+        other_uuid: None,
         made,
         deploys: None,
         keys: order.keys.clone(),

@@ -68,6 +68,9 @@ pub(super) struct Window {
     pub(super) script_fetched: bool,
     pub(super) seed_fetched: bool,
     pub(super) callback: Option<Callback>,
+    /// Who asked with this MAC and is another machine: the first one's UUID.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) other_uuid: Option<String>,
     /// The SSH host key of the system that a deployment is to install; gone once closed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) made: Option<MadeKey>,
@@ -148,7 +151,15 @@ impl Window {
             callback: self.callback.clone(),
             from: self.source.map(|s| s.to_string()),
             made_key: self.made.as_ref().map(|m| m.public.clone()),
+            other_uuid: self.other_uuid.clone(),
         }
+    }
+
+    /// The window once it knows of a host that states another UUID. `None`: it knows of one, or waits
+    /// for nobody. One is enough to stop for, and firmware asks again and again.
+    pub(super) fn other_asked(&self, stated: &str) -> Option<Window> {
+        (self.waits() && self.other_uuid.is_none())
+            .then(|| Window { other_uuid: Some(stated.to_string()), ..self.clone() })
     }
 
     /// Has a host been here? If so, opening it again starts a new attempt.

@@ -344,12 +344,13 @@ fn boot(
     Ok(file)
 }
 
-/// The UUID that the client states, if the inventory knows another one, or another machine with this
-/// MAC came first. Firmware and iPXE state it in either byte order.
+/// The UUID that the client states, if another one is known of the machine; where none is, if another
+/// machine with this MAC came first. Firmware and iPXE state it in either byte order.
 fn other_uuid(request: &Request, scene: &Scene<'_>, resident: &Resident) -> Option<String> {
     let stated = clean_uuid(&hex::encode(request.uuid?))?;
     let first = scene.first_uuid.and_then(|u| clean_uuid(&hex::encode(u)));
     let differs = |known: &str| !uuid_eq(&stated, known);
-    (resident.uuid.as_deref().is_some_and(differs) || first.as_deref().is_some_and(differs))
-        .then_some(stated)
+    // Not both: the one that came first may have been the wrong one, and the cable is right by now.
+    let known = resident.uuid.as_deref().or(first.as_deref());
+    known.is_some_and(differs).then_some(stated)
 }

@@ -18,6 +18,8 @@
 //!   ask at port 4011 when there is none. BIOS firmware is told to take the file of the offer.
 //! - iPXE takes a proxy's offer only with `siaddr` and a file name, else it waits for minutes. In
 //!   `reservation` it is told not to wait for a proxy (option 175.176).
+//! - Two machines have one MAC, or the host behind a BMC is another one: who states another UUID
+//!   (option 97) than the machine's gets nothing to boot, and who waits for the machine is told at once.
 //! - Without an open window nothing is offered but an address, so that firmware goes on to the disk.
 #![allow(
     clippy::disallowed_methods,

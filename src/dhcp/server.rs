@@ -265,6 +265,9 @@ impl DhcpServer {
             shared.tell(&mut memory, &request, &answer, &residents, lan, now_s);
             answer
         };
+        if let Why::OtherUuid(stated) = &answer.why {
+            shared.netboot.other_asked(request.mac, stated).await;
+        }
         if let Some(record) = answer.keep {
             if let Err(why) = shared.journal.keep(record.clone()).await {
                 tracing::error!(mac = %request.mac, "{why}; no address is given until they can");

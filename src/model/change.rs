@@ -84,7 +84,8 @@ pub enum Change {
     /// Boot the deploy ramdisk with this person's key, in `repair`; said again with the same key it
     /// lasts longer. No disk is written.
     Rescue {
-        /// OpenSSH public key, one line.
+        /// OpenSSH public key, one line. Beside a change the journal keeps its idempotency key as `key`.
+        #[serde(rename = "ssh_key")]
         key: String,
         /// From when it is said until it ends by itself.
         for_ms: u64,

@@ -427,6 +427,10 @@ pub struct WindowFacts {
     /// a window for the ramdisk.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub made_key: Option<String>,
+    /// The UUID of a host that asked by DHCP with this window's MAC and is not the machine that DHCP
+    /// knows by it; such a host gets nothing to boot. In the byte order that was sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub other_uuid: Option<String>,
 }
 
 /// What a deployed host said with its one-shot token.

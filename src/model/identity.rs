@@ -140,6 +140,14 @@ pub fn uuid_eq(a: &str, b: &str) -> bool {
     a == b || swap_uuid(a).as_deref() == Some(b)
 }
 
+/// A UUID that came over the wire in one of two byte orders, in the one that people know it by: boards
+/// have UUIDs of RFC 9562, whose version stands at one place. As it came where neither order tells.
+pub fn likelier_uuid(stated: &str) -> String {
+    let tells = |u: &str| matches!(u.as_bytes().get(14), Some(b'1'..=b'8'));
+    let swapped = swap_uuid(stated).filter(|s| tells(s) && !tells(stated));
+    swapped.unwrap_or_else(|| stated.to_string())
+}
+
 /// The first three fields byte-swapped: the other of the two orders in which boards give a UUID.
 pub fn swap_uuid(u: &str) -> Option<String> {
     let h: String = u.chars().filter(|c| *c != '-').collect();
@@ -177,6 +185,19 @@ mod tests {
         assert_eq!(a.compare(&b), Match::Same);
         let c = Identity::new(None, Some("00112233-4455-6677-8899-aabbccddee00"), None);
         assert!(matches!(a.compare(&c), Match::Differs { part: "uuid", .. }));
+    }
+
+    #[test]
+    fn a_uuid_off_the_wire_is_told_in_the_order_of_its_label() {
+        let label = "7e57ab1e-0000-4000-8000-000000000001";
+        let wire = "1eab577e-0000-0040-8000-000000000001";
+        assert_eq!((likelier_uuid(wire), likelier_uuid(label)), (label.into(), label.into()));
+        // Dell's reads well either way, others' neither way.
+        for other in
+            ["44454c4c-5800-104a-8039-b7c04f4b3333", "00112233-4455-0000-8899-aabbccddeeff"]
+        {
+            assert_eq!(likelier_uuid(other), other);
+        }
     }
 
     #[test]

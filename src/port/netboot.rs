@@ -23,6 +23,10 @@ pub struct NetbootPlan {
 pub trait Netboot: Send + Sync {
     /// `None`: no run waits for this machine, so it is to boot what it has.
     async fn boot_of(&self, mac: Mac) -> Option<NetbootPlan>;
+    /// A host with the MAC of a machine that is waited for states another UUID than that machine's,
+    /// and got nothing to boot: who waits is told at once. `stated` is as
+    /// [`clean_uuid`](crate::model::identity::clean_uuid) spells it.
+    async fn other_asked(&self, mac: Mac, stated: &str);
 }
 
 /// A machine of the inventory, as far as its address goes.

@@ -1,8 +1,8 @@
 //! Is the BMC reachable, and is this the machine that the inventory expects?
 
 use super::{Look, View, need};
-use crate::model::facts::ProbeSet;
-use crate::model::identity::Match;
+use crate::model::facts::{ProbeSet, WindowFacts};
+use crate::model::identity::{Match, clean_uuid, likelier_uuid, uuid_eq};
 use crate::model::{Channel, Entry, Fault, FaultClass, Machine};
 use serde::{Deserialize, Serialize};
 
@@ -73,7 +73,16 @@ pub fn pair(bmc: &crate::model::Identity, host: &crate::model::Identity) -> Matc
 pub fn wrong_machine(channel: Channel, part: &str, expected: &str, found: &str) -> Fault {
     let what = match channel {
         Channel::Host => "the host behind the SSH address is not the BMC's machine",
+        Channel::Boot => {
+            "the host that asks to boot with this machine's MAC is not the BMC's machine"
+        }
         _ => "the BMC's machine is not the one expected",
+    };
+    let hint = match channel {
+        Channel::Boot => {
+            "is the BMC's cable in its own host, and does no other machine have this boot MAC? a replaced board is declared with a new inventory entry"
+        }
+        _ => "check cabling and addresses; a replaced board is declared with a new inventory entry",
     };
     Fault::new(
         FaultClass::Identity,
@@ -81,5 +90,16 @@ pub fn wrong_machine(channel: Channel, part: &str, expected: &str, found: &str) 
         "wrong-machine",
         format!("{what}: {part} is `{found}`, expected `{expected}`"),
     )
-    .hint("check cabling and addresses; a replaced board is declared with a new inventory entry")
+    .hint(hint)
+}
+
+/// Another machine asked for what this one is to boot, before this one did: known at once, where the
+/// step would wait for a callback that never comes. Once the machine's own script was fetched it is
+/// the ramdisk's login that tells who it is.
+pub(super) fn other_asked(v: &View<'_>, window: &WindowFacts) -> Option<Fault> {
+    let own = v.m.identity.uuid.as_deref()?;
+    let stated = window.other_uuid.as_deref().and_then(clean_uuid)?;
+    let alone = !window.script_fetched && window.callback.is_none();
+    (alone && !uuid_eq(&stated, own))
+        .then(|| wrong_machine(Channel::Boot, "uuid", own, &likelier_uuid(&stated)))
 }

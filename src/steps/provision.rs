@@ -3,7 +3,7 @@
 //! written by a job in the deploy ramdisk (`super::ramdisk`), and the first login is to the host key
 //! that was made for it before.
 
-use super::identify::{pair, wrong_machine};
+use super::identify::{other_asked, pair, wrong_machine};
 use super::ramdisk::{Ramdisk, boots_elsewhere, boots_from, eject, media_needed};
 use super::{Look, View, need};
 use crate::model::action::{BootTarget, PowerOp};
@@ -96,6 +96,9 @@ impl Params {
                 "window-gone",
                 "the boot window of this run is gone",
             ));
+        }
+        if let Some(fault) = other_asked(v, window) {
+            return Look::Fail(fault);
         }
         if let Some(said) = &window.callback {
             if !said.ok {

@@ -1,7 +1,7 @@
 //! Brings a machine into the deploy ramdisk of its run: boot window, power, boot override, callback,
 //! login with the key that the callback told. What the ramdisk is needed for goes on from there.
 
-use super::identify::{pair, wrong_machine};
+use super::identify::{other_asked, pair, wrong_machine};
 use super::{Look, View};
 use crate::model::action::{BootTarget, PowerOp};
 use crate::model::deploy::{BootMethod, RAMDISK};
@@ -92,6 +92,9 @@ impl<'a> Ramdisk<'_, 'a> {
                 "window-gone",
                 "the boot window of this run is gone",
             ));
+        }
+        if let Some(fault) = other_asked(v, self.window) {
+            return Look::Fail(fault);
         }
         let on = v.m.happened(ActionKind::PowerOn).filter(|a| a.at >= opened.at);
         if let (Some(on), Some(said)) = (on, &self.window.callback) {

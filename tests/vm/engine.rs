@@ -6,6 +6,7 @@ use crate::artefacts::{disk_image, ramdisk};
 use crate::lab::{Lab, NEIGHBOUR};
 use crate::machine::{Change, Firmware, Machine, Plan, emulator_is_here};
 use crate::network;
+use crate::rescue;
 use crate::site::{Line, Site};
 
 /// What a machine is given whose line has no address.
@@ -102,6 +103,32 @@ fn crossed_bmcs_switch_no_machine_on() {
     site.cli(&["machine", "hold", "c1", "c2", "--why", "no life here"]);
 }
 
+/// The BMC is the right one, and the host behind it is another: it says so when it asks for an address,
+/// gets nothing to boot, and the run learns of it at once and not by a callback that never comes.
+#[test]
+fn a_host_that_is_not_its_bmcs_machine_is_told_by_its_first_packet() {
+    let Some(mut lab) = lab() else { return };
+    let x1 = lab.machine(&Plan::small("x1", Firmware::Bios));
+    x1.redefine(&lab, Change::Host);
+    let site = Site::start(&lab, "reservation", &[Line::of(&x1, "\"pxe\"")]);
+    enroll(&site, &x1);
+    let asks = [&*x1.uuid, &x1.other_uuid(), "asks to boot with this machine's MAC"];
+    site.quarantined("x1", "wrong-machine", &asks);
+    let history = site.history("x1");
+    println!("{history}");
+    assert!(!history.contains("the deploy ramdisk answers"), "it booted:\n{history}");
+    x1.unplug(&lab);
+    assert!(x1.disk_is_blank(), "QEMU finds something on the disk");
+
+    // The cable is put right, and a person looks from the ramdisk. What becomes of an installed machine
+    // then, `rescue.rs` looks at.
+    x1.redefine(&lab, Change::Nothing);
+    site.cli(&["machine", "repair", "x1", "--why", "crossed cables"]);
+    site.rests("x1", "repair");
+    let before = x1.copy_of_disk();
+    rescue::from_the_order_to_its_end(&lab, &site, &x1, &before);
+}
+
 /// dnsmasq gives the addresses and Farrier says what to boot. One machine lives its life, and is
 /// sanitized only once it is the machine that is meant.
 #[test]
@@ -137,8 +164,18 @@ fn beside_dnsmasq_a_bios_machine_is_wiped_only_while_it_is_the_one_that_is_meant
     site.quarantined("b1", "wrong-machine", &both);
     assert!(!b1.is_on(&lab) && b1.disk_is_as_in(&before), "the disk was written");
 
-    b1.redefine(&lab, Change::Nothing);
+    // The BMC is the right one, and the host behind it is another: it says so when it asks for an
+    // address, gets nothing to boot, and the run learns of it at once.
+    b1.redefine(&lab, Change::Host);
     site.cli(&["machine", "release", "b1", "--why", "the old board is back"]);
+    let asks = [both[0], both[1], "asks to boot with this machine's MAC"];
+    site.quarantined("b1", "wrong-machine", &asks);
+    b1.unplug(&lab);
+    assert!(!site.history("b1").contains("will do wipe-job"), "another machine is wiped");
+    assert!(b1.disk_is_as_in(&before), "the disk was written");
+
+    b1.redefine(&lab, Change::Nothing);
+    site.cli(&["machine", "release", "b1", "--why", "the BMC's cable is in its own host"]);
     site.rests("b1", "retired");
     is_gone(&site, &b1);
 }

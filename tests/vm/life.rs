@@ -25,8 +25,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// For a boot under software emulation, on cores that others use too.
-const BOOT: Duration = Duration::from_secs(420);
-const JOB: Duration = Duration::from_secs(600);
+const BOOT: Duration = Duration::from_secs(1200);
+const JOB: Duration = Duration::from_secs(1800);
 
 struct Key(String);
 

@@ -1,6 +1,6 @@
 //! One virtual machine and its BMC.
 
-use crate::lab::{BMC_PASSWORD, BMC_USER, GATEWAY, Lab, kvm, run, until};
+use crate::lab::{BMC_PASSWORD, BMC_USER, GATEWAY, Lab, kvm, run, skip, until};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -74,9 +74,7 @@ const MORE_DISKS: &[&str] = &["nvme", "scsi"];
 pub(crate) fn emulator_is_here() -> bool {
     let here = sushy().is_some();
     if !here {
-        println!(
-            "skipped: FARRIER_SUSHY_LIBVIRT names no sushy-emulator; `tests/run.sh --only vm` makes one"
-        );
+        skip("FARRIER_SUSHY_LIBVIRT names no sushy-emulator");
     }
     here
 }

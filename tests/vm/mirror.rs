@@ -1,7 +1,8 @@
 //! The daemon puts a machine with two disks on a mirror of them; then somebody pulls one.
 
 use crate::artefacts::{disk_image, ramdisk};
-use crate::lab::{Lab, run, until};
+use crate::lab::{Lab, until};
+use crate::login::Login;
 use crate::machine::{Firmware, Machine, Plan, blank, emulator_is_here};
 use crate::site::{LONG, Line, Site};
 use std::fs;
@@ -21,28 +22,6 @@ fn slot(lab: &Lab, machine: &Machine, disk: &Path, target: &str, serial: &str) -
     )
     .unwrap();
     xml.display().to_string()
-}
-
-/// What the installed system says over SSH. Its key is the one that Farrier made: no other is known.
-fn ask(lab: &Lab, site: &Site<'_>, machine: &Machine, command: &str) -> Option<String> {
-    let known = site.dir.join("known_hosts");
-    let key = site.dir.join("ssh_key").display().to_string();
-    let hosts = format!("UserKnownHostsFile={}", known.display());
-    let out = lab
-        .command("ssh")
-        .args(["-n", "-i", &key, "-o", &hosts, "-o", "StrictHostKeyChecking=yes"])
-        .args(["-o", "BatchMode=yes", "-o", "ConnectTimeout=20"])
-        .args([&format!("root@{}", machine.address), command])
-        .output()
-        .unwrap();
-    out.status.success().then(|| String::from_utf8_lossy(&out.stdout).trim().to_string())
-}
-
-/// The key that the installed system shows now; it was read by the daemon with that key pinned before.
-fn remember_key(lab: &Lab, site: &Site<'_>, machine: &Machine) {
-    let line =
-        run(lab.command("ssh-keyscan").args(["-T", "60", "-t", "ed25519", &machine.address]));
-    fs::write(site.dir.join("known_hosts"), line + "\n").unwrap();
 }
 
 fn is_blank(disk: &Path) -> bool {
@@ -76,8 +55,8 @@ fn a_mirror_starts_from_either_of_its_disks() {
     site.rests("m1", "in-service");
     let history = site.cli(&["machine", "history", "m1", "--all"]);
     assert!(history.contains("on a mirror of 2 disks"), "{history}");
-    remember_key(&lab, &site, &machine);
-    let md = ask(&lab, &site, &machine, "cat /proc/mdstat").unwrap();
+    let system = Login::as_it_is(&lab, &site.dir.join("ssh_key"), &machine.address);
+    let md = system.ask("cat /proc/mdstat").unwrap();
     assert!(md.contains("raid1") && md.contains("[2/2]"), "{md}");
     println!("{md}");
 
@@ -87,7 +66,7 @@ fn a_mirror_starts_from_either_of_its_disks() {
     lab.virsh(&["detach-device", "m1", &first_slot, "--config"]);
     machine.boot("Hdd");
     let md = until("the second disk alone answers with the pinned key", LONG, || {
-        ask(&lab, &site, &machine, "cat /proc/mdstat && cat /etc/farrier/image")
+        system.ask("cat /proc/mdstat && cat /etc/farrier/image")
     });
     site.say("m1", "the second disk alone answers with the pinned key");
     println!("{md}");
@@ -99,7 +78,10 @@ fn a_mirror_starts_from_either_of_its_disks() {
     site.cli(&["machine", "unhold", "m1", "--why", "back in its slot"]);
     site.cli(&["machine", "set", "m1", "retired", "--why", "end of lease"]);
     site.rests("m1", "retired");
+    let history = site.history("m1");
+    println!("{history}");
+    assert!(history.contains("2 drives sanitized and read back"), "{history}");
+    // md's superblocks and what each disk held are gone with all else.
     assert!(is_blank(&machine.disk) && is_blank(&second), "QEMU finds something on a disk");
     site.say("m1", "off, and both blank by QEMU's word");
-    println!("{}", site.cli(&["machine", "history", "m1", "--all"]));
 }

@@ -1,14 +1,15 @@
-//! `vagrant/`, as its README walks a newcomer through it, as far as Farrier reads the machines. What
-//! happens to them then is the other tests' matter.
+//! `vagrant/`, as its README walks a newcomer through it, up to the login; and away with it again.
 
-use crate::artefacts::farrier;
+use crate::artefacts::{disk_image, farrier, ramdisk};
 use crate::lab::{Lab, run, until};
+use crate::login::Login;
 use crate::machine::emulator_is_here;
+use crate::site::LONG;
 use serde_json::Value;
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
 /// As many as are started; `inventory.toml` has one more.
 const MACHINES: usize = 2;
@@ -51,6 +52,21 @@ impl Walk<'_> {
     fn farrier(&self, words: &[&str]) -> String {
         run(&mut self.command(&farrier().display().to_string(), words))
     }
+
+    fn run_farrier(&self, words: &[&str]) {
+        println!("{}", self.run(&farrier().display().to_string(), words));
+    }
+
+    fn until(&self, name: &str, what: &str, yes: impl Fn(&Value) -> bool) {
+        let began = std::time::Instant::now();
+        until(&format!("{name} {what}"), LONG, || {
+            let words = ["machine", "show", name, "--json"];
+            let out = self.command(&farrier().display().to_string(), &words).output().unwrap();
+            let machine: Value = serde_json::from_slice(&out.stdout).ok()?;
+            yes(&machine).then_some(())
+        });
+        println!("{:6.1} s  {name} {what}", began.elapsed().as_secs_f32());
+    }
 }
 
 impl Drop for Walk<'_> {
@@ -69,7 +85,7 @@ impl Drop for Walk<'_> {
 
 #[test]
 #[ignore = "long form: `tests/run.sh --long --only vm`, which installs Vagrant"]
-fn a_newcomer_gets_machines_that_farrier_reads() {
+fn a_newcomer_gets_a_machine_to_log_in_to() {
     if !emulator_is_here() {
         return;
     }
@@ -107,20 +123,37 @@ fn a_newcomer_gets_machines_that_farrier_reads() {
         assert!(systems.contains("\"Members@odata.count\": 1,"), "a BMC of one machine: {systems}");
     }
 
+    // `farrier image build-ramdisk` has made it already, for all tests.
+    fs::create_dir_all(dir.join("images")).unwrap();
+    symlink(ramdisk(), dir.join("images/farrier-ramdisk")).unwrap();
+    let image = disk_image().file.display().to_string();
+    walk.farrier(&["image", "add", &image, "--id", "debian"]);
     let log = fs::File::create(dir.join("log")).unwrap();
-    let mut serve = walk.command(&farrier().display().to_string(), &["serve", "--observe-only"]);
+    let mut serve = walk.command(&farrier().display().to_string(), &["serve"]);
     serve.stdout(log.try_clone().unwrap()).stderr(log);
     walk.daemon = Some(serve.spawn().unwrap());
     for name in ["node1", "node2"] {
-        until(&format!("{name} is read"), Duration::from_secs(120), || {
-            let mut show = walk
-                .command(&farrier().display().to_string(), &["machine", "show", name, "--json"]);
-            let out = show.output().unwrap();
-            let machine: Value = serde_json::from_slice(&out.stdout).ok()?;
+        walk.until(name, "is read", |machine| {
             let system = &machine["facts"]["system"];
-            (system["freshness"] == "fresh" && system["value"]["power"] == "on").then_some(())
+            system["freshness"] == "fresh" && system["value"]["power"] == "on"
         });
     }
+    walk.run_farrier(&["doctor"]);
+    walk.run_farrier(&["machine", "enroll", "node1", "--desired", "ready", "--why", "first try"]);
+    walk.until("node1", "rests at ready", |machine| {
+        assert_ne!(machine["condition"], "quarantined", "{machine:#}");
+        machine["stage"] == "ready" && machine["run"].is_null()
+    });
+    walk.run_farrier(&["machine", "explain", "node1"]);
+    println!("{}", walk.farrier(&["machine", "history", "node1"]));
+    let login = Login::as_it_is(&lab, &dir.join("lab/ssh_key"), "10.78.0.11");
+    let said = login.ask("hostname; cat /etc/farrier/image").expect("a login");
+    assert!(said.starts_with("node1") && said.contains("image=debian"), "{said}");
+    walk.daemon = walk.daemon.take().and_then(|mut daemon| {
+        daemon.kill().ok();
+        daemon.wait().ok();
+        None
+    });
 
     walk.run("vagrant", &["destroy", "-f"]);
     assert_eq!(lab.virsh(&["list", "--all", "--name"]), "");

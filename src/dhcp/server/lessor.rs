@@ -67,6 +67,7 @@ mod tests {
         async fn boot_of(&self, _: Mac) -> Option<NetbootPlan> {
             None
         }
+        async fn other_asked(&self, _: Mac, _: &str) {}
     }
 
     #[tokio::test]

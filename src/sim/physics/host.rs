@@ -3,6 +3,7 @@
 use super::{BootMode, BootOverride, Cause, Due, PowerState, Sickness, VirtualMachine, What};
 use crate::model::deploy::RAMDISK;
 use crate::model::facts::{Callback, JobState};
+use crate::model::identity::uuid_eq;
 use crate::model::{EngineTime, JobScript};
 use crate::sim::faults::FaultKind;
 use crate::sim::rng::mix;
@@ -181,6 +182,16 @@ impl VirtualMachine {
         // It knows machines by their MAC: a stranger is told to boot its disk.
         let ours = self.identity == self.delivered;
         if !ours || !self.window.facts.open || self.window.facts.callback.is_some() {
+            self.boot_disk(at);
+            return;
+        }
+        // Where Farrier gives the addresses, firmware has stated its UUID before it fetches anything
+        // (here: at machines with an even number), and another machine's gets nothing to boot.
+        if self.id.0.is_multiple_of(2)
+            && let Some(stated) = self.other_host.as_ref().and_then(|o| o.uuid.as_deref())
+            && self.delivered.uuid.as_deref().is_some_and(|own| !uuid_eq(own, stated))
+        {
+            self.window.facts.other_uuid.get_or_insert_with(|| stated.to_string());
             self.boot_disk(at);
             return;
         }
