@@ -9,6 +9,7 @@ use crate::api::view::{
     ChangeKind, ChangeOrder, Explanation, FactView, History, MachinePage, MachineRow, MachineView,
 };
 use crate::api::words::span;
+use std::collections::BTreeMap;
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -256,12 +257,17 @@ async fn show(api: &Api, name: &str, io: &mut Io<'_>) -> Result<(), Failure> {
     ];
     fields.extend(m.facts.iter().map(|(part, fact)| (part.as_str(), describe(part, fact))));
     io.fields(&fields)?;
-    let inventory = m.facts.get("inventory").and_then(|fact| fact.value.as_ref());
-    let warnings = inventory.and_then(|v| v.get("warnings")).and_then(|w| w.as_array());
-    for warning in warnings.into_iter().flatten().filter_map(|w| w.as_str()) {
+    for warning in warnings(&m.facts) {
         io.line(format_args!("warning: {}", super::out::printable(warning)))?;
     }
     Ok(())
+}
+
+/// What was odd about the BMC when its inventory was read.
+fn warnings(facts: &BTreeMap<String, FactView>) -> Vec<&str> {
+    let found = facts.get("inventory").and_then(|fact| fact.value.as_ref());
+    let all = found.and_then(|v| v.get("warnings")).and_then(|w| w.as_array());
+    all.into_iter().flatten().filter_map(|w| w.as_str()).collect()
 }
 
 /// One line about one part of the facts.
@@ -444,4 +450,29 @@ async fn evidence(
     }
     let kib = bytes.len().div_ceil(1024);
     io.line(format_args!("{}: {kib} KiB; begin with README.txt in it", file.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn the_warnings_of_an_inventory_are_shown_and_nothing_else_breaks_it() {
+        let of = |part: &str, value: serde_json::Value| {
+            let fact = FactView { value: Some(value), ..FactView::default() };
+            BTreeMap::from([(part.to_string(), fact)])
+        };
+        let off = "the BMC's clock is 16m59s ahead";
+        let facts = of("inventory", json!({"warnings": [off, 7, null], "cpus": []}));
+        assert_eq!(warnings(&facts), [off]);
+        for (part, value) in [
+            ("inventory", json!({})),
+            ("inventory", json!({"warnings": "none"})),
+            ("inventory", json!(null)),
+            ("system", json!({"warnings": [off]})),
+        ] {
+            assert!(warnings(&of(part, value)).is_empty(), "{part}");
+        }
+    }
 }
