@@ -53,6 +53,8 @@ struct Case {
     obeys: bool,
     /// It boots the ramdisk, and not its disk.
     boots: bool,
+    /// Its BMC takes an override away.
+    takes_none: bool,
 }
 
 impl Case {
@@ -87,6 +89,7 @@ impl Case {
             keys: vec![],
             obeys: true,
             boots: true,
+            takes_none: true,
         }
     }
 
@@ -196,6 +199,7 @@ impl Case {
             }
             Action::Power { op: PowerOp::GracefulShutdown } if !self.obeys => {}
             Action::Power { .. } => (self.power, self.host) = (Power::Off, Host::Silent),
+            Action::SetBoot { target: BootTarget::None } if !self.takes_none => {}
             Action::SetBoot { target } => self.target = *target,
             Action::OpenBootWindow { run, image, keys, .. } => {
                 assert_eq!(image, deploy::RAMDISK, "nothing else is ever booted for a rescue");
@@ -317,6 +321,17 @@ fn a_person_ends_it_and_leaves_no_override() {
     c.until("rests", Case::rests);
     assert_eq!(c.acts, [ENDS[0], "set-boot none", &format!("{} {run}", ENDS[1])]);
     assert_eq!(c.target, BootTarget::None);
+}
+
+/// sushy-tools answers 500 to an override of none.
+#[test]
+fn a_bmc_that_takes_no_override_away_is_left_with_its_disk() {
+    let mut c = Case::given();
+    (c.target, c.takes_none) = (BootTarget::Pxe, false);
+    c.say(Change::EndRescue { why: "found it".into() }).unwrap();
+    c.until("rests", Case::rests);
+    assert_eq!(c.target, BootTarget::Disk, "{:?}", c.acts);
+    assert!(!c.m.is_quarantined() && !c.window.open);
 }
 
 /// After a restore: the run that the database has forgotten had a window open.

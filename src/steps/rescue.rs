@@ -116,10 +116,11 @@ fn end(v: &View<'_>, system: &SystemFacts, rescue: Option<&Rescue>) -> Look {
     if let Some(look) = eject(v) {
         return look;
     }
-    if boots_elsewhere(system)
-        && v.m.last_act(ActionKind::SetBoot).is_none_or(|a| a.about != "none")
-    {
-        return Look::Act(Action::SetBoot { target: BootTarget::None });
+    if boots_elsewhere(system) {
+        let wanted = Action::SetBoot { target: after_it(v) };
+        if v.m.last_act(ActionKind::SetBoot).is_none_or(|a| a.about != wanted.about()) {
+            return Look::Act(wanted);
+        }
     }
     // Also one of another run: of the time that a restore lost, and nothing waits for it any more.
     if window.open {
@@ -130,6 +131,13 @@ fn end(v: &View<'_>, system: &SystemFacts, rescue: Option<&Rescue>) -> Look {
         Some(why) => format!("the rescue was ended ({why}); power is off"),
         None => "the rescue's time is over; power is off".into(),
     })
+}
+
+/// Some BMCs take every target but none (sushy-tools answers 500): then it is the disk.
+fn after_it(v: &View<'_>) -> BootTarget {
+    let failed = v.m.step.as_ref().is_some_and(|s| s.attempt > 0);
+    let refused = v.m.last_fault.as_ref().is_some_and(|n| n.fault.code == "did-not-take");
+    if failed && refused { BootTarget::Disk } else { BootTarget::None }
 }
 
 /// The ramdisk has no ear for the power button; any other system is asked first.
