@@ -60,6 +60,7 @@ fn target(address: &str, port: u16, identity: Identity) -> BmcTarget {
             credential: "admin".into(),
             tls: "off".into(),
             ipmi: Some(Box::new(ipmi)),
+            ..BmcEndpoint::default()
         },
         identity,
     }
