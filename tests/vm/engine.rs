@@ -6,7 +6,6 @@ use crate::artefacts::{disk_image, ramdisk};
 use crate::lab::{Lab, NEIGHBOUR};
 use crate::machine::{Change, Firmware, Machine, Plan, emulator_is_here};
 use crate::network;
-use crate::rescue;
 use crate::site::{Line, Site};
 
 /// What a machine is given whose line has no address.
@@ -119,14 +118,6 @@ fn a_host_that_is_not_its_bmcs_machine_is_told_by_its_first_packet() {
     assert!(!history.contains("the deploy ramdisk answers"), "it booted:\n{history}");
     x1.unplug(&lab);
     assert!(x1.disk_is_blank(), "QEMU finds something on the disk");
-
-    // The cable is put right, and a person looks from the ramdisk. What becomes of an installed machine
-    // then, `rescue.rs` looks at.
-    x1.redefine(&lab, Change::Nothing);
-    site.cli(&["machine", "repair", "x1", "--why", "crossed cables"]);
-    site.rests("x1", "repair");
-    let before = x1.copy_of_disk();
-    rescue::from_the_order_to_its_end(&lab, &site, &x1, &before);
 }
 
 /// dnsmasq gives the addresses and Farrier says what to boot. One machine lives its life, and is

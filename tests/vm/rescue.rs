@@ -11,7 +11,7 @@ use std::path::Path;
 
 /// A person asks for a machine that rests in repair, off, with its disk as in `before`; logs in, and gives
 /// it back. The login that counted meanwhile.
-pub(crate) fn from_the_order_to_its_end<'a>(
+fn from_the_order_to_its_end<'a>(
     lab: &'a Lab,
     site: &Site<'_>,
     machine: &Machine,
