@@ -14,7 +14,7 @@ fn main() -> ExitCode {
     rustls::crypto::aws_lc_rs::default_provider().install_default().ok();
     match farrier::cli::run(Cli::parse()) {
         Dispatch::Done(code) => code,
-        Dispatch::Local { command, json } => local(command, json),
+        Dispatch::Local { command, json } => local(*command, json),
     }
 }
 

@@ -4,7 +4,7 @@
 mod case;
 
 use case::{Free, UUID};
-use farrier::decide::{Room, Rules, Verdict};
+use farrier::decide::{Decide, Room, Rules, Verdict};
 use farrier::model::action::{Baseline, Expect};
 use farrier::model::facts::*;
 use farrier::model::machine::Condition;

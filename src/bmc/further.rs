@@ -80,7 +80,8 @@ pub(super) async fn firmware(
     for (c, read) in others {
         match read {
             Ok(all) => {
-                out.extend(all.into_iter().map(|one| Component { id: c.prefixed(&one.id), ..one }))
+                let named = |one: Component| Component { id: c.prefixed(&one.id), ..one };
+                out.extend(all.into_iter().map(named));
             }
             // It has no firmware inventory at all.
             Err(f) if f.class == FaultClass::Unsupported => {}

@@ -281,7 +281,7 @@ impl BmcRead for RedfishBmc {
         if target.endpoint.controllers.is_empty() {
             return own.await;
         }
-        further::inventory(self, target, own).await
+        Box::pin(further::inventory(self, target, own)).await
     }
 
     async fn firmware(&self, target: &BmcTarget) -> Result<Vec<Component>, Fault> {
@@ -289,7 +289,7 @@ impl BmcRead for RedfishBmc {
         if target.endpoint.controllers.is_empty() {
             return own.await;
         }
-        further::firmware(self, target, own).await
+        Box::pin(further::firmware(self, target, own)).await
     }
 
     async fn tasks(&self, target: &BmcTarget, handle: Option<&str>) -> Result<Vec<Task>, Fault> {
@@ -302,7 +302,7 @@ impl BmcRead for RedfishBmc {
         if controllers.is_empty() || handle.is_some() {
             return own.await;
         }
-        further::tasks(self, target, own).await
+        Box::pin(further::tasks(self, target, own)).await
     }
 
     async fn inserted_media(&self, target: &BmcTarget) -> Result<Vec<String>, Fault> {

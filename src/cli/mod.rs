@@ -39,7 +39,7 @@ pub enum Dispatch {
     /// A client command that has run.
     Done(ExitCode),
     /// A command that needs more than the API; main has it.
-    Local { command: Local, json: bool },
+    Local { command: Box<Local>, json: bool },
 }
 
 /// Commands that main carries out.
@@ -71,7 +71,7 @@ pub enum Local {
 pub fn run(cli: Cli) -> Dispatch {
     let json = cli.global.json;
     let command = match split(cli.command, &cli.global) {
-        Ok(command) => return Dispatch::Local { command, json },
+        Ok(command) => return Dispatch::Local { command: Box::new(command), json },
         Err(command) => *command,
     };
     let colour = std::io::stdout().is_terminal()
