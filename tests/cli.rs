@@ -254,11 +254,12 @@ fn what_is_not_a_client_command_goes_to_main() {
         assert!(format!("{command:?}").starts_with(name), "{words}: {command:?}");
         assert_eq!(json, words.contains("--json"));
     }
-    let Dispatch::Local { command: Local::Sim(sim), .. } =
+    let Dispatch::Local { command, .. } =
         farrier::cli::run(parse("sim --machines 9 --profile chaos"))
     else {
         panic!()
     };
+    let Local::Sim(sim) = *command else { panic!() };
     assert_eq!((sim.machines, &*sim.profile, sim.seed), (9, "chaos", None));
     // A token is never an argument.
     let words = ["farrier", "--token", "x", "status"];
