@@ -50,6 +50,8 @@ impl Netboot for All {
         let base_url = "http://10.30.0.2:7121".to_string();
         Some(NetbootPlan { machine: MachineId(1), name: mac.to_string().into(), base_url })
     }
+
+    async fn other_asked(&self, _mac: Mac, _stated: &str) {}
 }
 
 fn mac(n: u32) -> Mac {
