@@ -122,7 +122,9 @@ impl Checker {
             (FaultClass::Hardware, _) => recent(&[K::JobSickGpu]) || vm.sick == Some(Sickness::Gpu),
             (FaultClass::Auth, _) => recent(&[K::ProbeAuth]),
             (FaultClass::Precondition, "existing-data") => {
-                vm.foreign_data || lasting(&[K::SerialSwapped, K::OldDatabase])
+                // A system that whoever mended the machine left there is data as well.
+                let left = vm.installed.as_ref().is_some_and(|i| i.run.is_none());
+                vm.foreign_data || left || lasting(&[K::SerialSwapped, K::OldDatabase])
             }
             (FaultClass::Precondition, "workloads-running") => vm.node.workloads(now) > 0,
             (FaultClass::Precondition, "drain-deadline") => lasting(&[K::WorkloadsLate]),
