@@ -199,7 +199,10 @@ fn judge(i: &Input<'_>, open: &OpenAction, stall_ms: u64) -> Judgement {
         }
         Action::OpenBootWindow { run, .. } => match i.report.boot.seen() {
             None => read(i.report.boot.fault()),
-            Some(w) if w.run.as_deref() == Some(run) => Happened("the window is open".into()),
+            // One that an earlier step of the run closed is no open one.
+            Some(w) if w.open && w.run.as_deref() == Some(run) => {
+                Happened("the window is open".into())
+            }
             Some(_) if late => DidNot("the boot server has no such window".into()),
             Some(_) => Still("the boot window to open"),
         },

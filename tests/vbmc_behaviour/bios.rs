@@ -13,7 +13,7 @@ use farrier::sim::serve::Profile as Vendor;
 use farrier::sim::truth::What;
 use farrier::sim::workflows;
 use farrier::steps::site::Profile;
-use farrier::steps::{Step, bios};
+use farrier::steps::{Step, bios, settings};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -24,7 +24,11 @@ async fn live(site: &Site, edge: &Arc<RedfishBmc>, n: usize) {
     if runs {
         site.seat(n).with(now, |b| b.vm.found_running(false, 0));
     }
-    let profile = Profile { bios: workflows::bios(), ..Profile::default() };
+    let mut wanted = workflows::bios();
+    // One vendor's BMCs say another model.
+    let same = wanted.rules[0].clone();
+    wanted.rules.push(settings::Rule { model: "DGXH100*".into(), ..same });
+    let profile = Profile { bios: wanted, ..Profile::default() };
     let mut one = One::new(site, edge, n, Step::Bios(bios::Params::default()), profile);
     let vendor = one.vendor.clone();
     let count = |which: fn(&What) -> bool| site.truth(n, |e| which(&e.what));

@@ -83,9 +83,13 @@ type Facts = (SystemFacts, InventoryFacts, Vec<Component>);
 
 async fn facts(name: &str, url: &str) -> Facts {
     let (edge, bmc) = (edge(10_000), target(url));
+    let mut inventory = edge.inventory(&bmc).await.unwrap_or_else(|f| panic!("{name}: {f:?}"));
+    // A captured clock stands still, so it is further behind with each read.
+    inventory.clock = None;
+    inventory.warnings.retain(|w| !w.starts_with("the BMC's clock "));
     (
         edge.system(&bmc).await.unwrap_or_else(|f| panic!("{name}: {f:?}")),
-        edge.inventory(&bmc).await.unwrap_or_else(|f| panic!("{name}: {f:?}")),
+        inventory,
         edge.firmware(&bmc).await.unwrap_or_else(|f| panic!("{name}: {f:?}")),
     )
 }
