@@ -285,12 +285,9 @@ fn act(i: &Input<'_>, spec: &StepSpec, action: Action) -> Verdict {
     {
         let overdue = view(i, spec).step_age() > spec.timeout.0;
         return match against {
+            // Whatever it is that does not come has the step's time.
+            _ if overdue && !i.stopped && i.outage.is_none() => give_up(i, timed_out(i, spec)),
             Against::Unasked => wait(i, copying::COPIES_WORD, 1_000),
-            Against::Copies(_) | Against::Unread(_)
-                if overdue && !i.stopped && i.outage.is_none() =>
-            {
-                give_up(i, timed_out(i, spec))
-            }
             Against::Copies(what) => wait(i, &what, COPIES_MS),
             Against::Unread(fault) => fail(i, spec, vec![], fault, Failed::Read),
         };
