@@ -337,6 +337,23 @@ impl Machine {
         out.unwrap().status.success()
     }
 
+    /// Is the root disk's partition table still the copy's? What a system that starts from the disk leaves
+    /// alone, and neither a wipe nor an image does.
+    pub(crate) fn has_partitions_of(&self, copy: &Path) -> bool {
+        let table = |disk: &Path| {
+            let out = disk.with_extension("table");
+            let mut dd = Command::new("qemu-img");
+            // UEFI specification 2.10, §5.3: the protective MBR, the header, and 32 sectors of entries.
+            dd.args(["dd", "-f", "qcow2", "-O", "raw", "bs=512", "count=34"]);
+            let (from, to) = (format!("if={}", disk.display()), format!("of={}", out.display()));
+            run(dd.args([from, to]));
+            fs::read(out).unwrap()
+        };
+        let (now, then) = (table(&self.disk), table(copy));
+        assert_eq!(&then[512..520], b"EFI PART", "the copy has no partition table");
+        now == then
+    }
+
     /// Does its root disk hold nothing at all? By QEMU's word, not by the machine's.
     pub(crate) fn disk_is_blank(&self) -> bool {
         let size = run(Command::new("qemu-img").args(["info", "--output=json"]).arg(&self.disk));
