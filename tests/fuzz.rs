@@ -121,6 +121,8 @@ mutants! {
     files_survive_mutants: "boot-file",
     image_descriptions_survive_mutants: "image-description",
     hidden_work_survives_mutants: "hidden-work",
+    hook_answers_survive_mutants: "hook-answers",
+    vault_answers_survive_mutants: "vault-answers",
 }
 
 /// Windows of the captured trees are read, and a few mutants of each. With `FARRIER_FUZZ_SEEDS` they

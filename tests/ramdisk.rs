@@ -182,6 +182,23 @@ fn a_host_that_is_not_the_bmcs_machine_is_left_alone() {
     assert!(said.starts_with("quarantined") && said.contains(&both), "{said}");
 }
 
+/// An earlier step of the run has closed its window, and the daemon died over the order for the next.
+#[test]
+fn a_window_that_the_run_has_closed_is_not_the_one_that_was_ordered() {
+    let seen = |open: bool| {
+        let mut c = Case::new();
+        assert_eq!(c.step(), "open-boot-window");
+        c.0.unanswered();
+        c.window(None);
+        if let Read::Seen(w) = &mut c.report.boot {
+            w.open = open;
+        }
+        c.0.later(1_000).step()
+    };
+    assert!(seen(true).contains("closed:true"), "{}", seen(true));
+    assert!(!seen(false).contains("closed:true"), "{}", seen(false));
+}
+
 #[test]
 fn the_old_disk_makes_room_for_the_next_boot_method() {
     let mut c = Case::new();

@@ -280,20 +280,47 @@ struct Done {
     error: Option<String>,
 }
 
+/// What a hook says in its own words, short enough for a line.
+fn words(said: &str) -> String {
+    said.chars().take(500).map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+/// What the hook printed when it was asked whether the machine is a member.
+pub(crate) fn member(what: &str, answer: &str) -> Result<Membership, Fault> {
+    let p: Probe = serde_json::from_str(answer).map_err(|e| garbage(what, &e, answer))?;
+    Ok(Membership {
+        member: p.member,
+        ready: p.ready,
+        cordoned: p.cordoned,
+        workloads: p.workloads,
+        detail: p.detail.as_deref().map(words),
+    })
+}
+
+/// What the hook printed after a write.
+pub(crate) fn done(what: &str, answer: &str) -> Outcome {
+    match serde_json::from_str::<Done>(answer) {
+        Ok(Done { ok: true, .. }) => Outcome::Applied { handle: None },
+        Ok(Done { error, .. }) => {
+            let why = error.as_deref().map_or_else(|| "no reason given".to_string(), words);
+            Outcome::Failed {
+                fault: fault(
+                    FaultClass::Transient,
+                    "hook-said-no",
+                    format!("{what} said no: {why}"),
+                ),
+            }
+        }
+        Err(e) => Outcome::Unknown { fault: garbage(what, &e, answer) },
+    }
+}
+
 #[async_trait]
 impl Cluster for HooksCluster {
     async fn membership(&self, node: &Node) -> Result<Membership, Fault> {
         let answer = self.ask(node, PROBE, &Identity::default(), false).await;
         let answer = answer.map_err(NoAnswer::fault)?;
-        let p: Probe = serde_json::from_str(&answer)
-            .map_err(|e| garbage(&format!("hook `probe` for {}", node.name), &e, &answer))?;
-        Ok(Membership {
-            member: p.member,
-            ready: p.ready,
-            cordoned: p.cordoned,
-            workloads: p.workloads,
-            detail: p.detail.map(|d| d.chars().take(500).collect()),
-        })
+        member(&format!("hook `probe` for {}", node.name), &answer)
     }
 
     async fn act(&self, node: &Node, expect: &Expect, verb: HookVerb) -> Outcome {
@@ -305,17 +332,6 @@ impl Cluster for HooksCluster {
             Err(NoAnswer::NotRun(fault)) => return Outcome::Failed { fault },
             Err(NoAnswer::Unclear(fault)) => return Outcome::Unknown { fault },
         };
-        let what = format!("hook `{}` for {}", verb.name(), node.name);
-        match serde_json::from_str::<Done>(&answer) {
-            Ok(Done { ok: true, .. }) => Outcome::Applied { handle: None },
-            Ok(Done { error, .. }) => Outcome::Failed {
-                fault: fault(
-                    FaultClass::Transient,
-                    "hook-said-no",
-                    format!("{what} said no: {}", error.as_deref().unwrap_or("no reason given")),
-                ),
-            },
-            Err(e) => Outcome::Unknown { fault: garbage(&what, &e, &answer) },
-        }
+        done(&format!("hook `{}` for {}", verb.name(), node.name), &answer)
     }
 }

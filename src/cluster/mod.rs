@@ -4,3 +4,4 @@
 mod hooks;
 
 pub use hooks::{Hook, HooksCluster, Place};
+pub(crate) use hooks::{done, member};

@@ -7,6 +7,7 @@
 //! bounded, printable, and without a secret; a value is inside its range. What it returns is all that
 //! was read, for comparison with a second run.
 
+mod answers;
 mod boot;
 mod deck;
 mod netboot;
@@ -47,6 +48,8 @@ pub const TARGETS: &[Target] = &[
     Target { name: "boot-file", run: boot::file },
     Target { name: "image-description", run: boot::description },
     Target { name: "hidden-work", run: redfish::work },
+    Target { name: "hook-answers", run: answers::hook },
+    Target { name: "vault-answers", run: answers::vault },
 ];
 
 /// A deck: system, inventory, firmware, tasks, all that a probe reads.
@@ -127,4 +130,14 @@ pub fn image_description(data: &[u8]) {
 /// A deck: updates and copies that no task shows, where a vendor says them.
 pub fn hidden_work(data: &[u8]) {
     redfish::work(data);
+}
+
+/// Text: what an operator's hook prints.
+pub fn hook_answers(data: &[u8]) {
+    answers::hook(data);
+}
+
+/// A body: a secret of a Vault-style server.
+pub fn vault_answers(data: &[u8]) {
+    answers::vault(data);
 }

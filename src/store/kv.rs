@@ -107,8 +107,13 @@ impl Kv {
             }
             bytes.extend_from_slice(&chunk);
         }
+        self.field_of(&what, &bytes)
+    }
+
+    /// The field of an answer's body.
+    pub(crate) fn field_of(&self, what: &str, body: &[u8]) -> Result<Secret, String> {
         let body: serde_json::Value =
-            serde_json::from_slice(&bytes).map_err(|_| format!("{what}: the answer is no JSON"))?;
+            serde_json::from_slice(body).map_err(|_| format!("{what}: the answer is no JSON"))?;
         let fields = body.pointer("/data/data").and_then(serde_json::Value::as_object);
         let Some(fields) = fields else {
             return Err(format!(
