@@ -10,6 +10,7 @@
 # identity.sh, disks.sh, the functions `order` and `seed_files`, and mirror.sh stand before this text:
 # the process that writes is the one that has just compared DMI.
 #
+# Where memory has room for the image's file, it is fetched and proven before the disk is touched.
 # Until the image is proven right the disk can't boot: its first MiB is zero. That one is kept back,
 # changed in memory (the partition table grows to the disk's end and gets the seed volume), and
 # written last. A cut at any moment leaves a disk that boots nothing, or one that is finished.
@@ -281,6 +282,10 @@ lay_down() { # the first MiB to memory, the rest to the disk, never more than wa
     head -c 1 | wc -c >"$work/more"
 }
 
+lay_piped() {
+    unpack | lay_down
+}
+
 lay_front() { # the same through the device in front of the disk, and the same said of it
     exec 8<>"$front"
     unpack >&8 2>"$work/said"
@@ -324,26 +329,79 @@ is_zero() { # is_zero FILE: did what leaves its word there say 0?
     [ "$n" = 0 ]
 }
 
-write_image() {
-    echo "writing $image to $path ($serial), $raw_size bytes"
-    mkfifo "$work/sum" || fail ramdisk-full "no room below $work"
-    sha256sum <"$work/sum" >"$work/sha256" &
-    summing=$!
-    if blocks "$path"; then progress & fi
-    if front_up; then
-        { fetch || echo failed >"$work/cut"; } | tee "$work/sum" | lay_front
-        front_down || fail write-failed "the device $FRONT in front of $name can't be removed"
-    else
-        front_down || fail write-failed "the device $FRONT in front of $name can't be removed"
-        echo "no device in front of $name: the image goes through a pipe"
-        { fetch || echo failed >"$work/cut"; } | tee "$work/sum" | unpack | lay_down
-    fi
-    : >"$work/done"
-    wait "$summing"
-    read -r sha256_is rest <"$work/sha256"
-    # In the order in which one mistake causes the next.
+# What stays free beside an image that is held in memory: of memory, which also takes what is written to
+# the disk on its way there, and of the file system in which this job's files are. KiB.
+BESIDE=262144
+BESIDE_HERE=32768
+
+# The whole file in memory, where there is room for it. What is wrong with it is known before the disk is
+# touched, and nothing but zstd stands between the file and the disk: each pipe costs.
+may_hold() {
+    case ${FARRIER_HOLD:-} in yes) return 0 ;; no) return 1 ;; esac # tests
+    kib=$((size / 1024))
+    left=$(sed -n 's/^MemAvailable: *\([0-9]*\) kB$/\1/p' /proc/meminfo)
+    # A ramfs has no size, and says 0.
+    stat -f -c '%a %S' "$work" 2>/dev/null >"$work/room"
+    read -r blocks_left block <"$work/room"
+    left_here=$((${blocks_left:-0} * ${block:-0} / 1024))
+    [ "${left:-0}" -ge "$((kib + BESIDE))" ] && [ "$left_here" -ge "$((kib + BESIDE_HERE))" ]
+}
+
+hold() {
+    echo "fetching $image, $size bytes"
+    if blocks "$path"; then fetching & fi
+    fetch >"$work/image" || echo failed >"$work/cut"
+    : >"$work/fetched"
+    fetched
+    # Nothing but memory can have refused it.
+    [ ! -e "$work/cut" ] || fail ramdisk-full "no room for the image below $work"
+    sha256sum <"$work/image" >"$work/sha256"
+    right
+    held=yes
+}
+
+fetching() { # until $work/fetched appears: what has come
+    while [ -d "$work" ] && [ ! -e "$work/fetched" ]; do
+        sleep 5
+        come=$(stat -c %s "$work/image" 2>/dev/null) &&
+            echo "fetched $((come / MIB)) of $((size / MIB)) MiB"
+    done
+}
+
+fetched() { # or how it failed, in the order in which one mistake causes the next
     [ ! -e "$work/changed" ] || fail image-changed "$(cat "$work/changed")"
     [ ! -s "$work/fetch" ] || fail fetch-failed "$(cat "$work/fetch")"
+}
+
+right() {
+    read -r sha256_is rest <"$work/sha256"
+    [ "$sha256_is" = "$sha256" ] ||
+        fail wrong-sha256 "the image's sha256 is $sha256_is, $sha256 was expected"
+}
+
+write_image() {
+    echo "writing $image to $path ($serial), $raw_size bytes"
+    if blocks "$path"; then progress & fi
+    lay=lay_front
+    if ! front_up; then
+        front_down || fail write-failed "the device $FRONT in front of $name can't be removed"
+        echo "no device in front of $name: the image goes through a pipe"
+        lay=lay_piped
+    fi
+    if [ "$held" = yes ]; then
+        $lay <"$work/image"
+        rm -f "$work/image"
+    else
+        echo "no room in memory for $size bytes: the image is written as it comes"
+        mkfifo "$work/sum" || fail ramdisk-full "no room below $work"
+        sha256sum <"$work/sum" >"$work/sha256" &
+        summing=$!
+        { fetch || echo failed >"$work/cut"; } | tee "$work/sum" | $lay
+        wait "$summing"
+    fi
+    front_down || fail write-failed "the device $FRONT in front of $name can't be removed"
+    : >"$work/done"
+    fetched
     [ ! -e "$work/full" ] || fail ramdisk-full "no room below $work"
     if ! is_zero written; then
         fail write-failed "$name: $(tail -n 1 "$work/dd" 2>/dev/null)"
@@ -355,8 +413,7 @@ write_image() {
         fail image-broken 'the image can not be unpacked'
     fi
     if [ -e "$work/cut" ]; then fail fetch-failed "the image could not be fetched whole"; fi
-    [ "$sha256_is" = "$sha256" ] ||
-        fail wrong-sha256 "the image's sha256 is $sha256_is, $sha256 was expected"
+    right
     is_zero unpacked || fail image-broken 'the image can not be unpacked'
     [ "$(wc -c <"$work/last")" -eq 512 ] ||
         fail image-smaller "the image ends before the $raw_size bytes that were promised"
@@ -468,6 +525,9 @@ main() {
     table || fail no-lsblk 'lsblk does not run: is this the deploy ramdisk?'
     choose
     each examine
+    the_disk
+    held=no
+    if may_hold; then hold; fi
     each clear_disk
     the_disk
     mirrored=

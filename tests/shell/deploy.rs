@@ -198,6 +198,9 @@ pub(crate) fn deploy_as(
     (out.status.code(), serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text}")))
 }
 
+/// Is the image held in memory before the disk is touched, or written as it comes?
+const HELD: [(&str, &str); 2] = [("FARRIER_HOLD", "yes"), ("FARRIER_HOLD", "no")];
+
 pub(crate) fn boots_nothing(path: &Path) -> bool {
     fs::read(path).unwrap().iter().take(MIB).all(|b| *b == 0)
 }
@@ -206,10 +209,12 @@ pub(crate) fn boots_nothing(path: &Path) -> bool {
 fn the_image_lies_on_the_disk_and_the_seed_behind_it() {
     let Some(w) = world() else { return };
     let raw = raw_image(&w);
-    for (format, served) in [(ImageFormat::Raw, raw.clone()), (ImageFormat::RawZst, zstd(&raw))] {
+    let formats = [(ImageFormat::Raw, raw.clone()), (ImageFormat::RawZst, zstd(&raw))];
+    for ((format, served), held) in formats.iter().flat_map(|f| HELD.map(|h| (f, h))) {
         let server = serve(served.clone(), Mood::Good);
         let path = disk(&w, "vda", 64 * MIB + 512 * 5);
-        let (exit, v) = deploy(&w, &order(&served, raw.len(), format, &server.url));
+        let told = order(served, raw.len(), *format, &server.url);
+        let (exit, v) = deploy_as(&w, &told, &[UUID, SERIAL], &[held]);
         assert_eq!(exit, Some(0), "{v}");
         assert_eq!((&v["ok"], &v["written"]), (&Value::Bool(true), &Value::from(raw.len())));
         assert_eq!((&v["disk"]["serial"], &v["run"]), (&"S-vda".into(), &"run-7".into()));
@@ -240,12 +245,15 @@ fn the_image_lies_on_the_disk_and_the_seed_behind_it() {
 fn a_connection_that_breaks_is_gone_on_with() {
     let Some(w) = world() else { return };
     let raw = raw_image(&w);
-    let server = serve(raw.clone(), Mood::Cuts(MIB + 12_345));
-    let path = disk(&w, "vda", 32 * MIB);
-    let (exit, v) = deploy(&w, &order(&raw, raw.len(), ImageFormat::Raw, &server.url));
-    assert_eq!(exit, Some(0), "{v}");
-    assert_eq!(server.connections.load(Ordering::SeqCst), 8);
-    assert!(fs::read(&path).unwrap()[MIB..7 * MIB] == raw[MIB..7 * MIB]);
+    for held in HELD {
+        let server = serve(raw.clone(), Mood::Cuts(MIB + 12_345));
+        let path = disk(&w, "vda", 32 * MIB);
+        let told = order(&raw, raw.len(), ImageFormat::Raw, &server.url);
+        let (exit, v) = deploy_as(&w, &told, &[UUID, SERIAL], &[held]);
+        assert_eq!(exit, Some(0), "{held:?}: {v}");
+        assert_eq!(server.connections.load(Ordering::SeqCst), 8, "{held:?}");
+        assert!(fs::read(&path).unwrap()[MIB..7 * MIB] == raw[MIB..7 * MIB], "{held:?}");
+    }
 }
 
 #[test]
@@ -263,7 +271,8 @@ fn a_server_that_dies_is_waited_for() {
 /// What it is called, what is served, how, as which format, of which raw size, and the word for it.
 type Case = (&'static str, Vec<u8>, Mood, ImageFormat, usize, &'static str);
 
-/// Each mistake has its word, and leaves a disk on which no firmware finds anything.
+/// Each mistake has its word, and leaves a disk on which no firmware finds anything. One that the file
+/// itself tells is told before the disk is touched, where memory holds the file.
 #[test]
 fn what_is_wrong_never_boots() {
     let Some(w) = world() else { return };
@@ -320,18 +329,25 @@ fn what_is_wrong_never_boots() {
         ("not zstd", raw.clone(), Mood::Good, ImageFormat::RawZst, raw.len(), "image-broken"),
         ("no table", vec![7; 8 * MIB], Mood::Good, ImageFormat::Raw, 8 * MIB, "image-without-gpt"),
     ];
-    for (what, served, mood, format, raw_size, code) in cases {
-        let server = serve(served.clone(), mood);
+    let cases = cases.iter().flat_map(|case| HELD.map(|held| (case, held)));
+    for ((what, served, mood, format, raw_size, code), held) in cases {
+        let server = serve(served.clone(), *mood);
         let path = disk(&w, "vda", 32 * MIB);
-        let told = if what == "another image" { &raw } else { &served };
-        let (exit, v) = deploy_as(
-            &w,
-            &order(told, raw_size, format, &server.url),
-            &[UUID, SERIAL],
-            &[("FARRIER_FETCH_TRIES", "1")],
-        );
+        // What was there; the order allows it to go.
+        fs::write(&path, vec![b'D'; 32 * MIB]).unwrap();
+        let told = if *what == "another image" { &raw } else { served };
+        let mut told = order(told, *raw_size, *format, &server.url);
+        told.allow_existing_data = true;
+        let env = [("FARRIER_FETCH_TRIES", "1"), held];
+        let (exit, v) = deploy_as(&w, &told, &[UUID, SERIAL], &env);
+        let what = format!("{what}, {held:?}");
         assert_eq!((exit, &v["ok"]), (Some(4), &Value::Bool(false)), "{what}: {v}");
-        assert_eq!(v["error"].as_str(), Some(code), "{what}: {v}");
+        assert_eq!(v["error"].as_str(), Some(*code), "{what}: {v}");
+        let is_told_by_the_file = ["wrong-sha256", "fetch-failed", "image-changed"].contains(code);
+        if held.1 == "yes" && is_told_by_the_file {
+            assert!(fs::read(&path).unwrap().iter().all(|b| *b == b'D'), "{what}: it was touched");
+            continue;
+        }
         assert!(boots_nothing(&path), "{what}: the disk starts with something");
         assert!(
             fs::read(&path).unwrap()[31 * MIB..].iter().all(|b| *b == 0),
@@ -428,7 +444,8 @@ fn a_full_ramdisk_is_a_clear_end() {
     let raw = raw_image(&w);
     let server = serve(raw.clone(), Mood::Good);
     let told = order(&raw, raw.len(), ImageFormat::Raw, &server.url);
-    for kib in [60, 600, 1400] {
+    // 4 MiB: for half of the image.
+    for (kib, hold) in [(60, "no"), (600, "no"), (1400, "no"), (4096, "yes")] {
         let path = disk(&w, "vda", 32 * MIB);
         let job = w.dir.path().join("job");
         fs::create_dir_all(&job).unwrap();
@@ -437,7 +454,7 @@ fn a_full_ramdisk_is_a_clear_end() {
         let out = w.dir.path().join("said");
         let script = format!(
             "mount -t tmpfs -o size={kib}k tmpfs '{job}' && cd '{job}' && \
-             FARRIER_RESULT='{job}/result' sh '{text}' {UUID} {SERIAL} >/dev/null; cp '{job}/result' '{out}'",
+             FARRIER_HOLD={hold} FARRIER_RESULT='{job}/result' sh '{text}' {UUID} {SERIAL} >/dev/null; cp '{job}/result' '{out}'",
             job = job.display(),
             text = text.display(),
             out = out.display()
