@@ -2,11 +2,12 @@
 //! whether a rotation keeps others out while nobody knows which password is in force.
 //!
 //! The inventory names what a machine came with; what was changed since is in the database. Edges
-//! get an endpoint in which that is settled, so that none of them knows of either. Only the host's BMC
-//! has a password and a certificate of its own here: a further controller goes by the credential and the
-//! trust that the inventory names for it, and the machine's own password is never sent to it.
+//! get an endpoint in which that is settled, so that none of them knows of either. A further controller
+//! has a certificate of its own as the host's BMC has; it goes by the credential that the inventory names
+//! for it, and the machine's own password is never sent to it.
 
 use crate::model::action::{BootTarget, PowerOp};
+use crate::model::controller::place;
 use crate::model::facts::{Component, InventoryFacts, SystemFacts, Task};
 use crate::model::hardware::{BiosFacts, SecureBootFacts};
 use crate::model::storage::StorageFacts;
@@ -14,7 +15,7 @@ use crate::model::{Channel, Expect, Fault, FaultClass, MachineId, Outcome};
 use crate::port::capability::VolumeOrder;
 use crate::port::{Bmc, BmcCare, BmcPower, BmcRead, BmcTarget, BmcUpdate, UpdateOrder};
 use crate::store::Secrets;
-use crate::store::credentials::{FACTORY, Pins};
+use crate::store::credentials::{FACTORY, Pin, Pins};
 use async_trait::async_trait;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -59,6 +60,18 @@ impl Drop for Call<'_> {
     }
 }
 
+/// `place` as `farrier bmc pin` takes it.
+fn no_pin(whose: &str, place: &str) -> Fault {
+    let what = format!("no certificate of {whose} was accepted yet");
+    Fault::new(FaultClass::Precondition, Channel::Bmc, Fault::NO_PIN, what)
+        .hint(format!("`farrier bmc pin {place}` shows the one it has and keeps it"))
+}
+
+/// `tls` of an endpoint that is to show this certificate.
+fn pinned(pin: &Pin) -> Arc<str> {
+    format!("sha256:{}", pin.sha256).into()
+}
+
 impl Access {
     pub fn new(secrets: Secrets, pins: Pins) -> Self {
         Self { secrets, pins, seats: Arc::default(), left: Arc::default() }
@@ -89,20 +102,30 @@ impl Access {
         }
         if &*target.endpoint.tls == "pin" {
             let Some(pin) = self.pins.get(&target.name) else {
-                return Err(Fault::new(
-                    FaultClass::Precondition,
-                    Channel::Bmc,
-                    Fault::NO_PIN,
-                    format!("no certificate of {}'s BMC was accepted yet", target.name),
-                )
-                .hint(format!(
-                    "`farrier bmc pin {}` shows the one it has and keeps it",
-                    target.name
-                )));
+                return Err(no_pin(&format!("{}'s BMC", target.name), &target.name));
             };
-            target.endpoint.tls = format!("sha256:{}", pin.sha256).into();
+            target.endpoint.tls = pinned(&pin);
         }
+        self.resolve_controllers(&mut target);
         Ok(target)
+    }
+
+    /// The same of the machine's further controllers. One without a pin is barred, and keeps nobody from
+    /// the others.
+    fn resolve_controllers(&self, target: &mut BmcTarget) {
+        let machine = &target.name;
+        let controllers = &mut target.endpoint.controllers;
+        if controllers.iter().all(|c| &*c.tls != "pin") {
+            return;
+        }
+        controllers.change(|c| {
+            let place = place(machine, Some(&c.name));
+            match self.pins.get(&place) {
+                _ if &*c.tls != "pin" => {}
+                Some(pin) => c.tls = pinned(&pin),
+                None => c.barred = Some(Arc::new(no_pin("it", &place))),
+            }
+        });
     }
 
     /// A place at this BMC, for as long as it is held; and the target as in [`Access::resolve`].

@@ -5,6 +5,7 @@ use super::args::credentials::{Pin, Rotate};
 use super::client::{Api, encode};
 use super::out::{Cell, Failure, Io, Paint};
 use crate::api::select::Selector;
+use crate::model::controller::place;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -160,6 +161,7 @@ struct Shown {
 #[derive(Deserialize)]
 struct Certificate {
     machine: String,
+    controller: Option<String>,
     url: String,
     policy: String,
     /// `new`, `pinned`, `changed`, `unread`.
@@ -171,6 +173,13 @@ struct Certificate {
     #[serde(default)]
     not_after: String,
     trouble: Option<String>,
+}
+
+impl Certificate {
+    /// Whose it is, as the command takes it.
+    fn place(&self) -> String {
+        place(&self.machine, self.controller.as_deref())
+    }
 }
 
 async fn pin(api: &Api, ask: Pin, io: &mut Io<'_>) -> Result<(), Failure> {
@@ -198,7 +207,10 @@ async fn pin(api: &Api, ask: Pin, io: &mut Io<'_>) -> Result<(), Failure> {
     }
     let pins: Vec<Value> = fresh
         .iter()
-        .map(|c| json!({ "machine": c.machine, "sha256": c.sha256, "subject": c.subject }))
+        .map(|c| {
+            json!({ "machine": c.machine, "controller": c.controller, "sha256": c.sha256,
+                    "subject": c.subject })
+        })
         .collect();
     let body = json!({ "pins": pins, "why": ask.why });
     let kept = api.post::<Value>("/v1/pins", &body, None).await?;
@@ -211,7 +223,7 @@ async fn pin(api: &Api, ask: Pin, io: &mut Io<'_>) -> Result<(), Failure> {
         if let Some(other) = fresh.iter().find(|c| c.policy != "pin") {
             io.line(format_args!(
                 "{}'s policy is `{}`: its pin counts once the inventory says `tls = \"pin\"`",
-                other.machine, other.policy
+                other.place(), other.policy
             ))?;
         }
     }
@@ -232,7 +244,7 @@ fn certificates(shown: &[Certificate], io: &mut Io<'_>) -> Result<(), Failure> {
                 None => format!("{}, until {}, at {}", c.subject, c.not_after, c.url),
             };
             vec![
-                Cell::new(&c.machine),
+                Cell::new(c.place()),
                 Cell::new(&c.stands).painted(paint),
                 Cell::new(&c.sha256),
                 Cell::new(what),

@@ -134,6 +134,7 @@ fn expected(site: &Site) -> Expected {
         credential: "hgx".into(),
         tls: "off".into(),
         serial: identity(2).serial.as_deref().map(Into::into),
+        barred: None,
     };
     Expected {
         name: "node-1".into(),
