@@ -720,8 +720,7 @@ fn a_changed_certificate_of_a_controller_is_another_one_unless_farrier_just_upda
     assert_eq!(c.step(), "intent:update-firmware");
     c.apply(Entry::Settled { outcome: Outcome::Applied { handle: Some(HGX_TASK.into()) } });
     let what = format!("controller `hgx` ({AT_HGX}): another certificate");
-    let changed =
-        Fault::new(FaultClass::Identity, Channel::Bmc, Fault::CERTIFICATE_CHANGED, what);
+    let changed = Fault::new(FaultClass::Identity, Channel::Bmc, Fault::CERTIFICATE_CHANGED, what);
     c.report.tasks = Read::Failed(changed.clone());
     assert_eq!((c.step().as_str(), c.waits_for()), ("waits", wanted.as_str()));
 

@@ -76,7 +76,8 @@ impl Orders {
         parts.retain(|machine, _| !whole.contains(machine));
         let names = self.names(&which, why).await?;
         let there = self.engine.ask(move |d, _| {
-            let meant = d.machines().filter(|m| names.binary_search_by(|n| (**n).cmp(&m.name)).is_ok());
+            let meant =
+                d.machines().filter(|m| names.binary_search_by(|n| (**n).cmp(&m.name)).is_ok());
             meant.map(|m| (m.name.to_string(), controllers(d, m))).collect::<Vec<_>>()
         });
         let Some(there) = there.await else { return Err(Box::new(self.ended())) };
@@ -88,7 +89,8 @@ impl Orders {
             };
             let stray = meant.iter().flatten().find(|c| !all.contains(c));
             if let Some(stray) = stray {
-                let detail = format!("the inventory gives machine `{machine}` no controller `{stray}`");
+                let detail =
+                    format!("the inventory gives machine `{machine}` no controller `{stray}`");
                 let status = StatusCode::NOT_FOUND;
                 return Err(Box::new(self.problem(status, "no-such-controller", detail)));
             }

@@ -223,7 +223,8 @@ async fn pin(api: &Api, ask: Pin, io: &mut Io<'_>) -> Result<(), Failure> {
         if let Some(other) = fresh.iter().find(|c| c.policy != "pin") {
             io.line(format_args!(
                 "{}'s policy is `{}`: its pin counts once the inventory says `tls = \"pin\"`",
-                other.place(), other.policy
+                other.place(),
+                other.policy
             ))?;
         }
     }

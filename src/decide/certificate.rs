@@ -51,7 +51,8 @@ fn changed(i: &Input<'_>, c: &Further) -> Option<Fault> {
     let is = |f: &&Fault| f.code == Fault::CERTIFICATE_CHANGED;
     let whole = c.prefixed("");
     let firmware = i.report.firmware.seen().map_or(&[][..], Vec::as_slice);
-    let unread = firmware.iter().filter(|one| one.id == whole).find_map(|one| one.unread.as_deref());
+    let unread =
+        firmware.iter().filter(|one| one.id == whole).find_map(|one| one.unread.as_deref());
     if let Some(fault) = unread.filter(is) {
         return Some(fault.clone());
     }
@@ -111,7 +112,9 @@ fn renewed(i: &Input<'_>, controller: Option<&str>) -> bool {
 fn resets_controller(act: &Act, name: &str) -> bool {
     match act.kind {
         ActionKind::BmcReset => act.about == name,
-        kind => matches!(kind, ActionKind::PowerOn | ActionKind::PowerOff | ActionKind::PowerRestart),
+        kind => {
+            matches!(kind, ActionKind::PowerOn | ActionKind::PowerOff | ActionKind::PowerRestart)
+        }
     }
 }
 

@@ -204,9 +204,11 @@ mod tests {
 
     #[test]
     fn a_place_is_one_word_and_comes_apart_again() {
-        for (machine, controller, word) in
-            [("n1", None, "n1"), ("n1", Some("hgx"), "n1/hgx"), ("a.b-c_1", Some("dpu-0"), "a.b-c_1/dpu-0")]
-        {
+        for (machine, controller, word) in [
+            ("n1", None, "n1"),
+            ("n1", Some("hgx"), "n1/hgx"),
+            ("a.b-c_1", Some("dpu-0"), "a.b-c_1/dpu-0"),
+        ] {
             assert_eq!(place(machine, controller), word);
             assert_eq!(placed(word), (machine, controller));
         }

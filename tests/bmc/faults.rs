@@ -524,10 +524,7 @@ async fn the_pinned_certificate_is_the_only_one_taken() {
     assert_eq!(f.code, "bad-address");
     assert_eq!(server.seen().len(), arrived, "no request went over a refused connection");
     // A CA that is trusted on purpose.
-    let ca = RedfishBmc::new(
-        Arc::new(OneCredential),
-        Settings { ca_pem: Some(pem), ..settings() },
-    );
+    let ca = RedfishBmc::new(Arc::new(OneCredential), Settings { ca_pem: Some(pem), ..settings() });
     ca.system(&with("ca")).await.unwrap();
 }
 

@@ -15,8 +15,8 @@ use farrier::engine::director::Settings;
 use farrier::engine::driver::{self, Driver, Handle, Wiring};
 use farrier::model::time::Span;
 use farrier::model::{
-    Action, BmcEndpoint, Change, Condition, Controllers, Desired, EngineTime, Entry, Expected, Fault,
-    FaultClass, Further, FurtherKind, HostEndpoint, Machine, MachineId, Outcome, Stage,
+    Action, BmcEndpoint, Change, Condition, Controllers, Desired, EngineTime, Entry, Expected,
+    Fault, FaultClass, Further, FurtherKind, HostEndpoint, Machine, MachineId, Outcome, Stage,
 };
 use farrier::port::store::{Loaded, Store};
 use farrier::port::{Advertise, Inward, Ports};

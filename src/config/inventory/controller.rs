@@ -132,7 +132,8 @@ impl Draft {
         }
         if &*further.tls == "pin" && further.url.starts_with("http://") {
             let what = format!("controller `{}` has no certificate to be pinned", further.name);
-            book.error(at.tls, what).hint("its `url` is `http://`; write `https://`, or `tls = \"off\"`");
+            book.error(at.tls, what)
+                .hint("its `url` is `http://`; write `https://`, or `tls = \"off\"`");
         }
         if &*further.credential == FACTORY {
             let what = format!("controller `{}` needs a credential of its own", further.name);
