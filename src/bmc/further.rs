@@ -4,6 +4,8 @@
 //! never taken for idle. A write proves the host by its BMC and the controller by the serial that the
 //! inventory gives it, both just before.
 
+mod accounts;
+
 use super::conn::Bmc;
 use super::guard::Stop;
 use super::{RedfishBmc, fault, firmware, guard, inventory, power, system, task, update};

@@ -5,7 +5,8 @@ use super::args::credentials::{Pin, Rotate};
 use super::client::{Api, encode};
 use super::out::{Cell, Failure, Io, Paint};
 use crate::api::select::Selector;
-use crate::model::controller::place;
+use crate::model::Action;
+use crate::model::controller::{place, placed};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -30,6 +31,7 @@ struct Started {
 #[derive(Deserialize)]
 struct Refused {
     machine: String,
+    controller: Option<String>,
     why: String,
 }
 
@@ -41,6 +43,7 @@ struct Rotations {
 #[derive(Deserialize)]
 struct Line {
     machine: String,
+    controller: Option<String>,
     phase: String,
     open: bool,
     user: String,
@@ -50,6 +53,11 @@ struct Line {
 }
 
 impl Line {
+    /// Whose it is, as the command takes it.
+    fn place(&self) -> String {
+        place(&self.machine, self.controller.as_deref())
+    }
+
     fn is_at_its_end(&self) -> bool {
         !self.open || self.phase == "stuck"
     }
@@ -81,7 +89,7 @@ fn table<'a>(lines: impl Iterator<Item = &'a Line>, io: &mut Io<'_>) -> Result<(
                 _ => Paint::None,
             };
             vec![
-                Cell::new(&l.machine),
+                Cell::new(l.place()),
                 Cell::new(&l.user),
                 Cell::new(&l.phase).painted(paint),
                 Cell::new(&l.by),
@@ -106,7 +114,8 @@ async fn rotate(api: &Api, ask: Rotate, io: &mut Io<'_>) -> Result<(), Failure> 
     let Started { started, refused } = answer.value;
     if !io.json {
         for r in &refused {
-            io.line(format_args!("{}: not begun: {}", r.machine, super::out::printable(&r.why)))?;
+            let whose = place(&r.machine, r.controller.as_deref());
+            io.line(format_args!("{whose}: not begun: {}", super::out::printable(&r.why)))?;
         }
     }
     let mut ended: Vec<Line> = Vec::new();
@@ -117,7 +126,7 @@ async fn rotate(api: &Api, ask: Rotate, io: &mut Io<'_>) -> Result<(), Failure> 
             tokio::time::sleep(ASK_EVERY).await;
             let all = api.get::<Rotations>("/v1/rotations").await?;
             ended = all.value.rotations;
-            ended.retain(|l| wanted.contains(l.machine.as_str()));
+            ended.retain(|l| wanted.contains(l.place().as_str()));
             if ended.iter().all(Line::is_at_its_end) {
                 raw["rotations"] = all.raw["rotations"].clone();
                 break;
@@ -139,10 +148,13 @@ async fn rotate(api: &Api, ask: Rotate, io: &mut Io<'_>) -> Result<(), Failure> 
 }
 
 async fn settle(api: &Api, ask: Rotate, io: &mut Io<'_>) -> Result<(), Failure> {
-    let body = json!({ "forget": ask.forget, "why": ask.why.unwrap_or_default() });
+    let why = ask.why.unwrap_or_default();
     for name in &ask.names {
-        let answer =
-            api.post::<Value>(&format!("/v1/rotations/{}", encode(name)), &body, None).await?;
+        let (machine, controller) = placed(name);
+        let controller = controller.filter(|c| *c != Action::BMC);
+        let body = json!({ "forget": ask.forget, "controller": controller, "why": why });
+        let path = format!("/v1/rotations/{}", encode(machine));
+        let answer = api.post::<Value>(&path, &body, None).await?;
         if io.json {
             io.document(&answer.raw)?;
         } else {

@@ -60,7 +60,7 @@ pub const FACTORY: &str = "factory/";
 const DELIVERED: &str = "SELECT serial, bmc_mac FROM delivered ORDER BY serial";
 
 impl SqliteStore {
-    /// The latest rotation of each machine, open or over, by machine.
+    /// The latest rotation of each BMC, open or over, by machine and controller.
     ///
     /// # Errors
     /// The database can't be read, or a record is not one.
