@@ -3,7 +3,7 @@
 use super::bmc::{Account, USER};
 use super::server::{Reply, Seen, Server};
 use rustix::process::{Pid, Signal, kill_process};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -87,6 +87,11 @@ impl Board {
             Reply::Json(status, headers, mut v) if v.get("SerialNumber").is_some() => {
                 v["SerialNumber"] = serial.into();
                 v["UUID"] = Value::Null;
+                Reply::Json(status, headers, v)
+            }
+            // Named, so that each look at its firmware is a request.
+            Reply::Json(status, headers, mut v) if v.get("AccountService").is_some() => {
+                v["UpdateService"] = json!({"@odata.id": "/redfish/v1/UpdateService"});
                 Reply::Json(status, headers, v)
             }
             other => other,
