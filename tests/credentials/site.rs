@@ -208,10 +208,9 @@ impl Site {
 
     /// Tells whoever kills the daemon which process it is.
     fn is_process(&self, pid: i32) {
-        for reaper in [Some(&self.reaper), self.board.as_ref().map(|b| &b.reaper)] {
-            if let Some(reaper) = reaper {
-                reaper.pid.store(pid, Ordering::SeqCst);
-            }
+        let further = self.board.iter().map(|b| &b.reaper);
+        for reaper in [&self.reaper].into_iter().chain(further) {
+            reaper.pid.store(pid, Ordering::SeqCst);
         }
     }
 
@@ -394,8 +393,16 @@ pub(crate) fn inventory(url: &str, credential: &str, tls: &str) -> String {
 pub(crate) async fn sealed(dir: &Path, name: &str) -> Option<String> {
     use farrier::store::key::KeyFrom;
     use farrier::store::{Key, Settings, SqliteStore};
-    let store =
-        SqliteStore::open(&dir.join("state/farrier.db"), Settings::default()).await.unwrap();
+    let path = dir.join("state/farrier.db");
+    let deadline = Instant::now() + PATIENCE;
+    let store = loop {
+        match SqliteStore::open(&path, Settings::default()).await {
+            Ok(store) => break store,
+            // A process that another test begins holds our last lock until it is another program.
+            Err(e) => assert!(Instant::now() < deadline, "{e}"),
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
     let key = Key::read(&KeyFrom::File(dir.join("key"))).unwrap();
     let secrets = store.secrets(key).await.unwrap();
     let found = secrets.get(name).unwrap().map(|(_, value)| value.expose().to_string());
