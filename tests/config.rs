@@ -432,7 +432,9 @@ fn further_controllers_are_read_with_the_defaults_of_their_machine() {
         "[[machine.controller]]\nname = \"hgx\"\nkind = \"hgx\"\nurl = \"https://10.20.2.2/\"\n\
          serial = \"1575023002\"\n\
          [[machine.controller]]\nname = \"dpu0\"\nkind = \"dpu\"\nurl = \"https://10.20.2.3\"\n\
-         credential = \"bmc-default\"\ntls = \"off\"\n",
+         credential = \"bmc-default\"\ntls = \"off\"\n\
+         [[machine.controller]]\nname = \"dpu1\"\nkind = \"dpu\"\nurl = \"https://10.20.2.4\"\n\
+         tls = \"pin\"\n",
     ))
     .unwrap_or_else(|report| panic!("{report}"));
     let all = &loaded.expected[1].bmc.controllers;
@@ -445,12 +447,13 @@ fn further_controllers_are_read_with_the_defaults_of_their_machine() {
         [
             ("hgx", "hgx", "https://10.20.2.2", "bmc-default", "ca", Some("1575023002")),
             ("dpu0", "dpu", "https://10.20.2.3", "bmc-default", "off", None),
+            ("dpu1", "dpu", "https://10.20.2.4", "bmc-default", "pin", None),
         ]
     );
     assert!(loaded.expected[0].bmc.controllers.is_empty());
     let warnings = config::render(&loaded.warnings);
     assert!(
-        warnings.contains("1 controller without a serial: read, and never flashed"),
+        warnings.contains("2 controllers without a serial: read, and never flashed"),
         "{warnings}"
     );
     assert!(warnings.contains("certificate is not checked on 1 machine"), "{warnings}");
@@ -477,7 +480,7 @@ serial = "To Be Filled By O.E.M."
 [[machine.controller]]
 name = "dpu0"
 kind = "dpu"
-url = "https://10.20.2.13"
+url = "http://10.20.2.13"
 tls = "pin"
 [[machine.controller]]
 name = "dpu0"

@@ -209,6 +209,7 @@ fn a_further_controller_that_is_silent_is_named_and_is_no_change_of_firmware() {
         credential: "hgx".into(),
         tls: "ca".into(),
         serial: None,
+        barred: None,
     }]
     .into();
     n1.firmware(&[("BIOS", "2.1"), ("BMC", "7.20"), ("hgx:HGX_FW_BMC_0", "1.0")]);

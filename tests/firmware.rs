@@ -643,6 +643,138 @@ fn a_changed_certificate_is_another_machine_unless_farrier_just_updated_it() {
     assert_eq!(c.step(), "quarantined:certificate-changed");
 }
 
+impl Case {
+    /// The baseboard shows another certificate than the accepted one, or nobody has accepted any.
+    fn untrusted_baseboard(&mut self, class: FaultClass, code: &'static str) {
+        let what = format!("controller `hgx` ({AT_HGX}): its certificate");
+        let fault = Fault::new(class, Channel::Bmc, code, what.clone()).hint("compare it");
+        let Read::Seen(all) = &mut self.report.firmware else { panic!("none") };
+        all.retain(|c| !c.id.starts_with("hgx:"));
+        let unread = Some(fault.into());
+        all.push(Component { id: "hgx:".into(), unread, ..Component::default() });
+        let task = Task {
+            uri: "hgx:".into(),
+            state: TaskState::Unread,
+            raw_state: code.into(),
+            percent: None,
+            message: Some(what),
+        };
+        self.report.tasks = Read::Seen(vec![task]);
+    }
+
+    fn changed_at_baseboard(&mut self) -> &mut Self {
+        self.untrusted_baseboard(FaultClass::Identity, Fault::CERTIFICATE_CHANGED);
+        self
+    }
+
+    fn told(&self) -> farrier::decide::explain::Explanation {
+        self.input(|i| farrier::decide::explain::explain(&Rules, i, self.now))
+    }
+
+    /// The baseboard's firmware is written and its BMC told to restart.
+    fn baseboard_restarts() -> Case {
+        let mut c = with_baseboard(Some("1.5"));
+        assert_eq!(c.step(), "intent:update-firmware");
+        c.apply(Entry::Settled { outcome: Outcome::Applied { handle: Some(HGX_TASK.into()) } });
+        c.tasks(&[(HGX_TASK, TaskState::Succeeded, "Completed", 100)]);
+        assert_eq!(c.later(60_000).step(), "closed:true");
+        assert_eq!(c.intended(), Action::BmcReset { controller: Some("hgx".into()) });
+        c.apply(Entry::Settled { outcome: Outcome::Applied { handle: None } });
+        c.later(120_000);
+        c
+    }
+}
+
+#[test]
+fn a_changed_certificate_of_a_controller_is_another_one_unless_farrier_just_updated_it() {
+    // Whichever part of the report tells.
+    let mut c = with_baseboard(Some("2.0"));
+    c.changed_at_baseboard();
+    assert_eq!(c.step(), "quarantined:certificate-changed");
+    let told = c.told();
+    assert!(told.summary.contains("controller `hgx`"), "{told:?}");
+    let mut c = with_baseboard(Some("2.0"));
+    c.changed_at_baseboard().baseboard(Some("2.0"));
+    assert_eq!(c.step(), "quarantined:certificate-changed");
+    assert!(c.told().hint.unwrap().contains("farrier bmc pin n1/hgx"));
+
+    // Its own update is over and it was restarted for that: a person accepts the new one.
+    let mut c = Case::baseboard_restarts();
+    c.changed_at_baseboard();
+    assert_eq!(c.step(), "waits");
+    assert_eq!(c.step(), "rest", "said once");
+    let wanted = format!("a person to accept the new certificate of controller `hgx` ({AT_HGX})");
+    assert_eq!(c.waits_for(), wanted);
+    let told = c.told();
+    let hint = told.hint.unwrap();
+    assert!(hint.contains("farrier bmc pin n1/hgx") && hint.contains("was reset"), "{hint}");
+    assert!(told.ways_out.iter().any(|w| w.starts_with("farrier bmc pin n1/hgx ")));
+    // Accepted: the story goes on.
+    c.baseboard(Some("2.0"));
+    c.report.tasks = Read::Seen(vec![]);
+    assert_eq!(c.later(60_000).step(), "closed:true");
+    assert_eq!(c.step(), "done");
+
+    // While the update itself is followed by its name.
+    let mut c = with_baseboard(Some("1.5"));
+    assert_eq!(c.step(), "intent:update-firmware");
+    c.apply(Entry::Settled { outcome: Outcome::Applied { handle: Some(HGX_TASK.into()) } });
+    let what = format!("controller `hgx` ({AT_HGX}): another certificate");
+    let changed = Fault::new(FaultClass::Identity, Channel::Bmc, Fault::CERTIFICATE_CHANGED, what);
+    c.report.tasks = Read::Failed(changed.clone());
+    assert_eq!((c.step().as_str(), c.waits_for()), ("waits", wanted.as_str()));
+
+    // Long after, it is another one again.
+    let mut c = Case::baseboard_restarts();
+    c.later(3_700_000).changed_at_baseboard();
+    assert_eq!(c.step(), "quarantined:certificate-changed");
+}
+
+#[test]
+fn an_update_of_one_bmc_is_no_reason_for_another_ones_certificate() {
+    let mut c = Case::baseboard_restarts();
+    c.report.system = other_certificate();
+    assert_eq!(c.step(), "quarantined:certificate-changed");
+    // The host's was updated, and its BMC restarts.
+    let mut c = with_baseboard(Some("2.0"));
+    c.version("1.5");
+    c.baseboard(Some("2.0"));
+    assert_eq!(c.step(), "intent:update-firmware");
+    c.apply(Entry::Settled { outcome: Outcome::Applied { handle: Some(TASK.into()) } });
+    c.tasks(&[(TASK, TaskState::Succeeded, "Completed", 100)]);
+    assert_eq!(c.later(60_000).step(), "closed:true");
+    c.tasks(&[]);
+    assert_eq!(c.intended(), Action::BmcReset { controller: None });
+    c.apply(Entry::Settled { outcome: Outcome::Applied { handle: None } });
+    c.later(120_000).changed_at_baseboard();
+    assert_eq!(c.step(), "quarantined:certificate-changed");
+}
+
+#[test]
+fn a_controller_whose_certificate_nobody_has_accepted_is_waited_for_where_it_is_needed() {
+    let unpinned = |c: &mut Case| c.untrusted_baseboard(FaultClass::Precondition, Fault::NO_PIN);
+    let wanted = format!("a person to accept the certificate of controller `hgx` ({AT_HGX})");
+    // Its own firmware is wanted; a flash of the host's BMC could cut its work.
+    for behind in [false, true] {
+        let mut c = with_baseboard(Some("2.0"));
+        if behind {
+            c.version("1.5");
+            c.site.catalog.families[0].sets.get_mut("s").unwrap().firmware.pop();
+        }
+        unpinned(&mut c);
+        assert_eq!((c.step().as_str(), c.waits_for()), ("waits", wanted.as_str()));
+        let told = c.told();
+        assert!(told.hint.unwrap().contains("`farrier bmc pin n1/hgx` shows the one it has"));
+        assert!(told.ways_out.iter().any(|w| w.starts_with("farrier bmc pin n1/hgx ")));
+        assert_eq!(c.later(60_000_000).step(), "quarantined:step-timeout", "not for ever");
+    }
+    // Where nothing of it is wanted it is in nobody's way.
+    let mut c = with_baseboard(Some("2.0"));
+    c.site.catalog.families[0].sets.get_mut("s").unwrap().firmware.pop();
+    unpinned(&mut c);
+    assert_eq!(c.step(), "done");
+}
+
 const AT_HGX: &str = "https://10.0.0.9";
 const HGX_TASK: &str = "hgx:/redfish/v1/TaskService/Tasks/7";
 
@@ -654,6 +786,7 @@ fn hgx() -> Further {
         credential: "hgx".into(),
         tls: "ca".into(),
         serial: Some("1575023".into()),
+        barred: None,
     }
 }
 

@@ -94,11 +94,17 @@ fn order(change: &Change) -> String {
         | Change::EndRescue { why }
         | Change::Repair { why } => format!("{} ({why})", change.name()),
         Change::Rescue { for_ms, why, .. } => format!("rescue for {} ({why})", Span(*for_ms)),
-        Change::Password { end, why } => match end {
-            PasswordEnd::Rotated => format!("the BMC's password was rotated ({why})"),
-            PasswordEnd::TakenBack => format!("the BMC keeps its old password: {why}"),
-            PasswordEnd::Stuck => format!("the rotation of the BMC's password is stuck: {why}"),
-        },
+        Change::Password { end, controller, why } => {
+            let it = match controller {
+                Some(name) => format!("controller `{name}`"),
+                None => "the BMC".into(),
+            };
+            match end {
+                PasswordEnd::Rotated => format!("{it}'s password was rotated ({why})"),
+                PasswordEnd::TakenBack => format!("{it} keeps its old password: {why}"),
+                PasswordEnd::Stuck => format!("the rotation of {it}'s password is stuck: {why}"),
+            }
+        }
         Change::Skip { step, why } => format!("skip `{step}` ({why})"),
     }
 }

@@ -3,12 +3,15 @@
 
 use super::current::Current;
 use crate::api::select::Selector;
+use crate::engine::Director;
 use crate::engine::driver::Handle;
+use crate::model::controller::{place, placed};
+use crate::model::{Action, Machine};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::json;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Which machines; above the site's bound they are counted first.
 #[derive(Clone, Debug, Default, Deserialize, utoipa::ToSchema)]
@@ -47,6 +50,61 @@ impl Orders {
         super::routes::problem(status, code, self.title, detail)
     }
 
+    /// The BMCs that are meant, each in one word as [`place`] makes it: of a machine that is named its
+    /// host's and those of all its further controllers. `n1/hgx` among the names means that controller
+    /// alone, `n1/bmc` the host's BMC alone.
+    ///
+    /// # Errors
+    /// The answer that says why none is.
+    pub async fn bmcs(&self, which: &Which, why: &str) -> Result<BTreeSet<String>, Box<Response>> {
+        let mut which = which.clone();
+        // Of which machines not all are meant, and who is.
+        let mut parts: BTreeMap<String, BTreeSet<Option<String>>> = BTreeMap::new();
+        let mut whole = BTreeSet::new();
+        for name in &mut which.selector.names {
+            let (machine, controller) = placed(name);
+            let machine = machine.to_string();
+            match controller {
+                None => drop(whole.insert(machine.clone())),
+                Some(part) => {
+                    let controller = (part != Action::BMC).then(|| part.to_string());
+                    parts.entry(machine.clone()).or_default().insert(controller);
+                }
+            }
+            *name = machine;
+        }
+        parts.retain(|machine, _| !whole.contains(machine));
+        let names = self.names(&which, why).await?;
+        let there = self.engine.ask(move |d, _| {
+            let meant =
+                d.machines().filter(|m| names.binary_search_by(|n| (**n).cmp(&m.name)).is_ok());
+            meant.map(|m| (m.name.to_string(), controllers(d, m))).collect::<Vec<_>>()
+        });
+        let Some(there) = there.await else { return Err(Box::new(self.ended())) };
+        let mut out = BTreeSet::new();
+        for (machine, all) in there {
+            let meant = match parts.get(&machine) {
+                Some(meant) => meant.clone(),
+                None => [None].into_iter().chain(all.iter().cloned().map(Some)).collect(),
+            };
+            let stray = meant.iter().flatten().find(|c| !all.contains(c));
+            if let Some(stray) = stray {
+                let detail =
+                    format!("the inventory gives machine `{machine}` no controller `{stray}`");
+                let status = StatusCode::NOT_FOUND;
+                return Err(Box::new(self.problem(status, "no-such-controller", detail)));
+            }
+            out.extend(meant.iter().map(|c| place(&machine, c.as_deref())));
+        }
+        Ok(out)
+    }
+
+    /// What is said when nobody can be asked any more.
+    pub fn ended(&self) -> Response {
+        let why = "the engine has ended".to_string();
+        self.problem(StatusCode::SERVICE_UNAVAILABLE, "engine-busy", why)
+    }
+
     /// The names of the machines that are meant, sorted.
     ///
     /// # Errors
@@ -72,14 +130,7 @@ impl Orders {
                 .find(|name| !d.machines().any(|m| m.seq > 0 && *m.name == **name));
             (names, unknown)
         });
-        let Some((names, unknown)) = found.await else {
-            let detail = "the engine has ended".to_string();
-            return Err(Box::new(self.problem(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "engine-busy",
-                detail,
-            )));
-        };
+        let Some((names, unknown)) = found.await else { return Err(Box::new(self.ended())) };
         if let Some(name) = unknown {
             let detail = format!("there is no machine `{name}`");
             return Err(Box::new(self.problem(StatusCode::NOT_FOUND, "no-such-machine", detail)));
@@ -97,4 +148,11 @@ impl Orders {
         }
         Ok(names.into_iter().collect())
     }
+}
+
+/// Names of a machine's further controllers.
+fn controllers(d: &Director, m: &Machine) -> Vec<String> {
+    let expected = d.expected(m.id);
+    let all = expected.map(|e| e.bmc.controllers.iter().map(|c| c.name.to_string()).collect());
+    all.unwrap_or_default()
 }

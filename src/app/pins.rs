@@ -5,6 +5,7 @@ use super::orders::{self, Orders};
 use crate::api::problem::Body;
 use crate::bmc::RedfishBmc;
 use crate::engine::clock::wall_ms;
+use crate::model::controller::{place, placed};
 use crate::model::{Fault, MachineId};
 use crate::port::Inward;
 use crate::store::credentials::{Pin, Pins};
@@ -14,7 +15,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use futures_util::StreamExt;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
@@ -44,18 +45,34 @@ struct Asked {
     which: orders::Which,
 }
 
-/// Id, BMC address and policy of the machines called so.
-async fn endpoints(
-    desk: &Desk,
-    names: Vec<String>,
-) -> Option<BTreeMap<String, (MachineId, String, String)>> {
+/// A BMC, as the inventory has it.
+#[derive(Clone, Debug)]
+struct Endpoint {
+    id: MachineId,
+    url: String,
+    /// Its `tls`.
+    policy: String,
+}
+
+/// The BMCs of these places that there are.
+async fn endpoints(desk: &Desk, places: BTreeSet<String>) -> Option<BTreeMap<String, Endpoint>> {
     let found = desk.engine.ask(move |d, _| {
-        let all = d.machines().filter(|m| names.binary_search_by(|n| (**n).cmp(&m.name)).is_ok());
-        all.filter_map(|m| {
+        let machines: BTreeSet<&str> = places.iter().map(|p| placed(p).0).collect();
+        let meant = d.machines().filter(|m| machines.contains(&*m.name));
+        let known = meant.filter_map(|m| {
             let bmc = &d.expected(m.id)?.bmc;
-            Some((m.name.to_string(), (m.id, bmc.url.to_string(), bmc.tls.to_string())))
-        })
-        .collect()
+            let endpoint = |url: &str, policy: &str| Endpoint {
+                id: m.id,
+                url: url.to_string(),
+                policy: policy.to_string(),
+            };
+            let host = (place(&m.name, None), endpoint(&bmc.url, &bmc.tls));
+            let further = bmc.controllers.iter();
+            let further =
+                further.map(|c| (place(&m.name, Some(&c.name)), endpoint(&c.url, &c.tls)));
+            Some([host].into_iter().chain(further).collect::<Vec<_>>())
+        });
+        known.flatten().filter(|(place, _)| places.contains(place)).collect()
     });
     found.await
 }
@@ -68,24 +85,21 @@ async fn endpoints(
             description = "`confirm-needed`: repeat it with `confirm`"),
         (status = "4XX", body = Body, content_type = "application/problem+json")))]
 async fn shown(State(desk): State<Desk>, Json(asked): Json<Asked>) -> Response {
-    let names = match desk.orders.names(&asked.which, "look").await {
-        Ok(names) => names,
+    let places = match desk.orders.bmcs(&asked.which, "look").await {
+        Ok(places) => places,
         Err(refused) => return *refused,
     };
-    let Some(all) = endpoints(&desk, names).await else {
-        let why = "the engine has ended".to_string();
-        return desk.orders.problem(StatusCode::SERVICE_UNAVAILABLE, "engine-busy", why);
-    };
-    let reads = all.into_iter().map(|(machine, (_, url, tls))| {
+    let Some(all) = endpoints(&desk, places).await else { return desk.orders.ended() };
+    let reads = all.into_iter().map(|(place, at)| {
         let desk = desk.clone();
         async move {
-            let read = desk.bmc.certificate(&url).await;
-            line(&machine, &url, &tls, desk.pins.get(&machine).as_ref(), read)
+            let read = desk.bmc.certificate(&at.url).await;
+            line(&place, at, desk.pins.get(&place).as_ref(), read)
         }
     });
     let mut certificates: Vec<CertificateLine> =
         futures_util::stream::iter(reads).buffered(AT_ONCE).collect().await;
-    certificates.sort_by(|a, b| a.machine.cmp(&b.machine));
+    certificates.sort_by(|a, b| (&a.machine, &a.controller).cmp(&(&b.machine, &b.controller)));
     Json(Certificates { certificates }).into_response()
 }
 
@@ -99,6 +113,9 @@ struct Certificates {
 #[schema(as = Certificate)]
 struct CertificateLine {
     machine: String,
+    /// Of this further controller of the machine; left out: of its host's BMC.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    controller: Option<String>,
     url: String,
     /// `tls` of the inventory.
     policy: String,
@@ -121,16 +138,17 @@ struct CertificateLine {
 }
 
 fn line(
-    machine: &str,
-    url: &str,
-    tls: &str,
+    place: &str,
+    at: Endpoint,
     pin: Option<&Pin>,
     read: Result<crate::bmc::Certificate, Fault>,
 ) -> CertificateLine {
+    let (machine, controller) = placed(place);
     let line = CertificateLine {
         machine: machine.into(),
-        url: url.into(),
-        policy: tls.into(),
+        controller: controller.map(Into::into),
+        url: at.url,
+        policy: at.policy,
         ..CertificateLine::default()
     };
     match read {
@@ -169,6 +187,9 @@ struct Pinned {
 #[serde(deny_unknown_fields)]
 struct Accepted {
     machine: String,
+    /// A further controller of the machine; left out: its host's BMC.
+    #[serde(default)]
+    controller: Option<String>,
     /// Hex, with or without colons.
     sha256: String,
     #[serde(default)]
@@ -192,12 +213,8 @@ async fn accept(
     if asked.why.trim().is_empty() {
         return bad("`why` is empty".into());
     }
-    let mut names: Vec<String> = asked.pins.iter().map(|p| p.machine.clone()).collect();
-    names.sort_unstable();
-    let Some(known) = endpoints(&desk, names).await else {
-        let why = "the engine has ended".to_string();
-        return desk.orders.problem(StatusCode::SERVICE_UNAVAILABLE, "engine-busy", why);
-    };
+    let places = asked.pins.iter().map(|p| place(&p.machine, p.controller.as_deref()));
+    let Some(known) = endpoints(&desk, places.collect()).await else { return desk.orders.ended() };
     let (by, now) = (orders::by(&headers), wall_ms());
     let mut pins = Vec::with_capacity(asked.pins.len());
     for p in asked.pins {
@@ -205,12 +222,16 @@ async fn accept(
         if sha256.len() != 64 || !sha256.bytes().all(|b| b.is_ascii_hexdigit()) {
             return bad(format!("`{}` is no SHA-256 fingerprint", p.sha256));
         }
-        if !known.contains_key(&p.machine) {
-            return bad(format!("there is no machine `{}`", p.machine));
+        let place = place(&p.machine, p.controller.as_deref());
+        if !known.contains_key(&place) {
+            return bad(match &p.controller {
+                Some(c) => format!("there is no machine `{}` with a controller `{c}`", p.machine),
+                None => format!("there is no machine `{}`", p.machine),
+            });
         }
         let subject: String = p.subject.chars().filter(|c| !c.is_control()).take(256).collect();
         pins.push(Pin {
-            machine: p.machine,
+            place,
             sha256,
             subject,
             by: by.clone(),
@@ -223,10 +244,10 @@ async fn accept(
         return desk.orders.problem(StatusCode::SERVICE_UNAVAILABLE, "not-durable", why);
     }
     for pin in &pins {
-        tracing::info!(machine = %pin.machine, sha256 = %pin.sha256, %by, why = %pin.why, "pinned");
-        if let Some((machine, ..)) = known.get(&pin.machine) {
+        tracing::info!(machine = %pin.place, sha256 = %pin.sha256, %by, why = %pin.why, "pinned");
+        if let Some(at) = known.get(&pin.place) {
             // Whoever waited for it is looked at now.
-            desk.engine.inbox.send(Inward::Poke { machine: *machine }).await.ok();
+            desk.engine.inbox.send(Inward::Poke { machine: at.id }).await.ok();
         }
     }
     Json(Pinned { pinned: pins.len() }).into_response()

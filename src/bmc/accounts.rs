@@ -115,10 +115,20 @@ pub(super) async fn set(bmc: &Bmc<'_>, user: &str, password: &Secret) -> Result<
         }
         Err(stop) => return Err(stop),
     }
-    let (rules, accounts) = match read(bmc).await {
-        Err(f) if f.code == CHANGE_REQUIRED_CODE => return forced(bmc, user, password).await,
-        read => read?,
-    };
+    match read(bmc).await {
+        Err(f) if f.code == CHANGE_REQUIRED_CODE => forced(bmc, user, password).await,
+        read => put(bmc, read?, user, password).await,
+    }
+}
+
+/// The same where whose BMC it is was proven, and what [`read`] gives was just read. The caller has its
+/// turn to write.
+pub(super) async fn put(
+    bmc: &Bmc<'_>,
+    (rules, accounts): (AccountRules, Vec<Account>),
+    user: &str,
+    password: &Secret,
+) -> Result<Outcome, Stop> {
     let Some(account) = accounts.into_iter().find(|a| a.user == user) else {
         return Err(no_account(user, rules.user_max).into());
     };

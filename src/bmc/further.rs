@@ -4,10 +4,13 @@
 //! never taken for idle. A write proves the host by its BMC and the controller by the serial that the
 //! inventory gives it, both just before.
 
+mod accounts;
+
 use super::conn::Bmc;
 use super::guard::Stop;
 use super::{RedfishBmc, fault, firmware, guard, inventory, power, system, task, update};
 use crate::model::action::{Expect, Outcome};
+use crate::model::controller::place;
 use crate::model::facts::{Component, InventoryFacts, Nic, Part, Task, TaskState};
 use crate::model::identity::clean_serial;
 use crate::model::{BmcEndpoint, Channel, Fault, FaultClass, Further, Identity};
@@ -23,7 +26,7 @@ const SHOWN: usize = 8;
 fn alone(of: &BmcTarget, c: &Further) -> BmcTarget {
     BmcTarget {
         machine: of.machine,
-        name: format!("{}/{}", of.name, c.name).into(),
+        name: place(&of.name, Some(&c.name)).into(),
         endpoint: BmcEndpoint {
             url: c.url.clone(),
             credential: c.credential.clone(),
@@ -31,6 +34,17 @@ fn alone(of: &BmcTarget, c: &Further) -> BmcTarget {
             ..BmcEndpoint::default()
         },
         identity: Identity::default(),
+    }
+}
+
+/// The controller at `alone`.
+///
+/// # Errors
+/// Nobody may go to it now; its address or trust makes no sense.
+fn open<'a>(edge: &'a RedfishBmc, alone: &'a BmcTarget, c: &Further) -> Result<Bmc<'a>, Fault> {
+    match &c.barred {
+        Some(why) => Err(Fault::clone(why)),
+        None => edge.at(alone, Some(c.name.clone())),
     }
 }
 
@@ -61,7 +75,7 @@ macro_rules! each {
         join_all($target.endpoint.controllers.iter().map(|c| async move {
             let target = alone($target, c);
             let read = async {
-                let $bmc = $edge.at(&target, Some(c.name.clone()))?;
+                let $bmc = open($edge, &target, c)?;
                 $read.await
             };
             (c, within($edge, c, read).await)
@@ -156,7 +170,7 @@ pub(super) async fn task(
     (c, handle): (&Further, &str),
 ) -> Result<Vec<Task>, Fault> {
     let alone = alone(target, c);
-    let read = async { task::read(&edge.at(&alone, Some(c.name.clone()))?, Some(handle)).await };
+    let read = async { task::read(&open(edge, &alone, c)?, Some(handle)).await };
     let tasks = within(edge, c, read).await?;
     Ok(tasks.into_iter().map(|t| named(c, t)).collect())
 }
@@ -224,7 +238,7 @@ pub(super) async fn update(
 ) -> Result<Outcome, Stop> {
     guard::check(&edge.bmc(target)?, expect).await?;
     let alone = alone(target, c);
-    let bmc = edge.at(&alone, Some(c.name.clone())).map_err(|f| told(c, f))?;
+    let bmc = open(edge, &alone, c).map_err(|f| told(c, f))?;
     let _one = bmc.conn.write().await;
     let sent = async {
         prove(&bmc, c).await?;
@@ -248,7 +262,7 @@ pub(super) async fn reset(
     };
     guard::check(&edge.bmc(target)?, expect).await?;
     let alone = alone(target, c);
-    let bmc = edge.at(&alone, Some(c.name.clone())).map_err(|f| told(c, f))?;
+    let bmc = open(edge, &alone, c).map_err(|f| told(c, f))?;
     let _one = bmc.conn.write().await;
     let sent = async {
         prove(&bmc, c).await?;
@@ -262,7 +276,7 @@ pub(super) async fn reset(
 pub(super) async fn end_sessions(edge: &RedfishBmc, target: &BmcTarget) {
     for c in target.endpoint.controllers.iter() {
         let alone = alone(target, c);
-        let Ok(bmc) = edge.at(&alone, Some(c.name.clone())) else { continue };
+        let Ok(bmc) = open(edge, &alone, c) else { continue };
         let _one = bmc.conn.write().await;
         if let Err(fault) = super::session::end(edge, &bmc.conn).await {
             tracing::debug!(machine = %alone.name, %fault, "a session was not ended; it will time out");
@@ -371,6 +385,7 @@ mod tests {
             credential: "dpu".into(),
             tls: "ca".into(),
             serial: None,
+            barred: None,
         };
         let nic = |id: &str, mac: Option<&str>| Nic {
             id: id.into(),

@@ -5,6 +5,8 @@ use super::args::credentials::{Pin, Rotate};
 use super::client::{Api, encode};
 use super::out::{Cell, Failure, Io, Paint};
 use crate::api::select::Selector;
+use crate::model::Action;
+use crate::model::controller::{place, placed};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -29,6 +31,7 @@ struct Started {
 #[derive(Deserialize)]
 struct Refused {
     machine: String,
+    controller: Option<String>,
     why: String,
 }
 
@@ -40,6 +43,7 @@ struct Rotations {
 #[derive(Deserialize)]
 struct Line {
     machine: String,
+    controller: Option<String>,
     phase: String,
     open: bool,
     user: String,
@@ -49,6 +53,11 @@ struct Line {
 }
 
 impl Line {
+    /// Whose it is, as the command takes it.
+    fn place(&self) -> String {
+        place(&self.machine, self.controller.as_deref())
+    }
+
     fn is_at_its_end(&self) -> bool {
         !self.open || self.phase == "stuck"
     }
@@ -80,7 +89,7 @@ fn table<'a>(lines: impl Iterator<Item = &'a Line>, io: &mut Io<'_>) -> Result<(
                 _ => Paint::None,
             };
             vec![
-                Cell::new(&l.machine),
+                Cell::new(l.place()),
                 Cell::new(&l.user),
                 Cell::new(&l.phase).painted(paint),
                 Cell::new(&l.by),
@@ -105,7 +114,8 @@ async fn rotate(api: &Api, ask: Rotate, io: &mut Io<'_>) -> Result<(), Failure> 
     let Started { started, refused } = answer.value;
     if !io.json {
         for r in &refused {
-            io.line(format_args!("{}: not begun: {}", r.machine, super::out::printable(&r.why)))?;
+            let whose = place(&r.machine, r.controller.as_deref());
+            io.line(format_args!("{whose}: not begun: {}", super::out::printable(&r.why)))?;
         }
     }
     let mut ended: Vec<Line> = Vec::new();
@@ -116,7 +126,7 @@ async fn rotate(api: &Api, ask: Rotate, io: &mut Io<'_>) -> Result<(), Failure> 
             tokio::time::sleep(ASK_EVERY).await;
             let all = api.get::<Rotations>("/v1/rotations").await?;
             ended = all.value.rotations;
-            ended.retain(|l| wanted.contains(l.machine.as_str()));
+            ended.retain(|l| wanted.contains(l.place().as_str()));
             if ended.iter().all(Line::is_at_its_end) {
                 raw["rotations"] = all.raw["rotations"].clone();
                 break;
@@ -138,10 +148,13 @@ async fn rotate(api: &Api, ask: Rotate, io: &mut Io<'_>) -> Result<(), Failure> 
 }
 
 async fn settle(api: &Api, ask: Rotate, io: &mut Io<'_>) -> Result<(), Failure> {
-    let body = json!({ "forget": ask.forget, "why": ask.why.unwrap_or_default() });
+    let why = ask.why.unwrap_or_default();
     for name in &ask.names {
-        let answer =
-            api.post::<Value>(&format!("/v1/rotations/{}", encode(name)), &body, None).await?;
+        let (machine, controller) = placed(name);
+        let controller = controller.filter(|c| *c != Action::BMC);
+        let body = json!({ "forget": ask.forget, "controller": controller, "why": why });
+        let path = format!("/v1/rotations/{}", encode(machine));
+        let answer = api.post::<Value>(&path, &body, None).await?;
         if io.json {
             io.document(&answer.raw)?;
         } else {
@@ -160,6 +173,7 @@ struct Shown {
 #[derive(Deserialize)]
 struct Certificate {
     machine: String,
+    controller: Option<String>,
     url: String,
     policy: String,
     /// `new`, `pinned`, `changed`, `unread`.
@@ -171,6 +185,13 @@ struct Certificate {
     #[serde(default)]
     not_after: String,
     trouble: Option<String>,
+}
+
+impl Certificate {
+    /// Whose it is, as the command takes it.
+    fn place(&self) -> String {
+        place(&self.machine, self.controller.as_deref())
+    }
 }
 
 async fn pin(api: &Api, ask: Pin, io: &mut Io<'_>) -> Result<(), Failure> {
@@ -198,7 +219,10 @@ async fn pin(api: &Api, ask: Pin, io: &mut Io<'_>) -> Result<(), Failure> {
     }
     let pins: Vec<Value> = fresh
         .iter()
-        .map(|c| json!({ "machine": c.machine, "sha256": c.sha256, "subject": c.subject }))
+        .map(|c| {
+            json!({ "machine": c.machine, "controller": c.controller, "sha256": c.sha256,
+                    "subject": c.subject })
+        })
         .collect();
     let body = json!({ "pins": pins, "why": ask.why });
     let kept = api.post::<Value>("/v1/pins", &body, None).await?;
@@ -211,7 +235,8 @@ async fn pin(api: &Api, ask: Pin, io: &mut Io<'_>) -> Result<(), Failure> {
         if let Some(other) = fresh.iter().find(|c| c.policy != "pin") {
             io.line(format_args!(
                 "{}'s policy is `{}`: its pin counts once the inventory says `tls = \"pin\"`",
-                other.machine, other.policy
+                other.place(),
+                other.policy
             ))?;
         }
     }
@@ -232,7 +257,7 @@ fn certificates(shown: &[Certificate], io: &mut Io<'_>) -> Result<(), Failure> {
                 None => format!("{}, until {}, at {}", c.subject, c.not_after, c.url),
             };
             vec![
-                Cell::new(&c.machine),
+                Cell::new(c.place()),
                 Cell::new(&c.stands).painted(paint),
                 Cell::new(&c.sha256),
                 Cell::new(what),

@@ -45,6 +45,9 @@ pub(super) fn speaks(i: &Input<'_>, action: &Action) -> Option<Against> {
             let copy = tasks.iter().find(copies);
             let copy = copy.or_else(|| tasks.iter().find(|t| t.state == TaskState::Unread))?;
             Some(Against::Copies(match i.expected.bmc.controllers.of(&copy.uri) {
+                Some((c, _)) if copy.is_unread_for(Fault::NO_PIN) => {
+                    format!("{COPYING} {} may, and nobody has accepted its certificate", c.called())
+                }
                 Some((c, _)) if copy.state == TaskState::Unread => {
                     format!("{COPYING} {} may, and does not answer", c.called())
                 }

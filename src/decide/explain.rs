@@ -1,6 +1,6 @@
 //! `explain`: the live decision in words, without commit.
 
-use super::{Decide, Input, Verdict, remedy, watch};
+use super::{Decide, Input, Verdict, certificate, remedy};
 use crate::model::stage::is_legal;
 use crate::model::time::Span;
 use crate::model::{Channel, Condition, Control, EngineTime, Entry, FaultClass, Machine, Stage};
@@ -47,8 +47,7 @@ pub fn explain(decider: &impl Decide, i: &Input<'_>, due: EngineTime) -> Explana
     let spec = m.step.as_ref().and_then(|s| i.workflow.steps.get(usize::from(s.index)));
     let fault = m.last_fault.as_ref().filter(|n| n.count > 0 || m.is_quarantined());
     let mut ways_out = Vec::new();
-    let unpinned = waiting.as_deref() == Some(watch::FIRST_CERTIFICATE);
-    let renewed = waiting.as_deref() == Some(watch::NEW_CERTIFICATE);
+    let unaccepted = waiting.as_deref().and_then(|w| certificate::awaited(i, w));
     let mut hint = fault.and_then(|n| n.fault.hint.clone());
     let summary = match (&m.condition, &m.hold) {
         (Condition::Quarantined { since, fault }, _) => {
@@ -98,16 +97,17 @@ pub fn explain(decider: &impl Decide, i: &Input<'_>, due: EngineTime) -> Explana
             (None, _) => format!("{name} rests in {}", m.stage),
         },
     };
-    if renewed {
-        hint = Some(format!(
-            "Farrier updated its firmware and the BMC was reset since, which makes a new \
-             certificate: compare the fingerprint, then accept it with `farrier bmc pin {name}`"
-        ));
-    } else if unpinned {
-        hint = Some(format!("`farrier bmc pin {name}` shows the one it has and keeps it"));
-    }
-    if renewed || unpinned {
-        ways_out.push(format!("farrier bmc pin {name} --why \"…\""));
+    if let Some(it) = unaccepted {
+        let place = it.place;
+        let bmc = it.controller.map_or("the BMC".into(), |c| format!("controller `{c}`"));
+        hint = Some(match it.renewed {
+            true => format!(
+                "Farrier updated its firmware and {bmc} was reset since, which makes a new \
+                 certificate: compare the fingerprint, then accept it with `farrier bmc pin {place}`"
+            ),
+            false => format!("`farrier bmc pin {place}` shows the one it has and keeps it"),
+        });
+        ways_out.push(format!("farrier bmc pin {place} --why \"…\""));
     }
     if let Some(rescue) = &m.rescue {
         if let (Some(_), Some(r)) = (rescue.up, &m.ramdisk) {

@@ -1,6 +1,7 @@
 //! Machine-wide rules, pure: `(machine, workflow, facts, now, headroom) → Verdict`. No I/O, no
 //! clock, no randomness: the same input gives the same verdict, today and in the simulator.
 
+mod certificate;
 mod copying;
 pub mod explain;
 pub mod gate;

@@ -1,9 +1,9 @@
 //! At rest: health, drift, and the standing check that this still is the machine it was.
 
-use super::{Input, Verdict, give_up, out_of_band, retry, write};
+use super::{Input, Verdict, certificate, give_up, out_of_band, retry, write};
 use crate::model::facts::Power;
 use crate::model::identity::Match;
-use crate::model::{ActionKind, EngineTime, Entry, Fault, Machine, OpenState, Stage};
+use crate::model::{Entry, Fault, Machine, Stage};
 use crate::steps::identify::wrong_machine;
 use std::cmp::Ordering;
 
@@ -13,46 +13,6 @@ pub(super) fn pause(i: &Input<'_>) -> u64 {
     watch - watch / 8 + retry::jitter(i.m.id, i.now) % (watch / 4).max(1)
 }
 
-/// A certificate that nobody has accepted yet is waited for. Another one than the accepted one is
-/// another machine, unless Farrier itself gave it reason to be.
-fn certificate(i: &Input<'_>, fault: &Fault) -> Option<Verdict> {
-    let what = match fault.code.as_ref() {
-        // At rest there is nothing that would wait for it.
-        Fault::NO_PIN if i.m.step.is_some() => FIRST_CERTIFICATE,
-        Fault::CERTIFICATE_CHANGED if renewed(i.m, i.now) => NEW_CERTIFICATE,
-        Fault::CERTIFICATE_CHANGED => return Some(give_up(i, fault.clone())),
-        _ => return None,
-    };
-    Some(super::wait(i, what, ASK_AGAIN_MS))
-}
-
-/// What a machine waits for whose inventory says `tls = "pin"`, and that has no pin.
-pub(super) const FIRST_CERTIFICATE: &str = "a person to accept the BMC's certificate";
-
-/// What a machine waits for whose BMC came back from Farrier's own update with a new certificate.
-pub(super) const NEW_CERTIFICATE: &str = "a person to accept the BMC's new certificate";
-
-/// A person who accepts it has the machine looked at by that.
-const ASK_AGAIN_MS: u64 = 60_000;
-
-/// How long after Farrier's own update a new certificate is put down to it.
-const RENEWED_MS: u64 = 3_600_000;
-
-/// Did Farrier itself update this BMC's machine within the last hour, and was the BMC reset since,
-/// by Farrier or by the update? Such resets make self-signed certificates anew (field notes §4).
-pub(super) fn renewed(m: &Machine, now: EngineTime) -> bool {
-    let flashing = m.open.as_ref().filter(|o| o.action.kind() == ActionKind::UpdateFirmware);
-    if flashing.is_some_and(|o| o.state != OpenState::Intended) {
-        return true;
-    }
-    let acts = m.step.as_ref().map_or(&[][..], |s| &s.acts);
-    let flashed = acts.iter().rev().find(|a| {
-        a.kind == ActionKind::UpdateFirmware && a.happened && now.since(a.closed) <= RENEWED_MS
-    });
-    let resets = m.open.as_ref().is_some_and(|o| o.action.kind() == ActionKind::BmcReset);
-    flashed.is_some_and(|a| resets || m.last_reset >= a.at)
-}
-
 /// Another machine answers at the address: quarantine, whatever the stage. People at work (repair)
 /// and machines out of hand (retired) aside.
 pub(super) fn identity(i: &Input<'_>) -> Option<Verdict> {
@@ -60,7 +20,7 @@ pub(super) fn identity(i: &Input<'_>) -> Option<Verdict> {
     if with_people || i.m.is_quarantined() {
         return None;
     }
-    if let Some(verdict) = i.report.system.fault().and_then(|f| certificate(i, f)) {
+    if let Some(verdict) = i.report.system.fault().and_then(|f| certificate::of_host(i, f)) {
         return Some(verdict);
     }
     let found = &i.report.system.seen()?.identity;
@@ -68,7 +28,7 @@ pub(super) fn identity(i: &Input<'_>) -> Option<Verdict> {
         Match::Differs { part, expected, found } => {
             Some(give_up(i, wrong_machine(crate::model::Channel::Bmc, part, &expected, &found)))
         }
-        Match::Same | Match::Unknown => None,
+        Match::Same | Match::Unknown => certificate::of_controllers(i),
     }
 }
 
@@ -122,8 +82,13 @@ fn notice(i: &Input<'_>) -> Option<String> {
             }
             for c in i.expected.bmc.controllers.iter() {
                 let all = c.prefixed("");
-                if inventory.iter().any(|seen| seen.id == all && seen.unread.is_some()) {
-                    found.push(format!("{}{NOT_READ}", c.called()));
+                let unread = inventory.iter().filter(|seen| seen.id == all);
+                if let Some(why) = unread.filter_map(|seen| seen.unread.as_deref()).next() {
+                    let unpinned = match why.code == Fault::NO_PIN {
+                        true => ", whose certificate nobody has accepted,",
+                        false => "",
+                    };
+                    found.push(format!("{}{unpinned}{NOT_READ}", c.called()));
                 }
             }
         }

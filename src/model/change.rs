@@ -76,9 +76,14 @@ pub enum Change {
     Skip { step: String, why: String },
     /// Start nothing more of this run, follow what was launched to its end, then rest in `repair`.
     Abort { why: String },
-    /// What became of a rotation of its BMC's password: said by the rotation, never by people. Nothing
+    /// What became of a rotation of its BMC's password, or its further controller's of this name: said by the rotation, never by people. Nothing
     /// of the row changes; it is for the journal's reader, and for webhooks.
-    Password { end: PasswordEnd, why: String },
+    Password {
+        end: PasswordEnd,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        controller: Option<String>,
+        why: String,
+    },
     /// Give the machine to people. Only where the edge table has an edge to `repair`.
     Repair { why: String },
     /// Boot the deploy ramdisk with this person's key, in `repair`; said again with the same key it

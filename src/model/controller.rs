@@ -2,6 +2,7 @@
 //! baseboard, of a DPU. What is read of them stands beside what the host's BMC says, under their name:
 //! `hgx:HGX_FW_GPU_SXM_1`, `dpu0:/redfish/v1/TaskService/Tasks/3`.
 
+use super::fault::Fault;
 use super::text::Text;
 use serde::{Deserialize, Serialize};
 use std::ops::Deref;
@@ -38,12 +39,16 @@ pub struct Further {
     pub url: Text,
     /// Name of its credential.
     pub credential: Arc<str>,
-    /// `ca`, `off` or `sha256:<hex of the DER certificate>`.
+    /// As the host BMC's: `ca`, `off`, `sha256:<hex of the DER certificate>` or `pin`.
     pub tls: Arc<str>,
     /// What a system, chassis or manager of its own Redfish has as its serial. Without it the
     /// controller is read and never written to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub serial: Option<Text>,
+    /// Why nobody may go to it now. Said on the way to it, to the edge that would go; never stored, and
+    /// never in an inventory.
+    #[serde(skip)]
+    pub barred: Option<Arc<Fault>>,
 }
 
 impl Further {
@@ -55,6 +60,33 @@ impl Further {
     /// For people: its name and its address.
     pub fn called(&self) -> String {
         format!("controller `{}` ({})", self.name, &*self.url)
+    }
+
+    /// What waits until a person has accepted a certificate of it for the first time.
+    pub fn first_certificate(&self) -> String {
+        format!("a person to accept the certificate of {}", self.called())
+    }
+
+    /// What waits where it came back from Farrier's own update with another certificate.
+    pub fn new_certificate(&self) -> String {
+        format!("a person to accept the new certificate of {}", self.called())
+    }
+}
+
+/// A machine's controller in one word, as orders, the store and people name it: `n1/hgx`; the machine's
+/// name alone is its host's BMC. No machine's name has a `/`.
+pub fn place(machine: &str, controller: Option<&str>) -> String {
+    match controller {
+        Some(name) => format!("{machine}/{name}"),
+        None => machine.to_string(),
+    }
+}
+
+/// What [`place`] made one word of: the machine's name, and the controller's.
+pub fn placed(word: &str) -> (&str, Option<&str>) {
+    match word.split_once('/') {
+        Some((machine, controller)) => (machine, Some(controller)),
+        None => (word, None),
     }
 }
 
@@ -138,6 +170,7 @@ mod tests {
             credential: "hgx".into(),
             tls: "ca".into(),
             serial: Some("1575023".into()),
+            barred: None,
         }
     }
 
@@ -167,6 +200,27 @@ mod tests {
         let all = Controllers::from(vec![hgx()]);
         assert_eq!(all.of("hgx:X").map(|(c, id)| (c.kind, id)), Some((FurtherKind::Hgx, "X")));
         assert!(all.of("dpu:X").is_none() && all.of("X").is_none());
+    }
+
+    #[test]
+    fn a_place_is_one_word_and_comes_apart_again() {
+        for (machine, controller, word) in [
+            ("n1", None, "n1"),
+            ("n1", Some("hgx"), "n1/hgx"),
+            ("a.b-c_1", Some("dpu-0"), "a.b-c_1/dpu-0"),
+        ] {
+            assert_eq!(place(machine, controller), word);
+            assert_eq!(placed(word), (machine, controller));
+        }
+    }
+
+    #[test]
+    fn why_it_is_barred_is_stored_nowhere() {
+        let why = Fault::no_answer(super::super::Channel::Bmc, "not now");
+        let barred = Further { barred: Some(Arc::new(why)), ..hgx() };
+        let json = serde_json::to_string(&barred).unwrap();
+        assert_eq!(json, serde_json::to_string(&hgx()).unwrap());
+        assert_eq!(serde_json::from_str::<Further>(&json).unwrap(), hgx());
     }
 
     #[test]

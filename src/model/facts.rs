@@ -213,7 +213,8 @@ pub enum TaskState {
     /// Exception, Killed, Cancelled, Interrupted, or Completed with a critical message.
     Failed,
     /// Stands for all tasks of a further controller whose list could not be read this time: work may go
-    /// on there. Its `uri` is the controller's name and a colon, its `message` says why.
+    /// on there. Its `uri` is the controller's name and a colon, its `raw_state` the code of the fault,
+    /// its `message` says why.
     Unread,
 }
 
@@ -239,6 +240,11 @@ impl Task {
     /// Work goes on, or nobody can tell.
     pub fn may_run(&self) -> bool {
         matches!(self.state, TaskState::InProgress | TaskState::Unread)
+    }
+
+    /// Does it stand for the tasks of a controller that could not be read for the fault of this code?
+    pub fn is_unread_for(&self, code: &str) -> bool {
+        self.state == TaskState::Unread && self.raw_state == code
     }
 
     /// A job is named by its task, its monitor or the job service, under the same last word.

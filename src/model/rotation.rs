@@ -4,6 +4,7 @@
 //! The passwords are not in it: the old one keeps its name among the secrets, and the new one waits
 //! sealed under a name of its own until a login with it has worked.
 
+use super::controller::placed;
 use serde::{Deserialize, Serialize};
 
 /// Wall clock, milliseconds since 1970: a record outlives the process.
@@ -80,7 +81,9 @@ pub enum Login {
 /// A rotation.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Rotation {
-    /// The machine's name.
+    /// Whose password: the machine's name for its host's BMC; for a further controller
+    /// `machine/controller`. In one word, so that a Farrier that knows of the host's BMC alone finds no
+    /// such machine, and not the wrong BMC.
     pub machine: String,
     /// User whose password changes: the one that Farrier logs in as.
     pub user: String,
@@ -117,6 +120,11 @@ pub struct Rotation {
 }
 
 impl Rotation {
+    /// The machine's name, and the further controller's whose password it is; none: the host BMC's.
+    pub fn place(&self) -> (&str, Option<&str>) {
+        placed(&self.machine)
+    }
+
     /// It has not come to its end by itself.
     pub fn is_open(&self) -> bool {
         !matches!(self.phase, Phase::Kept | Phase::TakenBack)

@@ -102,6 +102,33 @@ pub trait BmcAccounts: Send + Sync {
     async fn verify(&self, bmc: &BmcTarget, user: &str, password: &Secret) -> Result<(), Fault>;
 }
 
+/// The same at a machine's further controller of this name. A password is set only where two are proven:
+/// the host by its BMC's identity, the controller by the serial that the inventory gives it.
+#[async_trait]
+pub trait FurtherAccounts: Send + Sync {
+    async fn accounts_at(
+        &self,
+        bmc: &BmcTarget,
+        controller: &str,
+    ) -> Result<(AccountRules, Vec<Account>), Fault>;
+    async fn set_password_at(
+        &self,
+        bmc: &BmcTarget,
+        controller: &str,
+        user: &str,
+        password: &Secret,
+    ) -> Outcome;
+    async fn verify_at(
+        &self,
+        bmc: &BmcTarget,
+        controller: &str,
+        user: &str,
+        password: &Secret,
+    ) -> Result<(), Fault>;
+    /// Logs out there and nowhere else.
+    async fn end_sessions_at(&self, bmc: &BmcTarget, controller: &str) -> Result<(), Fault>;
+}
+
 /// A boot override with all that one can have.
 #[derive(Clone, Debug)]
 pub struct BootOrder {

@@ -119,10 +119,16 @@ pub fn of_item(item: &CommitItem) -> Vec<Told> {
                 (EventKind::Released, words(&[("by", by), ("why", why)]))
             }
             Entry::Changed {
-                change: Change::Password { end: PasswordEnd::Stuck, why },
+                change: Change::Password { end: PasswordEnd::Stuck, controller, why },
                 by,
                 ..
-            } => (EventKind::PasswordStuck, words(&[("by", by), ("why", why)])),
+            } => {
+                let mut said = words(&[("by", by), ("why", why)]);
+                if let Some(name) = controller {
+                    said.insert("controller".into(), name.as_str().into());
+                }
+                (EventKind::PasswordStuck, said)
+            }
             Entry::OutOfBand { what } => (EventKind::OutOfBand, words(&[("what", what)])),
             _ => continue,
         };

@@ -455,6 +455,7 @@ mod tests {
             credential: "hgx".into(),
             tls: "ca".into(),
             serial: None,
+            barred: None,
         }]
         .into();
         let range: Range = "10.0.0.0/24".parse().unwrap();

@@ -143,6 +143,11 @@ impl Firmware {
     pub fn read<'a>(&self, inventory: &'a [Component]) -> Result<Option<&'a Component>, Fault> {
         let unread = |c: &Component, why: &Fault| {
             let what = match controller::split(&c.id) {
+                // Only a person changes that.
+                (Some(_), "") if why.code == Fault::NO_PIN => {
+                    let kept = why.clone();
+                    return Fault { class: FaultClass::Transient, ..kept };
+                }
                 (Some(_), "") => {
                     format!("no firmware of this controller can be read now: {}", why.message)
                 }

@@ -64,7 +64,7 @@ impl Params {
         for fw in &set.firmware {
             let found = match fw.read(inventory) {
                 Ok(found) => found,
-                Err(unread) => return Look::Unread(unread),
+                Err(unread) => return not_read(v, fw, unread),
             };
             let Some(member) = found else {
                 if let Some(name) = fw.controller()
@@ -100,6 +100,15 @@ impl Params {
         }
         // What comes next may cut the power.
         still_at_work(v).unwrap_or_else(|| Look::done(format!("set {wanted}: {}", seen.join(", "))))
+    }
+}
+
+/// A component that may be there. Where it is for want of an accepted certificate, nothing but a person's
+/// word ends that.
+fn not_read(v: &View<'_>, fw: &Firmware, unread: Fault) -> Look {
+    match fw.controller().and_then(|name| v.expected.bmc.controllers.named(name)) {
+        Some(c) if unread.code == Fault::NO_PIN => Look::wait(c.first_certificate(), POLL_MS),
+        _ => Look::Unread(unread),
     }
 }
 

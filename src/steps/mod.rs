@@ -164,6 +164,7 @@ impl View<'_> {
     /// What a task that may run is waited for with, in words that stay the same meanwhile.
     pub fn awaited(&self, task: &Task) -> String {
         match self.expected.bmc.controllers.of(&task.uri) {
+            Some((c, _)) if task.is_unread_for(Fault::NO_PIN) => c.first_certificate(),
             Some((c, _)) if task.state == TaskState::Unread => {
                 format!("{} to answer: an update may go on there", c.called())
             }

@@ -18,8 +18,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 /// A pinned certificate, and who took it for the right one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pin {
-    /// The machine's name.
-    pub machine: String,
+    /// The machine's name for its host's BMC; for a further controller `machine/controller`.
+    pub place: String,
     /// SHA-256 of the certificate's DER, 64 hex digits.
     pub sha256: String,
     pub subject: String,
@@ -60,7 +60,7 @@ pub const FACTORY: &str = "factory/";
 const DELIVERED: &str = "SELECT serial, bmc_mac FROM delivered ORDER BY serial";
 
 impl SqliteStore {
-    /// The latest rotation of each machine, open or over, by machine.
+    /// The latest rotation of each BMC, open or over, by machine and controller.
     ///
     /// # Errors
     /// The database can't be read, or a record is not one.
@@ -99,8 +99,8 @@ impl SqliteStore {
                 .fetch_all(&self.readers)
                 .await
                 .map_err(reading)?;
-        let pin = |(machine, sha256, subject, by, why, set_ms): Row| {
-            (machine.clone(), Pin { machine, sha256, subject, by, why, set_ms: uint(set_ms) })
+        let pin = |(place, sha256, subject, by, why, set_ms): Row| {
+            (place.clone(), Pin { place, sha256, subject, by, why, set_ms: uint(set_ms) })
         };
         let known = rows.into_iter().map(pin).collect();
         Ok(Pins { store: self.clone(), known: Arc::new(RwLock::new(known)) })
@@ -128,8 +128,9 @@ pub async fn delivered_at(path: &Path) -> Result<Vec<(String, String)>, StoreErr
 }
 
 impl Pins {
-    pub fn get(&self, machine: &str) -> Option<Pin> {
-        self.known.read().unwrap_or_else(PoisonError::into_inner).get(machine).cloned()
+    /// The pin of the BMC at this place, see [`Pin::place`].
+    pub fn get(&self, place: &str) -> Option<Pin> {
+        self.known.read().unwrap_or_else(PoisonError::into_inner).get(place).cloned()
     }
 
     /// Keeps all of them in one transaction.
@@ -138,13 +139,13 @@ impl Pins {
     /// None was kept, or nobody knows.
     pub async fn set(&self, pins: &[Pin]) -> Result<(), StoreError> {
         let rows = pins.iter().map(|p| {
-            json!({"machine": p.machine, "sha256": p.sha256, "subject": p.subject, "by": p.by,
+            json!({"machine": p.place, "sha256": p.sha256, "subject": p.subject, "by": p.by,
                    "why": p.why, "set_ms": int(p.set_ms)})
         });
         let json = serde_json::Value::from_iter(rows).to_string();
         self.store.order(|reply| Order::SetPins { json, reply }).await?;
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-        known.extend(pins.iter().map(|p| (p.machine.clone(), p.clone())));
+        known.extend(pins.iter().map(|p| (p.place.clone(), p.clone())));
         Ok(())
     }
 }

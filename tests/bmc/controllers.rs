@@ -9,6 +9,7 @@ use farrier::model::action::{Expect, Outcome};
 use farrier::model::facts::{Component, Task, TaskState};
 use farrier::model::{Fault, FaultClass, Further, FurtherKind, Identity};
 use farrier::port::{BmcCare, BmcRead, BmcTarget, BmcUpdate, Secret, UpdateOrder};
+use farrier::store::credentials::Pin;
 use farrier::store::vault::{References, SiteVault};
 use farrier::store::{Key, SqliteStore};
 use serde_json::json;
@@ -47,6 +48,7 @@ fn hgx(url: &str, serial: Option<&str>) -> Further {
         credential: "hgx".into(),
         tls: "off".into(),
         serial: serial.map(Into::into),
+        barred: None,
     }
 }
 
@@ -353,6 +355,67 @@ async fn each_controller_keeps_a_session_of_its_own_over_restarts() {
         let text = String::from_utf8_lossy(&bytes);
         assert!(!text.contains("token-0001") && !text.contains(PASSWORD), "in the clear");
     }
+}
+
+/// `tls = "pin"` and nobody has accepted its certificate: nothing is sent to it, and nothing of the host is
+/// hidden. Accepted, it is read; and where it shows another one, that is said of it alone.
+#[tokio::test]
+async fn a_controller_is_read_under_the_certificate_that_was_accepted_for_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("farrier.db");
+    let store = SqliteStore::open(&path, farrier::store::Settings::default()).await.unwrap();
+    let pins = store.pins().await.unwrap();
+    let access = Access::new(store.secrets(None).await.unwrap(), pins.clone());
+    let redfish = RedfishBmc::new(Arc::new(OneCredential), settings());
+    let guarded = Guarded::new(Arc::new(redfish), access);
+    let (config, shown, _) = super::faults::self_signed();
+    let a = Server::start(|r, _| host(r)).await;
+    let b = Server::start_tls(config, |r, _| board(r)).await;
+    let mut bmc = both(&a.url, &b.url, Some("B2002"));
+    bmc.endpoint.controllers.change(|c| c.tls = "pin".into());
+    let unread = async |code: &str| {
+        let firmware = guarded.firmware(&bmc).await.unwrap();
+        assert_eq!(ids(&firmware), ["BIOS", "BMC", "hgx:"]);
+        let why = firmware[2].unread.clone().unwrap();
+        assert!(why.code == code && why.message.contains("`hgx`"), "{why}");
+        let tasks = guarded.tasks(&bmc, None).await.unwrap();
+        assert!(tasks[0].is_unread_for(code) && tasks[0].may_run(), "{tasks:?}");
+        assert!(guarded.system(&bmc).await.is_ok());
+        for outcome in [
+            guarded.update(&bmc, &expect(), &order("hgx:BMC")).await,
+            guarded.reset_controller(&bmc, &expect(), "hgx").await,
+        ] {
+            match outcome {
+                Outcome::Failed { fault } => assert_eq!(fault.code, code),
+                o => panic!("{o:?}"),
+            }
+        }
+        assert!(b.seen().is_empty(), "nothing was sent");
+        why.hint.clone().unwrap()
+    };
+    let pin = |sha256: String| Pin {
+        place: "node-1/hgx".into(),
+        sha256,
+        subject: String::new(),
+        by: "a test".into(),
+        why: "compared".into(),
+        set_ms: 1,
+    };
+    // The host's own pin is none of it.
+    pins.set(&[Pin { place: "node-1".into(), ..pin(shown.clone()) }]).await.unwrap();
+    assert!(unread("no-pin").await.contains("farrier bmc pin node-1/hgx"));
+    pins.set(&[pin("ab".repeat(32))]).await.unwrap();
+    unread("certificate-changed").await;
+    // Of the two it is the controller's that counts, over a restart too.
+    pins.set(&[pin(shown.clone())]).await.unwrap();
+    assert_eq!(store.pins().await.unwrap().get("node-1/hgx"), Some(pin(shown.clone())));
+    let firmware = guarded.firmware(&bmc).await.unwrap();
+    assert_eq!(ids(&firmware), ["BIOS", "BMC", "hgx:BIOS", "hgx:BMC"]);
+    assert!(matches!(
+        guarded.update(&bmc, &expect(), &order("hgx:BMC")).await,
+        Outcome::Applied { .. }
+    ));
+    store.close().await;
 }
 
 /// The machine's own password, made by a rotation, is the host BMC's alone: its controllers go on by the

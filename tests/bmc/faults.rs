@@ -486,8 +486,8 @@ async fn moved_system(status: u16, looks: usize) {
     assert_eq!(facts.unwrap().identity.serial.as_deref(), Some("S1001"));
 }
 
-#[tokio::test]
-async fn the_pinned_certificate_is_the_only_one_taken() {
+/// A server's side of TLS with a certificate for 127.0.0.1 of its own; its digest, and the certificate.
+pub(super) fn self_signed() -> (rustls::ServerConfig, String, String) {
     let signed = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_string()]).unwrap();
     let der = signed.cert.der().clone();
     let pin = hex::encode(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &der));
@@ -499,6 +499,12 @@ async fn the_pinned_certificate_is_the_only_one_taken() {
         .with_no_client_auth()
         .with_single_cert(vec![der], key)
         .unwrap();
+    (config, pin, signed.cert.pem())
+}
+
+#[tokio::test]
+async fn the_pinned_certificate_is_the_only_one_taken() {
+    let (config, pin, pem) = self_signed();
     let server = Server::start_tls(config, |r, _| calm(r)).await;
     let edge = edge();
     let with = |tls: &str| {
@@ -518,10 +524,7 @@ async fn the_pinned_certificate_is_the_only_one_taken() {
     assert_eq!(f.code, "bad-address");
     assert_eq!(server.seen().len(), arrived, "no request went over a refused connection");
     // A CA that is trusted on purpose.
-    let ca = RedfishBmc::new(
-        Arc::new(OneCredential),
-        Settings { ca_pem: Some(signed.cert.pem()), ..settings() },
-    );
+    let ca = RedfishBmc::new(Arc::new(OneCredential), Settings { ca_pem: Some(pem), ..settings() });
     ca.system(&with("ca")).await.unwrap();
 }
 

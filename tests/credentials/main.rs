@@ -7,6 +7,7 @@
 
 mod accounts;
 mod bmc;
+mod controllers;
 mod guard;
 mod import;
 mod kv;

@@ -131,6 +131,11 @@ impl Drop for Daemon {
 impl Daemon {
     /// Machines n1, n2, … behind these servers; their pool says `tls = "pin"`.
     fn start(urls: &[&str]) -> Self {
+        Self::start_with(urls, "", 60)
+    }
+
+    /// The same with `more` below the last machine, and a clock that runs so much faster.
+    fn start_with(urls: &[&str], more: &str, scale: u32) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let api = free.local_addr().unwrap().port();
@@ -163,10 +168,10 @@ impl Daemon {
                  \"127.0.0.1:1\" }}\n"
             );
         }
-        write("inventory.toml", &lines);
+        write("inventory.toml", &(lines + more));
         let log = std::fs::File::create(dir.path().join("log")).unwrap();
         let child = Command::new(farrier())
-            .args(["serve", "--time-scale", "60", "--config"])
+            .args(["serve", "--time-scale", &scale.to_string(), "--config"])
             .arg(dir.path().join("farrier.toml"))
             .env_remove("NOTIFY_SOCKET")
             .env("FARRIER_TEST_BMC", "any")
@@ -236,7 +241,7 @@ async fn the_certificates_of_a_rack_are_accepted_at_once_and_a_changed_one_is_no
     let address: std::net::SocketAddr =
         first.url.strip_prefix("https://").unwrap().parse().unwrap();
     drop(first);
-    let again = again(address, &other).await;
+    let again = again(address, &other, "S1").await;
     let explained = daemon.until(&["machine", "explain", "n1"], |o| {
         String::from_utf8_lossy(&o.stdout).contains("another certificate")
     });
@@ -257,15 +262,83 @@ async fn the_certificates_of_a_rack_are_accepted_at_once_and_a_changed_one_is_no
     }
 }
 
+/// A controller at an address of its own is looked at and accepted with its machine or by its own name; one
+/// that is not accepted hides nothing of the host, and another certificate there is an identity fault.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_further_controllers_certificate_is_accepted_and_a_changed_one_is_not_trusted() {
+    let (one, two, other) = (self_signed("bmc-1"), self_signed("hgx-1"), self_signed("hgx-2"));
+    let (host, board) = (bmc(&one, "S1").await, bmc(&two, "B1").await);
+    let more = format!(
+        "[[machine.controller]]\nname = \"hgx\"\nkind = \"hgx\"\nurl = \"{}\"\nserial = \"B1\"\n\
+         credential = \"bmc\"\n",
+        board.url
+    );
+    let daemon = Daemon::start_with(&[&host.url], &more, 600);
+    daemon.until(&["machine", "adopt", "n1", "--why", "test"], |o| o.status.success());
+    // With its machine, both are shown.
+    let said = daemon.run(&["bmc", "pin", "--selector", "rack=r7"]);
+    let text = String::from_utf8(said.stdout).unwrap();
+    assert_eq!(said.status.code(), Some(1), "not confirmed: {text}");
+    for word in ["n1/hgx", "CN=bmc-1", "CN=hgx-1", &digest(&one), &digest(&two)] {
+        assert!(text.contains(word), "no {word}: {text}");
+    }
+    // What nobody has is refused, and nothing is accepted by that.
+    let said = daemon.run(&["bmc", "pin", "n1/dpu0", "--yes"]);
+    let err = String::from_utf8(said.stderr).unwrap();
+    assert!(!said.status.success() && err.contains("no controller `dpu0`"), "{err}");
+    // The host's BMC alone: it is read, and the controller is not asked.
+    daemon.until(&["bmc", "pin", "n1/bmc", "--yes", "--why", "compared"], |o| o.status.success());
+    let shown: Value =
+        serde_json::from_slice(&daemon.run(&["--json", "bmc", "pin", "n1"]).stdout).unwrap();
+    let stands = |shown: &Value, n: usize| shown["certificates"][n]["stands"].clone();
+    assert_eq!((stands(&shown, 0), stands(&shown, 1)), ("pinned".into(), "new".into()), "{shown}");
+    assert_eq!(shown["certificates"][1]["controller"], "hgx");
+    let explained = daemon.until(&["machine", "explain", "n1"], |o| {
+        String::from_utf8_lossy(&o.stdout).contains("whose certificate nobody has accepted")
+    });
+    assert!(explained.contains("`hgx`") && !explained.contains("quarantined"), "{explained}");
+    assert!(!host.seen().is_empty() && board.seen().is_empty(), "nobody logs in there yet");
+    daemon.until(&["bmc", "pin", "n1/hgx", "--yes", "--why", "compared"], |o| o.status.success());
+    read(&board).await;
+
+    // Where the baseboard was, another certificate is shown.
+    let address: std::net::SocketAddr =
+        board.url.strip_prefix("https://").unwrap().parse().unwrap();
+    drop(board);
+    let again = again(address, &other, "B1").await;
+    let explained = daemon.until(&["machine", "explain", "n1"], |o| {
+        String::from_utf8_lossy(&o.stdout).contains("another certificate")
+    });
+    for word in ["quarantined", "controller `hgx`", "farrier bmc pin"] {
+        assert!(explained.contains(word), "no {word}: {explained}");
+    }
+    assert!(again.seen().is_empty(), "no request over a connection that was refused");
+    let shown: Value =
+        serde_json::from_slice(&daemon.run(&["--json", "bmc", "pin", "n1"]).stdout).unwrap();
+    assert_eq!((stands(&shown, 0), stands(&shown, 1)), ("pinned".into(), "changed".into()));
+    daemon.until(&["bmc", "pin", "n1", "--yes", "--why", "new board"], |o| o.status.success());
+    daemon.until(&["machine", "release", "n1", "--why", "new board"], |o| o.status.success());
+    read(&again).await;
+}
+
+/// Until somebody asks it.
+async fn read(server: &Server) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while server.seen().is_empty() {
+        assert!(Instant::now() < deadline, "it is not read");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 /// A server where another one was.
-async fn again(address: std::net::SocketAddr, signed: &Signed) -> Server {
+async fn again(address: std::net::SocketAddr, signed: &Signed, serial: &'static str) -> Server {
     let deadline = Instant::now() + Duration::from_secs(30);
     loop {
         match tokio::net::TcpListener::bind(address).await {
             Ok(listener) => {
-                return Server::over(listener, Some(config(signed)), |r, _| match calm(r) {
+                return Server::over(listener, Some(config(signed)), move |r, _| match calm(r) {
                     Reply::Json(s, h, mut v) if v.get("SerialNumber").is_some() => {
-                        v["SerialNumber"] = "S1".into();
+                        v["SerialNumber"] = serial.into();
                         v["UUID"] = Value::Null;
                         Reply::Json(s, h, v)
                     }

@@ -10,14 +10,15 @@ use std::time::{Duration, Instant};
 
 const ROTATE: [&str; 6] = ["bmc", "rotate", "n1", "--why", "a test", "--no-wait"];
 
-/// Orders a rotation; the daemon may die while it answers.
-fn order(site: &mut Site) {
+/// Orders a rotation by these words, of n1's BMC or its controller of this name; the daemon may die while
+/// it answers.
+pub(crate) fn order(site: &mut Site, words: &[&str], controller: Option<&str>) {
     let deadline = Instant::now() + super::site::PATIENCE;
-    while site.rotation().is_none() {
+    while site.rotation_of(controller).is_none() {
         if site.has_died() {
             site.start();
         }
-        site.run(&ROTATE);
+        site.run(words);
         assert!(Instant::now() < deadline, "no rotation begins\n{}", site.log());
     }
 }
@@ -97,7 +98,7 @@ async fn killed_at_every_request_it_ends_with_a_password_that_works() {
         site.ready();
         site.farrier(&["machine", "show", "n1"]);
         site.reaper.at(point);
-        order(&mut site);
+        order(&mut site, &ROTATE, None);
         let phase = site.until_over();
         assert_eq!(phase, "kept", "{what}");
         assert_eq!(site.reaper.kills.load(Ordering::SeqCst), 1, "{what}: it was killed");
@@ -115,7 +116,7 @@ async fn killed_around_the_hook_it_ends_with_a_password_that_works() {
         let mut site = Site::new(Account::new(OLD, Manners::default()), "").await;
         site.ready();
         std::fs::write(site.path("point"), what).unwrap();
-        order(&mut site);
+        order(&mut site, &ROTATE, None);
         let phase = site.until_over();
         assert_eq!(phase, "kept", "{what}");
         assert_eq!(std::fs::read_to_string(site.path("point")).unwrap(), "", "{what}: not killed");
@@ -167,7 +168,7 @@ async fn a_hook_that_keeps_nothing_leaves_the_old_password_in_force() {
     let mut site = Site::new(Account::new(OLD, Manners::default()), "").await;
     site.ready();
     std::fs::write(site.path("point"), "refuse").unwrap();
-    order(&mut site);
+    order(&mut site, &ROTATE, None);
     assert_eq!(site.until_over(), "taken-back");
     assert!(site.account.look(|s| s.set.is_empty()), "nothing was set");
     let trouble = site.rotation().unwrap()["trouble"].as_str().unwrap().to_string();
@@ -180,7 +181,7 @@ async fn a_factory_password_that_must_change_first_is_the_same_flow() {
     let account = Account::new(OLD, Manners { change_first: true, ..Manners::default() });
     let mut site = Site::new(account, "").await;
     site.ready();
-    order(&mut site);
+    order(&mut site, &ROTATE, None);
     let phase = site.until_over();
     assert_eq!(phase, "kept");
     holds(&mut site, &phase, "factory").await;
@@ -280,7 +281,7 @@ async fn a_rotation_that_is_stuck_is_told_and_stands_in_the_journal() {
     let account = Account::new(OLD, Manners { cuts: true, ..Manners::default() });
     let mut site = Site::new(account, &hook).await;
     site.ready();
-    order(&mut site);
+    order(&mut site, &ROTATE, None);
     assert_eq!(site.until_over(), "stuck");
     let told = |pager: &Server| {
         let all = pager.seen().into_iter().filter(|r| r.body["event"] == "password-stuck");

@@ -3,7 +3,7 @@
 use super::bmc::{Account, USER};
 use super::server::{Reply, Seen, Server};
 use rustix::process::{Pid, Signal, kill_process};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 pub(crate) const OLD: &str = "calvin-from-the-label";
+pub(crate) const OLD_BOARD: &str = "password-of-the-board";
 pub(crate) const OWN: &str = "bmc/machine/n1";
 
 pub(crate) fn farrier() -> PathBuf {
@@ -71,11 +72,50 @@ impl Reaper {
     }
 }
 
+/// A further controller of n1, `hgx`.
+pub(crate) struct Board {
+    pub(crate) account: Account,
+    pub(crate) reaper: Arc<Reaper>,
+    pub(crate) server: Server,
+}
+
+impl Board {
+    async fn new(account: Account, serial: &'static str) -> Board {
+        let reaper: Arc<Reaper> = Arc::default();
+        let (state, scythe) = (account.clone(), reaper.clone());
+        let server = Server::start(move |r, _| match served(&state, &scythe, r) {
+            Reply::Json(status, headers, mut v) if v.get("SerialNumber").is_some() => {
+                v["SerialNumber"] = serial.into();
+                v["UUID"] = Value::Null;
+                Reply::Json(status, headers, v)
+            }
+            // Named, so that each look at its firmware is a request.
+            Reply::Json(status, headers, mut v) if v.get("AccountService").is_some() => {
+                v["UpdateService"] = json!({"@odata.id": "/redfish/v1/UpdateService"});
+                Reply::Json(status, headers, v)
+            }
+            other => other,
+        })
+        .await;
+        Board { account, reaper, server }
+    }
+}
+
+/// What a BMC answers, unless the daemon dies at that.
+fn served(account: &Account, scythe: &Reaper, r: &Seen) -> Reply {
+    if scythe.strike(r, false) {
+        return Reply::Drop;
+    }
+    let reply = account.answer(r);
+    if scythe.strike(r, true) { Reply::Drop } else { reply }
+}
+
 pub(crate) struct Site {
     pub(crate) dir: tempfile::TempDir,
     pub(crate) account: Account,
     pub(crate) reaper: Arc<Reaper>,
     pub(crate) server: Server,
+    board: Option<Board>,
     api: u16,
     child: Option<Child>,
 }
@@ -113,14 +153,7 @@ impl Site {
     pub(crate) async fn new(account: Account, more: &str) -> Site {
         let reaper: Arc<Reaper> = Arc::default();
         let (state, scythe) = (account.clone(), reaper.clone());
-        let server = Server::start(move |r, _| {
-            if scythe.strike(r, false) {
-                return Reply::Drop;
-            }
-            let reply = state.answer(r);
-            if scythe.strike(r, true) { Reply::Drop } else { reply }
-        })
-        .await;
+        let server = Server::start(move |r, _| served(&state, &scythe, r)).await;
         let dir = tempfile::tempdir().unwrap();
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let api = free.local_addr().unwrap().port();
@@ -143,9 +176,42 @@ impl Site {
             ),
         );
         write("inventory.toml", &inventory(&server.url, "bmc", "off"));
-        let site = Site { dir, account, reaper, server, api, child: None };
+        let site = Site { dir, account, reaper, server, board: None, api, child: None };
         site.secret_set("bmc", OLD);
         site
+    }
+
+    /// The same, where n1 has a baseboard at an address of its own.
+    pub(crate) async fn with_board(
+        account: Account,
+        board: Account,
+        serial: &'static str,
+        more: &str,
+    ) -> Site {
+        let mut site = Site::new(account, more).await;
+        let board = Board::new(board, serial).await;
+        let text = std::fs::read_to_string(site.path("inventory.toml")).unwrap();
+        let controller = format!(
+            "[[machine.controller]]\nname = \"hgx\"\nkind = \"hgx\"\nurl = \"{}\"\n\
+             serial = \"{serial}\"\ncredential = \"hgx\"\ntls = \"off\"\n",
+            board.server.url
+        );
+        std::fs::write(site.path("inventory.toml"), text + &controller).unwrap();
+        site.secret_set("hgx", OLD_BOARD);
+        site.board = Some(board);
+        site
+    }
+
+    pub(crate) fn board(&self) -> &Board {
+        self.board.as_ref().expect("a board")
+    }
+
+    /// Tells whoever kills the daemon which process it is.
+    fn is_process(&self, pid: i32) {
+        let further = self.board.iter().map(|b| &b.reaper);
+        for reaper in [&self.reaper].into_iter().chain(further) {
+            reaper.pid.store(pid, Ordering::SeqCst);
+        }
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -184,13 +250,13 @@ impl Site {
             .stderr(log)
             .spawn()
             .unwrap();
-        self.reaper.pid.store(i32::try_from(child.id()).unwrap(), Ordering::SeqCst);
+        self.is_process(i32::try_from(child.id()).unwrap());
         self.child = Some(child);
     }
 
     /// Ends it, unless somebody has; then nobody has the database.
     pub(crate) fn stop(&mut self) {
-        self.reaper.pid.store(0, Ordering::SeqCst);
+        self.is_process(0);
         if let Some(mut child) = self.child.take() {
             child.kill().ok();
             child.wait().unwrap();
@@ -201,7 +267,7 @@ impl Site {
     pub(crate) fn has_died(&mut self) -> bool {
         let dead = self.child.as_mut().is_some_and(|c| c.try_wait().unwrap().is_some());
         if dead {
-            self.reaper.pid.store(0, Ordering::SeqCst);
+            self.is_process(0);
             self.child = None;
         }
         dead
@@ -268,24 +334,40 @@ impl Site {
 
     /// n1's rotation as the daemon tells it; nothing while it can't be asked.
     pub(crate) fn rotation(&self) -> Option<Value> {
+        self.rotation_of(None)
+    }
+
+    /// The same of its controller of this name.
+    pub(crate) fn rotation_of(&self, controller: Option<&str>) -> Option<Value> {
         let out = self.run(&["--json", "bmc", "rotate", "--list"]);
         let all: Value = serde_json::from_slice(&out.stdout).ok()?;
-        all["rotations"].as_array()?.iter().find(|r| r["machine"] == "n1").cloned()
+        let is = |r: &&Value| r["machine"] == "n1" && r["controller"].as_str() == controller;
+        all["rotations"].as_array()?.iter().find(is).cloned()
     }
 
     /// Starts the daemon again whenever it is dead, until the rotation is at its end; its phase.
     pub(crate) fn until_over(&mut self) -> String {
+        self.until_over_of(None)
+    }
+
+    /// The same of its controller of this name.
+    pub(crate) fn until_over_of(&mut self, controller: Option<&str>) -> String {
         let deadline = Instant::now() + PATIENCE;
         loop {
             if self.has_died() {
                 self.start();
             }
-            if let Some(r) = self.rotation()
+            if let Some(r) = self.rotation_of(controller)
                 && (r["open"] == false || r["phase"] == "stuck")
             {
                 return r["phase"].as_str().unwrap().to_string();
             }
-            assert!(Instant::now() < deadline, "{:?}\n{}", self.rotation(), self.log());
+            assert!(
+                Instant::now() < deadline,
+                "{:?}\n{}",
+                self.rotation_of(controller),
+                self.log()
+            );
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -311,8 +393,16 @@ pub(crate) fn inventory(url: &str, credential: &str, tls: &str) -> String {
 pub(crate) async fn sealed(dir: &Path, name: &str) -> Option<String> {
     use farrier::store::key::KeyFrom;
     use farrier::store::{Key, Settings, SqliteStore};
-    let store =
-        SqliteStore::open(&dir.join("state/farrier.db"), Settings::default()).await.unwrap();
+    let path = dir.join("state/farrier.db");
+    let deadline = Instant::now() + PATIENCE;
+    let store = loop {
+        match SqliteStore::open(&path, Settings::default()).await {
+            Ok(store) => break store,
+            // A process that another test begins holds our last lock until it is another program.
+            Err(e) => assert!(Instant::now() < deadline, "{e}"),
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
     let key = Key::read(&KeyFrom::File(dir.join("key"))).unwrap();
     let secrets = store.secrets(key).await.unwrap();
     let found = secrets.get(name).unwrap().map(|(_, value)| value.expose().to_string());

@@ -4,6 +4,7 @@
 use super::site::{OneCredential, Site, edge, identity, own, shipped, until};
 use axum::Router;
 use axum::routing::get;
+use farrier::app::access::{Access, Guarded};
 use farrier::boot::BootServer;
 use farrier::cluster::HooksCluster;
 use farrier::config::shipped::VIRTUAL_IMAGES;
@@ -11,11 +12,11 @@ use farrier::decide::Rules;
 use farrier::engine::Director;
 use farrier::engine::clock::Clock;
 use farrier::engine::director::Settings;
-use farrier::engine::driver::{self, Driver, Wiring};
+use farrier::engine::driver::{self, Driver, Handle, Wiring};
 use farrier::model::time::Span;
 use farrier::model::{
-    Action, BmcEndpoint, Change, Controllers, Desired, EngineTime, Entry, Expected, Further,
-    FurtherKind, HostEndpoint, Outcome, Stage,
+    Action, BmcEndpoint, Change, Condition, Controllers, Desired, EngineTime, Entry, Expected,
+    Fault, FaultClass, Further, FurtherKind, HostEndpoint, Machine, MachineId, Outcome, Stage,
 };
 use farrier::port::store::{Loaded, Store};
 use farrier::port::{Advertise, Inward, Ports};
@@ -28,6 +29,7 @@ use farrier::steps::version::Scheme;
 use farrier::steps::workflow::{Retry, StepSpec, Unsupported, When, Workflow};
 use farrier::steps::{Step, firmware, identify};
 use farrier::store::SqliteStore;
+use farrier::store::credentials::{Pin, Pins};
 use regex::Regex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -125,6 +127,9 @@ fn rulebook() -> Rulebook {
     }
 }
 
+/// What machine 2's BMC shows itself as.
+const BOARD: &str = "[ids]\nsystem = \"HGX_Baseboard_0\"\nmanager = \"HGX_BMC_0\"\n";
+
 /// Machine 1 with machine 2's BMC as the one of its baseboard.
 fn expected(site: &Site) -> Expected {
     let hgx = Further {
@@ -134,6 +139,7 @@ fn expected(site: &Site) -> Expected {
         credential: "hgx".into(),
         tls: "off".into(),
         serial: identity(2).serial.as_deref().map(Into::into),
+        barred: None,
     };
     Expected {
         name: "node-1".into(),
@@ -149,76 +155,137 @@ fn expected(site: &Site) -> Expected {
     }
 }
 
+/// The engine over one machine with two wires.
+struct Engine {
+    machine: MachineId,
+    handle: Handle,
+    store: Arc<SqliteStore>,
+    pins: Pins,
+    running: tokio::task::JoinHandle<()>,
+    _dir: tempfile::TempDir,
+}
+
+impl Engine {
+    /// Its BMCs are reached by the passwords and certificates that count, as in the daemon.
+    async fn start(expected: Expected) -> Engine {
+        let dir = tempfile::tempdir().unwrap();
+        let database = dir.path().join("farrier.db");
+        let kept = SqliteStore::open(&database, farrier::store::Settings::default()).await.unwrap();
+        let kept = Arc::new(kept);
+        let store: Arc<dyn Store> = kept.clone();
+        let machine = store.expect(std::slice::from_ref(&expected)).await.unwrap()[0];
+        let pins = kept.pins().await.unwrap();
+        let access = Access::new(kept.secrets(None).await.unwrap(), pins.clone());
+
+        let (handle, ends) = driver::channels();
+        let shell =
+            SshShell::new(Arc::new(OneCredential), farrier::shell::Settings::new("ssh", "root"));
+        let shell = Arc::new(shell);
+        let boot =
+            BootServer::open(dir.path(), farrier::boot::Settings::default(), handle.inbox.clone());
+        let ports = Ports {
+            bmc: Arc::new(Guarded::new(Arc::new(edge(5_000)), access)),
+            cluster: Arc::new(HooksCluster::new(BTreeMap::new(), shell.clone())),
+            shell,
+            boot: Arc::new(boot.unwrap()),
+            advertise: Arc::new(At(images().await)),
+        };
+        let clock = Clock::resume(EngineTime(1_000), 0, SCALE);
+        let director = Director::new(
+            Rules,
+            Settings { observe_only: false, spread_ms: 0 },
+            Loaded::default(),
+            Arc::new(rulebook()),
+            clock.now(),
+        );
+        let wiring = Wiring { ports, store, clock };
+        let driver = Driver::new(director, wiring, &handle, ends);
+        let running = tokio::spawn(async move {
+            driver.run(std::future::pending()).await.ok();
+        });
+        handle
+            .inbox
+            .send(Inward::Expect { machines: vec![(machine, Arc::new(expected))] })
+            .await
+            .unwrap();
+        until("the machine to be registered", || async {
+            handle.ask(move |d, _| d.machines().any(|m| m.seq > 0)).await.filter(|is| *is)
+        })
+        .await;
+        let (ack, acked) = tokio::sync::oneshot::channel();
+        let change = Change::Enroll { allow_existing_data: false, desired: Desired::Ready };
+        let (by, key) = ("a test".to_string(), "enroll".to_string());
+        handle.inbox.send(Inward::Change { machine, change, by, key, ack }).await.unwrap();
+        acked.await.unwrap().unwrap();
+        Engine { machine, handle, store: kept, pins, running, _dir: dir }
+    }
+
+    async fn row<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&Machine) -> Option<T> + Send + 'static,
+    ) -> Option<T> {
+        let id = self.machine;
+        self.handle.ask(move |d, _| d.machine(id).and_then(look)).await.flatten()
+    }
+
+    async fn until_ready(&self) {
+        until("the machine to be ready", || {
+            self.row(|m| (m.stage == Stage::Ready && m.run.is_none()).then_some(()))
+        })
+        .await;
+    }
+
+    /// What it waits for is a person's word about this certificate.
+    async fn until_unaccepted(&self, whose: &'static str) {
+        until(whose, || {
+            self.row(move |m| m.waiting.as_deref().filter(|w| w.contains(whose)).map(drop))
+        })
+        .await;
+    }
+
+    /// What is shown at `url` now is accepted.
+    async fn accept(&self, place: &str, url: &str) {
+        let edge = edge(5_000);
+        let shown = until("a certificate", || async { edge.certificate(url).await.ok() }).await;
+        let pin = Pin {
+            place: place.into(),
+            sha256: shown.sha256,
+            subject: shown.subject,
+            by: "a test".into(),
+            why: "compared".into(),
+            set_ms: 1,
+        };
+        self.pins.set(&[pin]).await.unwrap();
+        self.handle.inbox.send(Inward::Poke { machine: self.machine }).await.unwrap();
+    }
+
+    async fn history(&self) -> Vec<Entry> {
+        let lines = self.store.history(self.machine, 0, 1_000).await.unwrap();
+        lines.into_iter().map(|l| l.entry).collect()
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_baseboard_at_an_address_of_its_own_is_flashed_and_restarted_there() {
-    let board = own("[ids]\nsystem = \"HGX_Baseboard_0\"\nmanager = \"HGX_BMC_0\"\n").remove(0);
+    let board = own(BOARD).remove(0);
     let profiles = vec![shipped(&["clean"]).remove(0), board];
     let site = Site::start(SCALE, 2, Behaviour { profiles, ..Behaviour::default() }).await;
-    let dir = tempfile::tempdir().unwrap();
-    let database = dir.path().join("farrier.db");
-    let store = SqliteStore::open(&database, farrier::store::Settings::default()).await.unwrap();
-    let store: Arc<dyn Store> = Arc::new(store);
-    let expected = expected(&site);
-    let machine = store.expect(std::slice::from_ref(&expected)).await.unwrap()[0];
-
-    let (handle, ends) = driver::channels();
-    let shell =
-        SshShell::new(Arc::new(OneCredential), farrier::shell::Settings::new("ssh", "root"));
-    let shell = Arc::new(shell);
-    let boot =
-        BootServer::open(dir.path(), farrier::boot::Settings::default(), handle.inbox.clone());
-    let ports = Ports {
-        bmc: Arc::new(edge(5_000)),
-        cluster: Arc::new(HooksCluster::new(BTreeMap::new(), shell.clone())),
-        shell,
-        boot: Arc::new(boot.unwrap()),
-        advertise: Arc::new(At(images().await)),
-    };
-    let clock = Clock::resume(EngineTime(1_000), 0, SCALE);
-    let director = Director::new(
-        Rules,
-        Settings { observe_only: false, spread_ms: 0 },
-        Loaded::default(),
-        Arc::new(rulebook()),
-        clock.now(),
-    );
-    let wiring = Wiring { ports, store: store.clone(), clock };
-    let running =
-        tokio::spawn(Driver::new(director, wiring, &handle, ends).run(std::future::pending()));
-    handle
-        .inbox
-        .send(Inward::Expect { machines: vec![(machine, Arc::new(expected))] })
-        .await
-        .unwrap();
-    until("the machine to be registered", || async {
-        handle.ask(move |d, _| d.machines().any(|m| m.seq > 0)).await.filter(|is| *is)
-    })
-    .await;
-    let (ack, acked) = tokio::sync::oneshot::channel();
-    let change = Change::Enroll { allow_existing_data: false, desired: Desired::Ready };
-    let (by, key) = ("a test".to_string(), "enroll".to_string());
-    handle.inbox.send(Inward::Change { machine, change, by, key, ack }).await.unwrap();
-    acked.await.unwrap().unwrap();
-
+    let engine = Engine::start(expected(&site)).await;
     let restarts = |n: usize| site.truth(n, |e| e.what == What::BmcReset);
     until("the baseboard to be flashed", || async { (site.flashes(2) > 0).then_some(()) }).await;
     until("its BMC to restart", || async { (restarts(2) > 0).then_some(()) }).await;
     until("the host's BMC to be flashed", || async { (site.flashes(1) > 0).then_some(()) }).await;
     until("the host's BMC to restart", || async { (restarts(1) > 0).then_some(()) }).await;
-    until("the machine to be ready", || async {
-        let stage = handle.ask(move |d, _| d.machines().find(|m| m.id == machine).map(|m| m.stage));
-        stage.await.flatten().filter(|s| *s == Stage::Ready)
-    })
-    .await;
+    engine.until_ready().await;
     for n in [1, 2] {
         assert_eq!((site.flashes(n), restarts(n)), (1, 1), "machine {n}");
         let bmc = site.get(n, "/redfish/v1/UpdateService/FirmwareInventory/BMC").await;
         assert_eq!(bmc["Version"], "7.20", "machine {n}");
     }
-    let history = store.history(machine, 0, 1_000).await.unwrap();
+    let history = engine.history().await;
     let wanted: Vec<String> = history
         .iter()
-        .filter_map(|l| match &l.entry {
+        .filter_map(|entry| match entry {
             Entry::Intent { action: Action::UpdateFirmware { inventory_id, .. }, .. } => {
                 Some(format!("flash {inventory_id}"))
             }
@@ -235,7 +302,48 @@ async fn a_baseboard_at_an_address_of_its_own_is_flashed_and_restarted_there() {
         wanted,
         ["flash hgx:BMC", "at hgx", "restart hgx", "flash BMC", "at the BMC", "restart the BMC"]
     );
-    let quarantined = history.iter().any(|l| matches!(l.entry, Entry::Quarantined { .. }));
+    let quarantined = history.iter().any(|e| matches!(e, Entry::Quarantined { .. }));
     assert!(!quarantined, "{history:#?}");
-    running.abort();
+    engine.running.abort();
+}
+
+/// Both with `tls = "pin"`, on BMCs that make a new certificate at each reboot: what Farrier's own update
+/// changed is a person's to accept and no fault; somebody else's reset of the baseboard's BMC is one, and it
+/// names the baseboard.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_baseboards_new_certificate_is_put_down_to_our_own_update_and_to_nothing_else() {
+    const NEW: &str = "[tls]\ncertificate = \"new-each-reboot\"\n";
+    let profiles = vec![own(NEW).remove(0), own(&format!("{BOARD}{NEW}")).remove(0)];
+    let site = Site::start(SCALE, 2, Behaviour { profiles, ..Behaviour::default() }).await;
+    let mut expected = expected(&site);
+    expected.bmc.tls = "pin".into();
+    expected.bmc.controllers.change(|c| c.tls = "pin".into());
+    let url = |n: usize| site.serving.bmc_url(site.seat(n));
+    let engine = Engine::start(expected).await;
+    engine.until_unaccepted("accept the BMC's certificate").await;
+    engine.accept("node-1", &url(1)).await;
+    // Its baseboard keeps nobody from the host: the step that needs it waits for it.
+    engine.until_unaccepted("accept the certificate of controller `hgx`").await;
+    engine.accept("node-1/hgx", &url(2)).await;
+    engine.until_unaccepted("accept the new certificate of controller `hgx`").await;
+    assert_eq!((site.flashes(2), site.flashes(1)), (1, 0), "its own update did it");
+    engine.accept("node-1/hgx", &url(2)).await;
+    engine.until_unaccepted("accept the BMC's new certificate").await;
+    assert_eq!((site.flashes(2), site.flashes(1)), (1, 1));
+    engine.accept("node-1", &url(1)).await;
+    engine.until_ready().await;
+    let quarantined = |all: &[Entry]| all.iter().any(|e| matches!(e, Entry::Quarantined { .. }));
+    let history = engine.history().await;
+    assert!(!quarantined(&history), "{history:#?}");
+    site.seat(2).with(site.now(), |b| b.vm.reset_bmc_by_hand(site.now()));
+    let fault = until("it is seen", || {
+        engine.row(|m| match &m.condition {
+            Condition::Quarantined { fault, .. } => Some(Fault::clone(fault)),
+            _ => None,
+        })
+    })
+    .await;
+    assert_eq!((fault.class, &*fault.code), (FaultClass::Identity, "certificate-changed"));
+    assert!(fault.message.contains("controller `hgx`"), "{fault}");
+    engine.running.abort();
 }

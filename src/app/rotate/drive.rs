@@ -1,12 +1,14 @@
 //! One rotation, driven to its end: each act announced durably, done once, and what was seen of it
 //! made durable before the next.
 
-use super::{Tools, escrow, standing};
+use super::{Standing, Tools, escrow, standing};
+use crate::app::access::Call;
 use crate::decide::rotation::{Act, Next, Seen, begin, next, seen};
 use crate::engine::clock::wall_ms;
 use crate::model::change::PasswordEnd;
 use crate::model::rotation::{Login, Phase, Rotation, Said, Which};
-use crate::model::{Change, Fault, FaultClass, MachineId, Outcome};
+use crate::model::{Change, Controllers, Fault, FaultClass, MachineId, Outcome};
+use crate::port::session::At;
 use crate::port::{BmcTarget, Inward, Secret};
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -27,16 +29,33 @@ pub(super) fn words(r: &Rotation) -> &'static str {
 /// The wall clock may jump: it is looked at again after this long at most.
 const LONGEST_NAP: Duration = Duration::from_secs(60);
 
-pub(super) async fn drive(t: &Tools, mut r: Rotation, id: MachineId, target: BmcTarget) {
-    let mut target = match t.access.resolve(&target) {
+/// The machine with all that counts by now, where the one login of this rotation's BMC is the old one.
+fn aimed(t: &Tools, r: &Rotation, found: &Standing) -> BmcTarget {
+    let mut target = match t.access.resolve(&found.target) {
         Ok(target) => target,
         // The pin went meanwhile; the endpoint is needed all the same, and no call will pass it.
-        Err(_) => target,
+        Err(_) => found.target.clone(),
     };
-    target.endpoint.credential = r.old.as_str().into();
+    match &found.controller {
+        None => {
+            target.endpoint.credential = r.old.as_str().into();
+            // Nothing of this is theirs: they may be in a rotation of their own.
+            target.endpoint.controllers = Controllers::default();
+        }
+        Some(name) => target.endpoint.controllers.change(|c| {
+            if c.name == *name {
+                c.credential = r.old.as_str().into();
+            }
+        }),
+    }
+    target
+}
+
+pub(super) async fn drive(t: &Tools, mut r: Rotation, found: &Standing) {
+    let at = found.at();
     loop {
         if r.keeps_others_out() {
-            t.access.shut(id, words(&r)).await;
+            t.access.shut(&at, words(&r)).await;
         }
         let now = wall_ms();
         let act = match next(&r, now, &t.pace) {
@@ -47,22 +66,27 @@ pub(super) async fn drive(t: &Tools, mut r: Rotation, id: MachineId, target: Bmc
             }
             Next::Act(act) => act,
         };
-        if act == Act::Set
-            && let Some(why) = refusal(t, &r.machine).await
-        {
-            tracing::info!(machine = %r.machine, %why, "the new password is not set yet");
-            nap(t.pace.pause_ms).await;
-            continue;
-        }
+        let seat = match act {
+            Act::Set => may_set(t, &r, found).await,
+            _ => Ok(None),
+        };
+        let _host = match seat {
+            Ok(seat) => seat,
+            Err(why) => {
+                tracing::info!(machine = %r.machine, %why, "the new password is not set yet");
+                nap(t.pace.pause_ms).await;
+                continue;
+            }
+        };
         let announced = matches!(act, Act::Set | Act::Try(_));
         begin(&mut r, act, wall_ms());
         if announced && !keep(t, &r).await {
             return;
         }
         if r.keeps_others_out() {
-            t.access.shut(id, words(&r)).await;
+            t.access.shut(&at, words(&r)).await;
         }
-        let (saw, trouble) = perform(t, act, &r, &target).await;
+        let (saw, trouble) = perform(t, act, &r, found).await;
         if let Some(trouble) = trouble {
             tracing::warn!(machine = %r.machine, act = ?act, %trouble, "a rotation");
             r.trouble = Some(trouble);
@@ -72,17 +96,17 @@ pub(super) async fn drive(t: &Tools, mut r: Rotation, id: MachineId, target: Bmc
             return;
         }
     }
-    end(t, &r, id).await;
+    end(t, &r, &at).await;
 }
 
-async fn end(t: &Tools, r: &Rotation, id: MachineId) {
-    note(t, r, id).await;
+async fn end(t: &Tools, r: &Rotation, at: &At) {
+    note(t, r, at.machine).await;
     match r.phase {
         Phase::Stuck => {
-            t.access.shut(id, words(r)).await;
+            t.access.shut(at, words(r)).await;
             tracing::error!(
                 machine = %r.machine,
-                "neither the old nor the new password works: nobody logs in to its BMC until \
+                "neither the old nor the new password works: nobody logs in there until \
                  `farrier bmc rotate {} --look-again` or `--forget`; the hook was told of the new one",
                 r.machine
             );
@@ -100,7 +124,7 @@ async fn end(t: &Tools, r: &Rotation, id: MachineId) {
     if let Err(e) = t.secrets.remove(&pending(r)).await {
         tracing::warn!(machine = %r.machine, error = %e, "the sealed copy of it stays");
     }
-    t.access.open(id);
+    t.access.open(at);
 }
 
 /// Longest wait until the journal has it.
@@ -126,7 +150,7 @@ async fn note(t: &Tools, r: &Rotation, id: MachineId) {
     let (ack, acked) = oneshot::channel();
     let order = Inward::Change {
         machine: id,
-        change: Change::Password { end, why },
+        change: Change::Password { end, controller: r.place().1.map(Into::into), why },
         by: r.by.clone(),
         // Said again after a restart, it is there already.
         key: format!("rotation-{}-{}-{}", r.machine, r.phase.name(), r.since_ms),
@@ -157,16 +181,34 @@ async fn keep(t: &Tools, r: &Rotation) -> bool {
     }
 }
 
-async fn refusal(t: &Tools, name: &str) -> Option<String> {
-    let name = name.to_string();
-    match t.engine.ask(move |d, _| standing(d, &name)).await.flatten() {
-        Some(found) => found.refusal,
-        None => Some("the engine does not know the machine".into()),
+/// May the new password be set now? At a further controller the machine is proven by its host's BMC first,
+/// so there is a place at that one: nobody changes its password meanwhile.
+///
+/// # Errors
+/// What speaks against it, for a person.
+async fn may_set<'a>(
+    t: &'a Tools,
+    r: &Rotation,
+    found: &Standing,
+) -> Result<Option<Call<'a>>, String> {
+    let place = r.machine.clone();
+    match t.engine.ask(move |d, _| standing(d, &place)).await.flatten() {
+        Some(Standing { refusal: Some(why), .. }) => return Err(why),
+        Some(_) => {}
+        None => return Err("the engine does not know the machine, or not this controller".into()),
     }
+    if found.controller.is_none() {
+        return Ok(None);
+    }
+    // At the host's BMC alone: from the controller this rotation itself keeps everybody.
+    let mut host = found.target.clone();
+    host.endpoint.controllers = Controllers::default();
+    t.access.enter(&host).map(|(call, _)| Some(call)).map_err(|f| f.to_string())
 }
 
 /// What was seen, and what people should know of it.
-async fn perform(t: &Tools, act: Act, r: &Rotation, target: &BmcTarget) -> (Seen, Option<String>) {
+async fn perform(t: &Tools, act: Act, r: &Rotation, found: &Standing) -> (Seen, Option<String>) {
+    let target = &aimed(t, r, found);
     let new = match t.secrets.get(&pending(r)) {
         Ok(Some((_, password))) => password,
         Ok(None) => return (Seen::Failed, Some("the sealed new password is gone".into())),
@@ -175,22 +217,25 @@ async fn perform(t: &Tools, act: Act, r: &Rotation, target: &BmcTarget) -> (Seen
     match act {
         Act::Escrow => done(tell(t, escrow::State::Pending, r, target, &new).await),
         Act::Set => {
-            let outcome = t.edge.set_password(target, &r.user, &new).await;
+            let outcome = match &found.controller {
+                Some(name) => t.edge.set_password_at(target, name, &r.user, &new).await,
+                None => t.edge.set_password(target, &r.user, &new).await,
+            };
             let (said, trouble) = said(outcome);
             (Seen::Set(said), trouble)
         }
-        Act::Try(which) => attempt(t, which, r, target, &new).await,
+        Act::Try(which) => attempt(t, which, r, (found, target), &new).await,
         Act::Promote => {
             if let Err(e) = t.secrets.set(&r.new, &r.user, &new).await {
                 return (Seen::Failed, Some(e.to_string()));
             }
-            log_out(t, target).await;
+            log_out(t, found, target).await;
             // It has the password already; this only says which one counts.
             let told = tell(t, escrow::State::InForce, r, target, &new).await;
             (Seen::Done, told.err())
         }
         Act::TakeBack => {
-            log_out(t, target).await;
+            log_out(t, found, target).await;
             let told = tell(t, escrow::State::Withdrawn, r, target, &new).await;
             (Seen::Done, told.err())
         }
@@ -236,7 +281,7 @@ async fn attempt(
     t: &Tools,
     which: Which,
     r: &Rotation,
-    target: &BmcTarget,
+    (found, target): (&Standing, &BmcTarget),
     new: &Secret,
 ) -> (Seen, Option<String>) {
     let password = match which {
@@ -246,7 +291,11 @@ async fn attempt(
             Err(f) => return (Seen::Login(None), Some(f.to_string())),
         },
     };
-    match t.edge.verify(target, &r.user, &password).await {
+    let tried = match &found.controller {
+        Some(name) => t.edge.verify_at(target, name, &r.user, &password).await,
+        None => t.edge.verify(target, &r.user, &password).await,
+    };
+    match tried {
         Ok(()) => (Seen::Login(Some(Login::Works)), None),
         Err(f) if f.class == FaultClass::Auth => {
             (Seen::Login(Some(Login::Refused)), Some(f.to_string()))
@@ -256,8 +305,15 @@ async fn attempt(
 }
 
 /// Sessions of the old password end with it (field notes R2); one that stays times out.
-async fn log_out(t: &Tools, target: &BmcTarget) {
-    if let Outcome::Failed { fault } = t.edge.end_sessions(target).await {
+async fn log_out(t: &Tools, found: &Standing, target: &BmcTarget) {
+    let ended = match &found.controller {
+        Some(name) => t.edge.end_sessions_at(target, name).await,
+        None => match t.edge.end_sessions(target).await {
+            Outcome::Failed { fault } => Err(fault),
+            _ => Ok(()),
+        },
+    };
+    if let Err(fault) = ended {
         tracing::debug!(machine = %target.name, %fault, "the session was not ended");
     }
 }

@@ -40,12 +40,20 @@ pub(super) async fn tell(
     target: &BmcTarget,
     password: &Secret,
 ) -> Result<(), String> {
+    let (machine, controller) = r.place();
+    let further = controller.and_then(|name| target.endpoint.controllers.named(name));
+    let (serial, url) = match further {
+        Some(c) => (c.serial.as_deref(), &*c.url),
+        None => (target.identity.serial.as_deref(), &*target.endpoint.url),
+    };
     let note = json!({
         "schema": 1,
         "state": state.name(),
-        "machine": r.machine,
-        "serial": target.identity.serial,
-        "bmc_url": &*target.endpoint.url,
+        "machine": machine,
+        // Null: the password is the host BMC's; else serial and URL are this controller's.
+        "controller": controller,
+        "serial": serial,
+        "bmc_url": url,
         // The name under which `farrier secret set` brings it back.
         "secret": r.new,
         "user": r.user,

@@ -19,10 +19,12 @@ use crate::decide::rotation::{self, Pace};
 use crate::engine::Director;
 use crate::engine::clock::wall_ms;
 use crate::engine::driver::Handle;
+use crate::model::controller::{place, placed};
 use crate::model::hardware::AccountRules;
 use crate::model::rotation::{Login, Phase, Rotation, Said};
-use crate::model::{Control, MachineId};
-use crate::port::capability::BmcAccounts;
+use crate::model::{Control, Further, Machine, MachineId};
+use crate::port::capability::{BmcAccounts, FurtherAccounts};
+use crate::port::session::At;
 use crate::port::{BmcCare, BmcTarget, Secret, Vault};
 use crate::store::{Secrets, SqliteStore};
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,8 +33,8 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 
 /// What a rotation needs of the BMC edge.
-pub trait Edge: BmcAccounts + BmcCare {}
-impl<T: BmcAccounts + BmcCare> Edge for T {}
+pub trait Edge: BmcAccounts + FurtherAccounts + BmcCare {}
+impl<T: BmcAccounts + FurtherAccounts + BmcCare> Edge for T {}
 
 /// What a rotation works with.
 pub struct Tools {
@@ -57,7 +59,7 @@ impl std::fmt::Debug for Tools {
 #[derive(Clone, Debug)]
 pub struct Rotator {
     tools: Arc<Tools>,
-    /// Machines whose rotation is being driven, by name.
+    /// BMCs whose rotation is being driven, in one word each: see [`Rotation::machine`].
     driven: Arc<Mutex<BTreeSet<String>>>,
     turns: Arc<Semaphore>,
 }
@@ -71,18 +73,37 @@ pub struct Order {
     pub no_escrow: bool,
 }
 
-/// A machine as the engine has it, for one order.
+/// A BMC and its machine as the engine has them, for one order.
 #[derive(Clone, Debug)]
 struct Standing {
     id: MachineId,
+    /// The machine.
     target: BmcTarget,
-    /// Why nothing may be written to its BMC now.
+    /// Its further controller that is meant; none: its host's BMC.
+    controller: Option<Arc<str>>,
+    /// Why nothing may be written to it now.
     refusal: Option<String>,
 }
 
-fn standing(d: &Director, name: &str) -> Option<Standing> {
+impl Standing {
+    fn at(&self) -> At {
+        At { machine: self.id, controller: self.controller.clone() }
+    }
+
+    /// The further controller that is meant, in this target of its machine.
+    fn further<'t>(&self, target: &'t BmcTarget) -> Option<&'t Further> {
+        target.endpoint.controllers.named(self.controller.as_deref()?)
+    }
+}
+
+fn standing(d: &Director, place: &str) -> Option<Standing> {
+    let (name, controller) = placed(place);
     let m = d.machines().find(|m| m.seq > 0 && &*m.name == name)?;
     let expected = d.expected(m.id)?;
+    let controller = match controller {
+        Some(name) => Some(expected.bmc.controllers.named(name)?.name.clone()),
+        None => None,
+    };
     let target = BmcTarget {
         machine: m.id,
         name: m.name.clone(),
@@ -101,7 +122,7 @@ fn standing(d: &Director, name: &str) -> Option<Standing> {
         (Some(hold), _) => Some(format!("it is held by {}: {}", hold.by, hold.why)),
         _ => m.open.as_ref().map(|open| format!("`{}` is under way", open.action.kind())),
     };
-    Some(Standing { id: m.id, target, refusal })
+    Some(Standing { id: m.id, target, controller, refusal })
 }
 
 /// How often the policy looks for passwords that are too old, unless time runs faster.
@@ -122,8 +143,10 @@ impl Rotator {
     /// The records can't be read.
     pub async fn shut(&self, ids: &BTreeMap<Arc<str>, MachineId>) -> Result<(), String> {
         for r in self.tools.store.rotations().await.map_err(|e| e.to_string())? {
-            if let (true, Some(id)) = (r.keeps_others_out(), ids.get(r.machine.as_str())) {
-                self.tools.access.shut_at_once(*id, drive::words(&r));
+            let (machine, controller) = r.place();
+            if let (true, Some(id)) = (r.keeps_others_out(), ids.get(machine)) {
+                let at = At { machine: *id, controller: controller.map(Into::into) };
+                self.tools.access.shut_at_once(&at, drive::words(&r));
             }
         }
         Ok(())
@@ -150,9 +173,9 @@ impl Rotator {
         }
     }
 
-    async fn standing(&self, name: &str) -> Option<Standing> {
-        let name = name.to_string();
-        self.tools.engine.ask(move |d, _| standing(d, &name)).await.flatten()
+    async fn standing(&self, place: &str) -> Option<Standing> {
+        let place = place.to_string();
+        self.tools.engine.ask(move |d, _| standing(d, &place)).await.flatten()
     }
 
     /// Drives it in a task of its own, unless one does already.
@@ -166,20 +189,21 @@ impl Rotator {
         let this = self.clone();
         tokio::spawn(async move {
             let turn = this.turns.acquire().await;
-            drive::drive(&this.tools, r, found.id, found.target).await;
+            drive::drive(&this.tools, r, &found).await;
             drop(turn);
             this.driven.lock().unwrap_or_else(PoisonError::into_inner).remove(&name);
         });
     }
 
-    /// Begins a rotation: everything that speaks against it is found before anything is changed.
+    /// Begins a rotation at `place`, a machine's name or `machine/controller`: everything that speaks
+    /// against it is found before anything is changed.
     ///
     /// # Errors
     /// A sentence for a person; nothing was changed.
-    pub async fn order(&self, name: &str, order: &Order) -> Result<(), String> {
+    pub async fn order(&self, place: &str, order: &Order) -> Result<(), String> {
         let t = &*self.tools;
-        let Some(found) = self.standing(name).await else {
-            return Err("there is no such machine".into());
+        let Some(found) = self.standing(place).await else {
+            return Err("there is no such machine, or no such controller of it".into());
         };
         if let Some(refusal) = found.refusal {
             return Err(refusal);
@@ -192,7 +216,7 @@ impl Rotator {
                 .into());
         }
         let before = t.store.rotations().await.map_err(|e| e.to_string())?;
-        if let Some(open) = before.iter().find(|r| r.machine == name && r.is_open()) {
+        if let Some(open) = before.iter().find(|r| r.machine == place && r.is_open()) {
             return Err(match open.phase {
                 Phase::Stuck => format!(
                     "the last rotation is stuck: {}; `--look-again` or `--forget` it first",
@@ -202,8 +226,9 @@ impl Rotator {
             });
         }
         let target = t.access.resolve(&found.target).map_err(|f| f.to_string())?;
-        let credential =
-            t.vault.credential(&target.endpoint.credential).await.map_err(|f| f.to_string())?;
+        let further = found.further(&target);
+        let old = further.map_or(&target.endpoint.credential, |c| &c.credential);
+        let credential = t.vault.credential(old).await.map_err(|f| f.to_string())?;
         if loaded.daemon.rotation.is_break_glass(&credential.user) {
             return Err(format!(
                 "`{}` is a break-glass account of yours, which Farrier never touches; give it an \
@@ -211,14 +236,21 @@ impl Rotator {
                 credential.user
             ));
         }
-        let rules = self.rules(&target, &credential.user).await?;
+        if further.is_some_and(|c| c.serial.is_none()) {
+            return Err(
+                "its serial is not in the inventory, so nothing is written to it; give `serial` \
+                        in `[[machine.controller]]`, as its own Redfish shows it"
+                    .into(),
+            );
+        }
+        let rules = self.rules(&found, &target, &credential.user).await?;
         let password = new_password(&rules, &credential.user)?;
         let now = wall_ms();
         let r = Rotation {
-            machine: name.to_string(),
+            machine: place.to_string(),
             user: credential.user.clone(),
-            old: target.endpoint.credential.to_string(),
-            new: Access::own(&found.target),
+            old: old.to_string(),
+            new: Access::own(&found.target, found.controller.as_deref()),
             by: order.by.clone(),
             why: order.why.clone(),
             begun_ms: now,
@@ -242,15 +274,25 @@ impl Rotator {
         let pending = drive::pending(&r);
         t.secrets.set(&pending, &r.user, &password).await.map_err(|e| e.to_string())?;
         t.store.keep_rotation(&r).await.map_err(|e| e.to_string())?;
-        tracing::info!(machine = name, user = %r.user, by = %r.by, why = %r.why, "a rotation begins");
+        tracing::info!(machine = place, user = %r.user, by = %r.by, why = %r.why, "a rotation begins");
         self.spawn(r, Standing { refusal: None, ..found });
         Ok(())
     }
 
     /// What the BMC asks of passwords; it must show the account that is meant. An account that has
     /// to change its password first sees nothing of that.
-    async fn rules(&self, target: &BmcTarget, user: &str) -> Result<AccountRules, String> {
-        match self.tools.edge.accounts(target).await {
+    async fn rules(
+        &self,
+        found: &Standing,
+        target: &BmcTarget,
+        user: &str,
+    ) -> Result<AccountRules, String> {
+        let edge = &self.tools.edge;
+        let read = match &found.controller {
+            Some(name) => edge.accounts_at(target, name).await,
+            None => edge.accounts(target).await,
+        };
+        match read {
             Ok((rules, accounts)) => match accounts.iter().find(|a| a.user == user) {
                 Some(account) if account.enabled == Some(false) => {
                     Err(format!("the BMC's account `{user}` is disabled"))
@@ -261,6 +303,11 @@ impl Rotator {
                      password there)"
                 )),
             },
+            Err(f) if f.code == "password-change-required" && found.controller.is_some() => {
+                Err("it shows nothing before its password was changed, and so not that it is the \
+                 controller which is meant; set a first password by hand"
+                    .into())
+            }
             Err(f) if f.code == "password-change-required" => {
                 self.tools.edge.known_rules(target).await.map_err(|f| f.to_string())
             }
@@ -268,7 +315,7 @@ impl Rotator {
         }
     }
 
-    /// The latest rotation of each machine.
+    /// The latest rotation of each BMC.
     ///
     /// # Errors
     /// The database can't be read.
@@ -281,15 +328,15 @@ impl Rotator {
     ///
     /// # Errors
     /// A sentence for a person; nothing was changed.
-    pub async fn settle(&self, name: &str, forget: bool, by: &str) -> Result<(), String> {
+    pub async fn settle(&self, place: &str, forget: bool, by: &str) -> Result<(), String> {
         let all = self.list().await?;
-        let Some(mut r) = all.into_iter().find(|r| r.machine == name) else {
+        let Some(mut r) = all.into_iter().find(|r| r.machine == place) else {
             return Err("its password was never rotated".into());
         };
         if r.phase != Phase::Stuck {
             return Err(format!("its rotation is not stuck ({})", r.phase.name()));
         }
-        let found = self.standing(name).await.ok_or("there is no such machine")?;
+        let found = self.standing(place).await.ok_or("there is no such machine or controller")?;
         let now = wall_ms();
         if forget {
             (r.phase, r.since_ms) = (Phase::TakenBack, now);
@@ -299,7 +346,7 @@ impl Rotator {
         }
         self.tools.store.keep_rotation(&r).await.map_err(|e| e.to_string())?;
         match forget {
-            true => self.tools.access.open(found.id),
+            true => self.tools.access.open(&found.at()),
             false => self.spawn(r, found),
         }
         Ok(())
@@ -323,12 +370,12 @@ impl Rotator {
             let leave: BTreeSet<String> =
                 all.into_iter().filter(|r| fresh(r)).map(|r| r.machine).collect();
             let due = self.tools.engine.ask(move |d, _| {
-                let named = d.machines().filter(|m| !leave.contains(&*m.name));
-                let able = named.filter(|m| m.condition == crate::model::Condition::Ok);
-                let names: Vec<String> = able.map(|m| m.name.to_string()).collect();
-                names
+                let able = d.machines().filter(|m| m.condition == crate::model::Condition::Ok);
+                let places: Vec<String> = able.flat_map(|m| written_to(d, m)).collect();
+                places
                     .into_iter()
-                    .filter(|n| standing(d, n).is_some_and(|s| s.refusal.is_none()))
+                    .filter(|p| !leave.contains(p))
+                    .filter(|p| standing(d, p).is_some_and(|s| s.refusal.is_none()))
                     .take(usize::try_from(policy.at_once).unwrap_or(1))
                     .collect::<Vec<_>>()
             });
@@ -338,13 +385,23 @@ impl Rotator {
                 why: format!("the password is older than {every}"),
                 no_escrow: false,
             };
-            for name in due {
-                if let Err(why) = self.order(&name, &order).await {
-                    tracing::warn!(machine = %name, %why, "its password is due, and not changed");
+            for place in due {
+                if let Err(why) = self.order(&place, &order).await {
+                    tracing::warn!(machine = %place, %why, "its password is due, and not changed");
                 }
             }
         }
     }
+}
+
+/// The machine's BMCs that may be written to at all, its host's first: a controller without a serial is
+/// only read.
+fn written_to(d: &Director, m: &Machine) -> Vec<String> {
+    let expected = d.expected(m.id);
+    let further = expected.iter().flat_map(|e| e.bmc.controllers.iter());
+    let proven = further.filter(|c| c.serial.is_some());
+    let further: Vec<String> = proven.map(|c| place(&m.name, Some(&c.name))).collect();
+    [place(&m.name, None)].into_iter().chain(further).collect()
 }
 
 /// A password that fits; random bytes are drawn until they give one.

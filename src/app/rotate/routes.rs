@@ -3,6 +3,7 @@
 use super::{Order, Rotator};
 use crate::api::problem::Body;
 use crate::app::orders::{self, Orders};
+use crate::model::controller::{place, placed};
 use crate::model::rotation::Rotation;
 use axum::Json;
 use axum::extract::{Path, State};
@@ -32,6 +33,9 @@ pub fn gate(rotator: Rotator) -> Gate {
 #[schema(as = Rotation)]
 struct View {
     machine: String,
+    /// Of this further controller of the machine; left out: of its host's BMC.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    controller: Option<String>,
     /// `made`, `escrowed`, `setting`, `proven`, `kept`, `taken-back`, `stuck`.
     phase: &'static str,
     /// It has not come to its end by itself.
@@ -49,8 +53,10 @@ struct View {
 
 impl From<&Rotation> for View {
     fn from(r: &Rotation) -> Self {
+        let (machine, controller) = r.place();
         Self {
-            machine: r.machine.clone(),
+            machine: machine.into(),
+            controller: controller.map(Into::into),
             phase: r.phase.name(),
             open: r.is_open(),
             user: r.user.clone(),
@@ -69,7 +75,7 @@ struct Rotations {
     rotations: Vec<View>,
 }
 
-/// The latest rotation of each machine.
+/// The latest rotation of each BMC.
 #[utoipa::path(get, path = "/v1/rotations", tag = "passwords", operation_id = "list_rotations",
     responses((status = 200, body = Rotations),
         (status = 503, body = Body, content_type = "application/problem+json")))]
@@ -96,6 +102,7 @@ struct Asked {
 #[derive(Default, Serialize, ToSchema)]
 #[schema(as = RotationsBegun)]
 struct Begun {
+    /// A machine's name for its host's BMC, `machine/controller` for a further controller.
     started: Vec<String>,
     refused: Vec<NotBegun>,
 }
@@ -104,10 +111,14 @@ struct Begun {
 #[schema(as = RotationRefused)]
 struct NotBegun {
     machine: String,
+    /// Of this further controller of the machine; left out: of its host's BMC.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    controller: Option<String>,
     why: String,
 }
 
-/// Begins a rotation of each machine that is meant.
+/// Begins a rotation of each BMC that is meant: of a machine its host's and those of its further
+/// controllers; `machine/controller` among the names means that one alone, `machine/bmc` its host's alone.
 #[utoipa::path(post, path = "/v1/rotations", tag = "passwords", operation_id = "rotate_passwords",
     params(("x-farrier-by" = Option<String>, Header, description = "Who says so; default `api`")),
     request_body = Asked,
@@ -121,20 +132,25 @@ async fn order(
     headers: HeaderMap,
     Json(asked): Json<Asked>,
 ) -> Response {
-    let names = match orders.names(&asked.which, &asked.why).await {
-        Ok(names) => names,
+    let places: Vec<String> = match orders.bmcs(&asked.which, &asked.why).await {
+        Ok(places) => places.into_iter().collect(),
         Err(refused) => return *refused,
     };
     let order = Order { by: orders::by(&headers), why: asked.why, no_escrow: asked.no_escrow };
     let mut begun = Begun::default();
     // Each reads the BMC's rules first: some at a time.
-    for part in names.chunks(16) {
-        let all = part.iter().map(|name| rotator.order(name, &order));
+    for part in places.chunks(16) {
+        let all = part.iter().map(|place| rotator.order(place, &order));
         let results = futures_util::future::join_all(all).await;
-        for (name, result) in part.iter().zip(results) {
+        for (place, result) in part.iter().zip(results) {
+            let (machine, controller) = placed(place);
             match result {
-                Ok(()) => begun.started.push(name.clone()),
-                Err(why) => begun.refused.push(NotBegun { machine: name.clone(), why }),
+                Ok(()) => begun.started.push(place.clone()),
+                Err(why) => begun.refused.push(NotBegun {
+                    machine: machine.into(),
+                    controller: controller.map(Into::into),
+                    why,
+                }),
             }
         }
     }
@@ -148,6 +164,9 @@ struct Settle {
     /// Else: look once more which password works.
     #[serde(default)]
     forget: bool,
+    /// That of this further controller of the machine; left out: its host BMC's.
+    #[serde(default)]
+    controller: Option<String>,
     why: String,
 }
 
@@ -172,7 +191,8 @@ async fn settle(
     Json(asked): Json<Settle>,
 ) -> Response {
     let by = format!("{}: {}", orders::by(&headers), asked.why);
-    match rotator.settle(&machine, asked.forget, &by).await {
+    let place = place(&machine, asked.controller.as_deref());
+    match rotator.settle(&place, asked.forget, &by).await {
         Ok(()) => Json(Settled { machine }).into_response(),
         Err(why) => orders.problem(StatusCode::CONFLICT, "not-now", why),
     }

@@ -13,6 +13,8 @@ pub enum BmcCommand {
 
 #[derive(Debug, Args)]
 pub struct Rotate {
+    /// Its BMC and the controllers that it has at addresses of their own; MACHINE/CONTROLLER is one of
+    /// them alone, MACHINE/bmc its BMC alone
     #[arg(value_name = "MACHINE", required_unless_present_any = ["selector", "list"])]
     pub names: Vec<String>,
     /// Machines by pool, rack, stage, … as for `farrier machine`
@@ -43,6 +45,8 @@ pub struct Rotate {
 
 #[derive(Debug, Args)]
 pub struct Pin {
+    /// Its BMC and the controllers that it has at addresses of their own; MACHINE/CONTROLLER is one of
+    /// them alone, MACHINE/bmc its BMC alone
     #[arg(value_name = "MACHINE", required_unless_present = "selector")]
     pub names: Vec<String>,
     /// Machines by pool, rack, stage, … as for `farrier machine`

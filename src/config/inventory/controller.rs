@@ -74,6 +74,7 @@ fn draft(
             credential: credential.unwrap_or_default(),
             tls: said.unwrap_or_default(),
             serial,
+            barred: None,
         },
     })
 }
@@ -129,10 +130,10 @@ impl Draft {
         if let (true, Some(tls)) = (wants_tls, pool) {
             further.tls = tls.clone();
         }
-        if &*further.tls == "pin" {
-            let place = if wants_tls { at.header } else { at.tls };
-            book.error(place, format!("controller `{}` can't have `tls = \"pin\"`", further.name))
-                .hint("`farrier bmc pin` keeps the machine's BMC's certificate alone; say `ca`, `off`, or `sha256:` with the digest of the controller's own");
+        if &*further.tls == "pin" && further.url.starts_with("http://") {
+            let what = format!("controller `{}` has no certificate to be pinned", further.name);
+            book.error(at.tls, what)
+                .hint("its `url` is `http://`; write `https://`, or `tls = \"off\"`");
         }
         if &*further.credential == FACTORY {
             let what = format!("controller `{}` needs a credential of its own", further.name);
