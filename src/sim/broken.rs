@@ -181,18 +181,6 @@ impl Decide for Broken {
                     tasks.retain(|t| controller::split(&t.uri).0.is_none());
                 }
             }),
-            Break::ResetsTheOther => {
-                let mut verdict = Rules.decide(i);
-                if let Verdict::Act { entries } = &mut verdict {
-                    for entry in entries {
-                        if let Entry::Intent { action: Action::BmcReset { controller }, .. } = entry
-                        {
-                            *controller = None;
-                        }
-                    }
-                }
-                verdict
-            }
             Break::RemakesVolumes => {
                 let (mut row, mut report) = (m.clone(), i.report.clone());
                 if let Some(step) = &mut row.step {

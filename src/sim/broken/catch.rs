@@ -17,7 +17,7 @@ impl Break {
             profile.rules = vec![Rule::new(FaultKind::Outage, 20_000)];
             profile.sick_per_million = 0;
         }
-        if matches!(self, Break::UnreadIsIdle | Break::IgnoreBoards | Break::ResetsTheOther) {
+        if matches!(self, Break::UnreadIsIdle | Break::IgnoreBoards) {
             profile.boards_per_million = 1_000_000;
         }
         let more: &[(FaultKind, u32)] = match self {

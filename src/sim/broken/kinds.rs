@@ -57,12 +57,10 @@ pub enum Break {
     UnreadIsIdle,
     /// What goes on at a further controller is not seen.
     IgnoreBoards,
-    /// The host's BMC is restarted for an image of a further controller.
-    ResetsTheOther,
 }
 
 impl Break {
-    pub const ALL: [Break; 28] = [
+    pub const ALL: [Break; 27] = [
         Break::NoIdentity,
         Break::ReissueNever,
         Break::NoLimits,
@@ -90,7 +88,6 @@ impl Break {
         Break::VolumeOverData,
         Break::UnreadIsIdle,
         Break::IgnoreBoards,
-        Break::ResetsTheOther,
     ];
 
     /// Rules of which at least one must be reported.
@@ -115,7 +112,6 @@ impl Break {
             Break::IgnoreCopies => &["cut-during-copy"],
             Break::UnreadIsIdle => &["unread-for-idle"],
             Break::IgnoreBoards => &["cut-during-copy", "flash-while-busy", "write-during-flash"],
-            Break::ResetsTheOther => &["liveness", "quarantine-unjustified"],
             Break::NeverDone => &["liveness"],
             Break::LeakOutput => &["secret-in-journal"],
             Break::FlashesForEver => &["flash-again"],

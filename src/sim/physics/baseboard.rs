@@ -4,6 +4,8 @@
 //! BMC answers, and the reverse ([`VirtualMachine::bmc_port_out`]).
 
 mod read;
+#[cfg(test)]
+mod tests;
 
 use super::copy::Copying;
 use super::{BmcTask, Cause, Due, Flaw, Sickness, Slot, VirtualMachine, What};
