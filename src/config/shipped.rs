@@ -9,15 +9,12 @@ pub const WORKFLOWS: [(&str, &str); 2] = [
     ("cpu-node.toml", include_str!("../../workflows/cpu-node.toml")),
 ];
 
-/// Path below `firmware-catalog/` and text of the virtual machines' families: those whose one BMC
-/// shows everything, and those whose HGX baseboard has a BMC at an address of its own.
-pub const VIRTUAL_CATALOGS: [(&str, &str); 2] = [
-    ("farrier/virtual.toml", include_str!("../../firmware-catalog/farrier/virtual.toml")),
-    ("farrier/virtual-hgx.toml", include_str!("../../firmware-catalog/farrier/virtual-hgx.toml")),
-];
+/// Path below `firmware-catalog/` and text of the virtual machines' family.
+pub const VIRTUAL_CATALOG: (&str, &str) =
+    ("farrier/virtual.toml", include_str!("../../firmware-catalog/farrier/virtual.toml"));
 
 /// Path below `firmware-catalog/` and bytes of the virtual machines' images.
-pub const VIRTUAL_IMAGES: [(&str, &[u8]); 4] = [
+pub const VIRTUAL_IMAGES: [(&str, &[u8]); 2] = [
     (
         "farrier/virtual-bios-2.1.0.bin",
         include_bytes!("../../firmware-catalog/farrier/virtual-bios-2.1.0.bin"),
@@ -25,14 +22,6 @@ pub const VIRTUAL_IMAGES: [(&str, &[u8]); 4] = [
     (
         "farrier/virtual-bmc-7.20.bin",
         include_bytes!("../../firmware-catalog/farrier/virtual-bmc-7.20.bin"),
-    ),
-    (
-        "farrier/virtual-hgx-bmc-24.09.bin",
-        include_bytes!("../../firmware-catalog/farrier/virtual-hgx-bmc-24.09.bin"),
-    ),
-    (
-        "farrier/virtual-hgx-gpu-96.00.02.bin",
-        include_bytes!("../../firmware-catalog/farrier/virtual-hgx-gpu-96.00.02.bin"),
     ),
 ];
 
@@ -57,10 +46,8 @@ pub fn workflows() -> Vec<Source> {
     WORKFLOWS.iter().map(|(name, text)| Source::new(format!("workflows/{name}"), *text)).collect()
 }
 
-/// The virtual machines' families as sources; their catalog root is `firmware-catalog`.
-pub fn virtual_catalogs() -> Vec<Source> {
-    let source = |(path, text): &(&str, &'static str)| {
-        Source::new(format!("firmware-catalog/{path}"), *text)
-    };
-    VIRTUAL_CATALOGS.iter().map(source).collect()
+/// The virtual machines' family as a source; its catalog root is `firmware-catalog`.
+pub fn virtual_catalog() -> Source {
+    let (path, text) = VIRTUAL_CATALOG;
+    Source::new(format!("firmware-catalog/{path}"), text)
 }

@@ -29,9 +29,16 @@ pub fn gpu_node() -> Option<Workflow> {
     Some(workflow)
 }
 
-/// The shipped firmware catalog of the virtual nodes.
+/// The shipped family of the virtual node, and the one of those with a baseboard.
+fn families() -> [config::Source; 2] {
+    let hgx = include_str!("catalog/virtual-hgx.toml");
+    let hgx = config::Source::new("firmware-catalog/farrier/virtual-hgx.toml", hgx);
+    [shipped::virtual_catalog(), hgx]
+}
+
+/// The firmware catalog of the virtual nodes.
 pub fn catalog() -> Catalog {
-    config::catalog::parse("firmware-catalog", &shipped::virtual_catalogs(), &|_| true).0
+    config::catalog::parse("firmware-catalog", &families(), &|_| true).0
 }
 
 /// The profile of every sixth machine: an md mirror.
@@ -187,6 +194,8 @@ mod tests {
         let site = site();
         let set = &site.catalog.families[0].sets["2026.11"];
         assert_eq!(set.firmware.len(), 2);
+        let found = config::catalog::parse("firmware-catalog", &families(), &|_| true).1;
+        assert_eq!(config::render(&found), "");
         let hgx = &site.catalog.families[1].sets["2026.11"].firmware;
         let there = hgx.iter().filter(|fw| fw.controller() == Some(BASEBOARD)).count();
         assert_eq!((hgx.len(), there), (4, 2));

@@ -248,9 +248,8 @@ impl Site {
         for (file, text) in shipped::WORKFLOWS {
             site.write(&format!("workflows/{file}"), text.as_bytes(), 0o644)?;
         }
-        for (file, text) in shipped::VIRTUAL_CATALOGS {
-            site.write(&format!("firmware-catalog/{file}"), text.as_bytes(), 0o644)?;
-        }
+        let (file, text) = shipped::VIRTUAL_CATALOG;
+        site.write(&format!("firmware-catalog/{file}"), text.as_bytes(), 0o644)?;
         for (file, bytes) in shipped::VIRTUAL_IMAGES {
             site.write(&format!("firmware-catalog/{file}"), bytes, 0o644)?;
         }

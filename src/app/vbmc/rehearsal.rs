@@ -60,9 +60,8 @@ pub(super) fn write(inventory: &Path, ask: &Ask, fleet: &Fleet) -> Result<PathBu
         put(&dir.join("workflows").join(file), text.as_bytes(), 0o644)?;
     }
     let catalog = dir.join("firmware-catalog");
-    for (file, text) in shipped::VIRTUAL_CATALOGS {
-        put(&catalog.join(file), for_makers(text, fleet).as_bytes(), 0o644)?;
-    }
+    let (file, text) = shipped::VIRTUAL_CATALOG;
+    put(&catalog.join(file), for_makers(text, fleet).as_bytes(), 0o644)?;
     for (file, bytes) in shipped::VIRTUAL_IMAGES {
         put(&catalog.join(file), bytes, 0o644)?;
     }
