@@ -148,6 +148,34 @@ fn who_does_not_see_background_copies_cuts_one() {
     assert!(seed.is_some() && rules.contains("cut-during-copy"), "{seed:?}, {rules:?}");
 }
 
+/// Machines whose baseboards have BMCs of their own, all of them, under everything that befalls those.
+#[test]
+fn controllers_of_their_own_are_never_cut_and_never_flashed_twice() {
+    let profile = Profile { boards_per_million: 1_000_000, ..profile("chaos") };
+    let (name, seeds) = (profile.name.clone(), 6);
+    let summary =
+        Campaign { machines: 20, days: 5, seeds, first_seed: 1, profile, threads: 2 }.run();
+    for failure in &summary.failures {
+        panic!(
+            "profile {name} with boards everywhere, seed {}: {:#?}",
+            failure.seed, failure.violations
+        );
+    }
+    assert!(summary.stats.flashes > 100 && summary.stats.kills > 0, "{:?}", summary.stats);
+}
+
+/// Who takes a controller for idle because it does not answer cuts the power over its head; who does not
+/// look at it at all breaks what it copies.
+#[test]
+fn who_takes_an_unread_controller_for_idle_is_caught() {
+    for (broken, rule) in
+        [(Break::UnreadIsIdle, "unread-for-idle"), (Break::IgnoreBoards, "cut-during-copy")]
+    {
+        let (seed, rules) = broken::first_catch(broken, 1);
+        assert!(seed.is_some() && rules.contains(rule), "{broken:?}: {seed:?}, {rules:?}");
+    }
+}
+
 #[test]
 fn a_failing_seed_shrinks_to_a_script_that_fails_alone() {
     let spec = Spec { liveness_days: 1, ..Spec::new(20, 3, 1, profile("chaos")) };

@@ -25,6 +25,8 @@ pub struct RawProfile {
     pub sick_per_million: u32,
     /// Machines whose boards copy new images to a second place, per million.
     pub copies_per_million: u32,
+    /// Machines with a baseboard that has a BMC of its own, per million of those that may.
+    pub boards_per_million: u32,
     /// Quarantines within milliseconds that stop all actions; 0 = no circuit breaker.
     pub breaker: (u32, u64),
     pub rules: Vec<RawRule>,
@@ -71,6 +73,7 @@ fn read(book: &Book<'_>, mut top: Table<'_, '_>, words: &Words) -> RawProfile {
     }
     profile.sick_per_million = probability(&mut top, "sick").unwrap_or(0);
     profile.copies_per_million = probability(&mut top, "copies").unwrap_or(0);
+    profile.boards_per_million = probability(&mut top, "boards").unwrap_or(0);
     if let Some(mut t) = top.table("breaker") {
         let quarantines = t.integer("quarantines", 1..100_000).unwrap_or(1);
         let window = t.span("window").map_or(3_600_000, |(s, _)| s.0);

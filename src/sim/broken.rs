@@ -1,135 +1,19 @@
 //! Deliberately broken deciders. Each wraps the production rules and breaks one thing; the
 //! invariants must catch every one of them, or they prove nothing.
 
-use super::faults::FaultKind;
-use super::profile::{Profile, Rule};
-use super::run::{Spec, run};
+mod catch;
+mod kinds;
+
+pub use catch::{SEEDS, first_catch};
+pub use kinds::Break;
+
 use crate::decide::{Decide, Input, Room, Rules, Verdict};
-use crate::model::facts::{Membership, Power};
+use crate::model::controller;
+use crate::model::facts::{Membership, Power, TaskState};
 use crate::model::{
     Action, ActionKind, Channel, Control, Entry, Expect, Fault, FaultClass, LimitClass, MachineId,
     OpenState, Outcome, PowerOp, Read, Stage, StepEnd,
 };
-use std::collections::BTreeSet;
-
-/// What is broken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Break {
-    /// Intents expect nobody in particular, and nobody checks who answers.
-    NoIdentity,
-    /// An update without an answer counts as not done at once, and is issued again.
-    ReissueNever,
-    /// There is always room.
-    NoLimits,
-    /// A hold is not seen.
-    IgnoreHold,
-    /// `farrier stop` is not seen.
-    IgnoreStop,
-    /// Probes-only machines are worked on.
-    ManageUnmanaged,
-    /// A step counts as done when a call said so: an update is through once it was taken.
-    TrustTheCall,
-    /// Drains are over at once.
-    SkipDrain,
-    /// Power is cut while an update runs.
-    CutDuringFlash,
-    /// The first fault is for a person.
-    QuarantineForNothing,
-    /// Other tasks of a BMC are not seen.
-    IgnoreTasks,
-    /// Once an update was taken, its version is believed to run.
-    AssumeVersion,
-    /// Waits without an end.
-    NeverDone,
-    /// Job output goes into the journal.
-    LeakOutput,
-    /// An adopted machine is rebuilt as if it had been enrolled.
-    RebuildAdopted,
-    /// Believes in the versions of the delivery, and expects none at the write.
-    FlashesForEver,
-    /// A wipe that takes long is started anew.
-    WipesAgain,
-    /// Quarantined machines go on with their next step.
-    MovesOn,
-    /// The room of an update is given away while it runs.
-    LetsGo,
-    /// A BMC that does not answer costs an attempt.
-    ChargesOutages,
-    /// A rescue boots what the profile installs.
-    RescueInstalls,
-    /// BIOS settings that wait for a POST count as in force.
-    AssumeBios,
-    /// Images that are copied in the background are not seen.
-    IgnoreCopies,
-    /// A volume that is not shown yet is ordered once more.
-    RemakesVolumes,
-    /// Nobody looks at what is on the drives of a volume.
-    VolumeOverData,
-}
-
-impl Break {
-    pub const ALL: [Break; 25] = [
-        Break::NoIdentity,
-        Break::ReissueNever,
-        Break::NoLimits,
-        Break::IgnoreHold,
-        Break::IgnoreStop,
-        Break::ManageUnmanaged,
-        Break::TrustTheCall,
-        Break::SkipDrain,
-        Break::CutDuringFlash,
-        Break::QuarantineForNothing,
-        Break::IgnoreTasks,
-        Break::AssumeVersion,
-        Break::NeverDone,
-        Break::LeakOutput,
-        Break::RebuildAdopted,
-        Break::FlashesForEver,
-        Break::WipesAgain,
-        Break::MovesOn,
-        Break::LetsGo,
-        Break::ChargesOutages,
-        Break::RescueInstalls,
-        Break::AssumeBios,
-        Break::IgnoreCopies,
-        Break::RemakesVolumes,
-        Break::VolumeOverData,
-    ];
-
-    /// Rules of which at least one must be reported.
-    pub fn caught_by(self) -> &'static [&'static str] {
-        match self {
-            Break::NoIdentity => &["wrong-machine"],
-            Break::ReissueNever => {
-                &["flash-while-busy", "flash-while-staged", "two-at-once", "write-during-flash"]
-            }
-            Break::NoLimits => &["limit", "physical-limit"],
-            Break::IgnoreHold => &["fold-differs", "held-touched", "quarantine-unjustified"],
-            Break::IgnoreStop => &["intent-after-stop", "stopped-touched"],
-            Break::ManageUnmanaged => {
-                &["unmanaged-touched", "fold-differs", "quarantine-unjustified"]
-            }
-            Break::TrustTheCall => &["write-during-flash", "flash-while-busy"],
-            Break::SkipDrain => &["in-use"],
-            Break::CutDuringFlash => &["write-during-flash", "two-at-once"],
-            Break::QuarantineForNothing => &["quarantine-unjustified"],
-            Break::IgnoreTasks => &["flash-while-busy", "write-during-flash"],
-            Break::AssumeVersion | Break::AssumeBios => &["done-not-true"],
-            Break::IgnoreCopies => &["cut-during-copy"],
-            Break::NeverDone => &["liveness"],
-            Break::LeakOutput => &["secret-in-journal"],
-            Break::FlashesForEver => &["flash-again"],
-            Break::WipesAgain => &["wipe-while-wiping"],
-            Break::MovesOn => &["quarantined-moves"],
-            Break::LetsGo => &["physical-limit"],
-            Break::ChargesOutages => &["outage-charged"],
-            Break::RescueInstalls => &["rescue-wrote"],
-            Break::RemakesVolumes => &["volume-again"],
-            Break::VolumeOverData => &["data-lost"],
-            Break::RebuildAdopted => &["adopted-touched", "in-use", "quarantine-unjustified"],
-        }
-    }
-}
 
 /// [`Rules`] with one break.
 #[derive(Clone, Copy, Debug)]
@@ -283,6 +167,18 @@ impl Decide for Broken {
             Break::IgnoreCopies => with_report(i, &|r| {
                 if let Read::Seen(tasks) = &mut r.tasks {
                     tasks.retain(|t| !t.is_copy());
+                }
+            }),
+            Break::UnreadIsIdle => with_report(i, &|r| {
+                if let Read::Seen(tasks) = &mut r.tasks {
+                    tasks.retain(|t| t.state != TaskState::Unread);
+                }
+            }),
+            Break::IgnoreBoards => with_report(i, &|r| {
+                if let Read::Seen(tasks) = &mut r.tasks
+                    && m.open.is_none()
+                {
+                    tasks.retain(|t| controller::split(&t.uri).0.is_none());
                 }
             }),
             Break::RemakesVolumes => {
@@ -452,49 +348,4 @@ fn blind(mut verdict: Verdict) -> Verdict {
 
 pub(super) fn boredom(what: &str) -> Fault {
     Fault::new(FaultClass::Transient, Channel::Engine, "bored", format!("waiting for {what}"))
-}
-
-/// Seeds within which each break must be caught, at 20 machines (60 for some of them) and 3 days of chaos.
-pub const SEEDS: u64 = 12;
-
-impl Break {
-    /// Chaos, with more of what this break stumbles over.
-    fn profile(self) -> Profile {
-        let mut profile = Profile::named("chaos").unwrap_or_else(|| Profile::none("chaos"));
-        if self == Break::ChargesOutages {
-            profile.rules = vec![Rule::new(FaultKind::Outage, 20_000)];
-            profile.sick_per_million = 0;
-        }
-        let more: &[(FaultKind, u32)] = match self {
-            Break::NoIdentity => {
-                &[(FaultKind::SerialSwapped, 10_000), (FaultKind::WrongHost, 10_000)]
-            }
-            _ => &[],
-        };
-        for (kind, per_million) in more {
-            profile.rules.push(Rule::new(*kind, *per_million));
-        }
-        profile
-    }
-}
-
-/// The first seed from `first` that catches `broken`, and all rules reported until then.
-pub fn first_catch(broken: Break, first: u64) -> (Option<u64>, BTreeSet<&'static str>) {
-    let mut seen = BTreeSet::new();
-    // More updates than a rack may have must fall together in one of the racks.
-    // And few machines with a boot volume come with somebody's data.
-    let machines = if matches!(broken, Break::LetsGo | Break::VolumeOverData) { 60 } else { 20 };
-    for seed in first..first + SEEDS {
-        let spec = Spec {
-            liveness_days: 1,
-            stop_after: 50,
-            ..Spec::new(machines, 3, seed, broken.profile())
-        };
-        let ran = run(&spec, Broken(broken));
-        seen.extend(ran.violations.iter().map(|v| v.rule));
-        if broken.caught_by().iter().any(|rule| seen.contains(rule)) {
-            return (Some(seed), seen);
-        }
-    }
-    (None, seen)
 }

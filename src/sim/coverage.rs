@@ -81,6 +81,8 @@ fn meets(fault: &str, step: &str) -> bool {
         }
         "job-lost-by-reboot" => matches!(step, "burn-in" | "sanitize"),
         "volume-fails" | "drive-dies" => step == "volume",
+        // Elsewhere only what a cut would break is asked of it.
+        "board-no-answer" => step == "firmware",
         "job-sick-gpu" => step == "burn-in",
         "workloads-late" => step == "drain",
         "shutdown-ignored" => step == "power",

@@ -33,6 +33,7 @@ fault_kinds! {
     ProbeAuth "probe-401",
     ProbeThrottled "probe-429",
     ProbePartial "probe-partial",
+    BoardNoAnswer "board-no-answer",
     // What an action meets.
     ActLostBefore "act-lost-before",
     ActLostAfter "act-lost-after",
@@ -67,6 +68,9 @@ fault_kinds! {
     Outage "switch-outage",
     HostOutage "host-network-outage",
     CoreOutage "core-switch-outage",
+    BoardOutage "board-outage",
+    BoardCrash "board-crash",
+    BmcPort "bmc-port-outage",
     RackPower "rack-power-loss",
     // What the daemon and its store meet.
     CommitFails "commit-fails",

@@ -6,8 +6,9 @@ use crate::config::{Diagnostic, Source};
 use crate::model::ActionKind;
 use crate::steps::Step;
 
-/// Models of the virtual machines: one of four is a B.
-pub const MODELS: [&str; 2] = ["Virtual GPU node", "Virtual GPU node B"];
+/// Models of the virtual machines: one of four is a B; those of the last have a baseboard with a BMC
+/// of its own.
+pub const MODELS: [&str; 3] = ["Virtual GPU node", "Virtual GPU node B", "Virtual HGX node"];
 
 /// Where and when a rule counts; `None` = everywhere.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -69,6 +70,8 @@ pub struct Profile {
     pub sick_per_million: u32,
     /// Machines whose boards copy new images to a second place, per million.
     pub copies_per_million: u32,
+    /// Machines whose GPUs are on a baseboard with a BMC of its own, per million of those that may.
+    pub boards_per_million: u32,
     /// Quarantines within milliseconds that stop all actions; 0 = no circuit breaker.
     pub breaker: (u32, u64),
 }
@@ -105,6 +108,7 @@ impl Profile {
             rules: Vec::new(),
             sick_per_million: 0,
             copies_per_million: 0,
+            boards_per_million: 0,
             breaker: (0, 0),
         }
     }
@@ -133,6 +137,7 @@ impl Profile {
             about: raw.about,
             sick_per_million: raw.sick_per_million,
             copies_per_million: raw.copies_per_million,
+            boards_per_million: raw.boards_per_million,
             breaker: raw.breaker,
         })
     }

@@ -1,8 +1,12 @@
 //! What people do, and what befalls the building: enrolment in the first hours, then daily churn,
 //! hourly rounds that look at the rows as people see them, and repairs.
 
-use super::faults::{Dice, FaultKind, Seat};
-use super::physics::{Build, PowerState, Quirks, Sickness, VirtualMachine};
+mod building;
+
+use super::faults::{Dice, Seat};
+use super::physics::{
+    BASEBOARD, Baseboard, Build, PowerState, Quirks, Sickness, VirtualMachine, baseboard_serial,
+};
 use super::profile::{MODELS, Profile};
 use super::rng::Rng;
 use super::workflows::{self, RACK};
@@ -67,6 +71,20 @@ pub enum Deed {
     BootOrder {
         machine: MachineId,
         disk: bool,
+    },
+    /// The port of the baseboard's BMC is dead until then; that of the host's is not.
+    BoardOut {
+        machine: MachineId,
+        until: EngineTime,
+    },
+    /// The baseboard's BMC restarts by itself.
+    BoardCrash {
+        machine: MachineId,
+    },
+    /// The port of the host's BMC is dead until then; that of the baseboard's is not.
+    BmcOut {
+        machine: MachineId,
+        until: EngineTime,
     },
     /// The management switch of this rack (`None`: of the site) is dead until then; `hosts`: their
     /// SSH goes through it too, `bmcs`: the BMCs do.
@@ -184,13 +202,20 @@ impl Scenario {
                 sick,
                 durations: durations.clone(),
             };
-            let model = MODELS[usize::from(n % 4 == 3)];
+            // Of a stream of its own, as with the copies; a B has none.
+            let has_board = n % 4 != 3
+                && Rng::stream(seed, 7_000_000 + u64::from(n)).chance(profile.boards_per_million);
+            let model = MODELS[if has_board { 2 } else { usize::from(n % 4 == 3) }];
             let seat = Seat { machine: Some(n), rack: n / RACK, model };
             let dice = dice.sibling(Rng::stream(seed, 2_000_000 + u64::from(n)), seat);
             let mut vm =
                 VirtualMachine::new(build, Rng::stream(seed, 1_000_000 + u64::from(n)), dice);
             vm.model = model;
             vm.stays_off = n % 5 == 2;
+            vm.baseboard = has_board.then(|| {
+                let own = Rng::stream(seed, 8_000_000 + u64::from(n));
+                Baseboard::new(baseboard_serial(&vm.delivered), own)
+            });
             let role = match own.below(100) {
                 0..=5 => Role::Adopted,
                 6..=9 => Role::Unmanaged,
@@ -232,7 +257,11 @@ impl Scenario {
                 Role::Adopted => plan.push((at, Deed::Say { machine: id, change: Change::Adopt })),
                 Role::Unmanaged => {}
             }
-            lines.push(Arc::new(workflows::expected(id, known, key)));
+            let mut line = workflows::expected(id, known, key);
+            if let Some(board) = &vm.baseboard {
+                line.bmc.controllers = vec![workflows::controller(BASEBOARD, &board.serial)].into();
+            }
+            lines.push(Arc::new(line));
             vms.push(vm);
         }
         plan.push((EngineTime(HOUR), Deed::Rounds));
@@ -432,87 +461,6 @@ impl Scenario {
                 plan.push((soon, say(change)));
             }
             _ => {}
-        }
-    }
-
-    /// What befalls one machine within the hour, from its dice.
-    fn building(
-        &mut self,
-        now: EngineTime,
-        id: MachineId,
-        vm: &mut VirtualMachine,
-        plan: &mut Vec<(EngineTime, Deed)>,
-    ) {
-        let at = now + self.rng.below(HOUR);
-        let machine = id;
-        if vm.dice.throw(FaultKind::HumanPower, at) {
-            plan.push((at, Deed::PressPower { machine }));
-            if self.rng.chance(700_000) {
-                plan.push((at + 20 * MINUTE, Deed::PressPower { machine }));
-            }
-        }
-        if vm.dice.throw(FaultKind::SerialSwapped, at) {
-            plan.push((at, Deed::Swap { machine }));
-        }
-        if vm.dice.throw(FaultKind::WrongHost, at) {
-            plan.push((at, Deed::Cross { machine }));
-        }
-        if vm.dice.throw(FaultKind::HumanFlash, at) {
-            let own = self.rng.chance(500_000);
-            let newest = self.rng.chance(700_000);
-            let to = match (own, newest) {
-                (true, true) => "7.20",
-                (true, false) => "7.10",
-                (false, true) => "2.1.0",
-                (false, false) => "2.0.0",
-            };
-            plan.push((at, Deed::Flash { machine, own, to: to.into() }));
-        }
-        if vm.dice.throw(FaultKind::HumanTask, at) {
-            plan.push((at, Deed::Task { machine }));
-        }
-        if vm.dice.throw(FaultKind::HumanBoot, at) {
-            plan.push((at, Deed::BootOrder { machine, disk: self.rng.chance(500_000) }));
-        }
-    }
-
-    /// What befalls racks, the site and its daemon within the hour.
-    fn site_deeds(&mut self, now: EngineTime, plan: &mut Vec<(EngineTime, Deed)>) {
-        let none = String::new;
-        for rack in 0..self.machines.div_ceil(RACK) {
-            let at = now + self.rng.below(HOUR);
-            self.site.at_rack(rack);
-            for (kind, hosts, bmcs) in
-                [(FaultKind::Outage, false, true), (FaultKind::HostOutage, true, false)]
-            {
-                if let Some(rule) = self.site.throw_at(kind, at, none) {
-                    let until = at + self.site.lasts(&rule);
-                    // Some racks have one switch for both.
-                    let hosts = hosts || rack % 3 == 1;
-                    plan.push((at, Deed::Outage { rack: Some(rack), until, hosts, bmcs }));
-                }
-            }
-            if let Some(rule) = self.site.throw_at(FaultKind::RackPower, at, none) {
-                plan.push((at, Deed::Dark { rack, until: at + self.site.lasts(&rule) }));
-            }
-        }
-        let at = now + self.rng.below(HOUR);
-        if let Some(rule) = self.site.throw_at(FaultKind::CoreOutage, at, none) {
-            let until = at + self.site.lasts(&rule);
-            let hosts = self.rng.chance(500_000);
-            plan.push((at, Deed::Outage { rack: None, until, hosts, bmcs: true }));
-        }
-        if self.site.throw(FaultKind::SecondDaemon, at) {
-            plan.push((at, Deed::SecondDaemon));
-        }
-        if self.site.throw(FaultKind::OldDatabase, at) {
-            plan.push((at, Deed::OldDatabase));
-        }
-        if !self.calm && self.rng.chance(12_000) {
-            let at = now + self.rng.below(HOUR);
-            plan.push((at, Deed::Stop { why: Some("drill".into()) }));
-            plan.push((at + 5 * MINUTE + self.rng.below(40 * MINUTE), Deed::Stop { why: None }));
-            self.stopped = true;
         }
     }
 }

@@ -39,6 +39,7 @@ pub struct Script {
     pub seed: u64,
     pub sick_per_million: u32,
     pub copies_per_million: u32,
+    pub boards_per_million: u32,
     pub breaker: (u32, u64),
     /// The rule that it broke when it was recorded, on which machine and when.
     pub rule: String,
@@ -90,6 +91,7 @@ impl Script {
             seed: spec.seed,
             sick_per_million: spec.profile.sick_per_million,
             copies_per_million: spec.profile.copies_per_million,
+            boards_per_million: spec.profile.boards_per_million,
             breaker: spec.profile.breaker,
             rule: broke.rule.to_string(),
             machine: broke.machine,
@@ -105,6 +107,7 @@ impl Script {
         let profile = Profile {
             sick_per_million: self.sick_per_million,
             copies_per_million: self.copies_per_million,
+            boards_per_million: self.boards_per_million,
             breaker: self.breaker,
             ..Profile::none(&self.profile)
         };
@@ -148,6 +151,7 @@ impl Script {
             seed: 0,
             sick_per_million: 0,
             copies_per_million: 0,
+            boards_per_million: 0,
             breaker: (0, 0),
             rule: String::new(),
             machine: MachineId(0),
@@ -183,6 +187,7 @@ impl Script {
                 "seed" => self.seed = value.parse().ok()?,
                 "sick" => self.sick_per_million = value.parse().ok()?,
                 "copies" => self.copies_per_million = value.parse().ok()?,
+                "boards" => self.boards_per_million = value.parse().ok()?,
                 "until" => self.until = parse_time(value)?,
                 "liveness" => self.liveness_days = value.parse().ok()?,
                 "breaker" => {
@@ -248,6 +253,13 @@ fn parse_told(machine: Option<MachineId>, text: &str) -> Option<Told> {
         }
         ("task", Some(machine)) => Deed::Task { machine },
         ("boot-order", Some(machine)) => Deed::BootOrder { machine, disk: rest == "disk" },
+        ("board-outage", Some(machine)) => {
+            Deed::BoardOut { machine, until: parse_time(rest.strip_prefix("until ")?)? }
+        }
+        ("board-crash", Some(machine)) => Deed::BoardCrash { machine },
+        ("bmc-port-outage", Some(machine)) => {
+            Deed::BmcOut { machine, until: parse_time(rest.strip_prefix("until ")?)? }
+        }
         ("outage", None) => {
             let words: Vec<&str> = rest.split_whitespace().collect();
             let [place, "until", until, ref cut @ ..] = words[..] else { return None };
@@ -299,13 +311,14 @@ impl fmt::Display for Script {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "world {} machines {} days {} seed {} sick {} copies {} breaker {}/{} liveness {} until {}",
+            "world {} machines {} days {} seed {} sick {} copies {} boards {} breaker {}/{} liveness {} until {}",
             self.profile,
             self.machines,
             self.days,
             self.seed,
             self.sick_per_million,
             self.copies_per_million,
+            self.boards_per_million,
             self.breaker.0,
             self.breaker.1,
             self.liveness_days,
@@ -352,6 +365,13 @@ impl fmt::Display for Shown<'_> {
             Deed::BootOrder { machine, disk } => {
                 at(machine, if *disk { "boot-order disk" } else { "boot-order net" })
             }
+            Deed::BoardOut { machine, until } => {
+                at(machine, &format!("board-outage until {}", At(*until)))
+            }
+            Deed::BoardCrash { machine } => at(machine, "board-crash"),
+            Deed::BmcOut { machine, until } => {
+                at(machine, &format!("bmc-port-outage until {}", At(*until)))
+            }
             Deed::Expect { machines } => {
                 write!(f, "-     expect")?;
                 machines.iter().try_for_each(|m| write!(f, " {m}"))
@@ -389,7 +409,10 @@ impl Deed {
             | Deed::Evict { machine }
             | Deed::Flash { machine, .. }
             | Deed::Task { machine }
-            | Deed::BootOrder { machine, .. } => Some(*machine),
+            | Deed::BootOrder { machine, .. }
+            | Deed::BoardOut { machine, .. }
+            | Deed::BoardCrash { machine }
+            | Deed::BmcOut { machine, .. } => Some(*machine),
             _ => None,
         }
     }

@@ -26,8 +26,11 @@ pub enum What {
     /// Power went away from a host that had it.
     PowerCut,
     BmcReset,
+    /// The BMC of the baseboard, not the host's.
+    BoardReset,
     SetBoot,
-    /// `slot`: position in [`crate::sim::physics::VirtualMachine::firmware`].
+    /// `slot`: position in [`crate::sim::physics::VirtualMachine::firmware`]; from 100 on one of the
+    /// baseboard's.
     FlashStarted {
         slot: u8,
         /// The slot runs that version already.
@@ -94,6 +97,7 @@ impl What {
             What::PowerOn => "power-on",
             What::PowerCut => "power-cut",
             What::BmcReset => "bmc-reset",
+            What::BoardReset => "board-reset",
             What::SetBoot => "set-boot",
             What::FlashStarted { .. } => "flash-started",
             What::FlashEnded { .. } => "flash-ended",
@@ -129,6 +133,7 @@ impl What {
             self,
             What::PowerCut
                 | What::BmcReset
+                | What::BoardReset
                 | What::SetBoot
                 | What::BiosSet
                 | What::SecureBootSet
@@ -175,6 +180,8 @@ pub struct Scene {
     pub by_hand_since: Option<EngineTime>,
     /// The last copy of an image that was under way began then.
     pub copying_since: Option<EngineTime>,
+    /// The baseboard's BMC has not answered since then.
+    pub board_silent_since: Option<EngineTime>,
     pub was_on: bool,
 }
 

@@ -7,7 +7,8 @@ use crate::model::hardware::BootMode;
 use crate::model::storage::{BootVolume, DriveRule, VolumeKind};
 use crate::model::time::Span;
 use crate::model::{
-    Domain, DomainKind, Expected, HostEndpoint, Identity, Limit, LimitClass, MachineId,
+    Domain, DomainKind, Expected, Further, FurtherKind, HostEndpoint, Identity, Limit, LimitClass,
+    MachineId,
 };
 use crate::steps::catalog::Catalog;
 use crate::steps::settings::{self, Settings};
@@ -28,9 +29,16 @@ pub fn gpu_node() -> Option<Workflow> {
     Some(workflow)
 }
 
-/// The shipped firmware catalog of the virtual node.
+/// The shipped family of the virtual node, and the one of those with a baseboard.
+fn families() -> [config::Source; 2] {
+    let hgx = include_str!("catalog/virtual-hgx.toml");
+    let hgx = config::Source::new("firmware-catalog/farrier/virtual-hgx.toml", hgx);
+    [shipped::virtual_catalog(), hgx]
+}
+
+/// The firmware catalog of the virtual nodes.
 pub fn catalog() -> Catalog {
-    config::catalog::parse("firmware-catalog", &[shipped::virtual_catalog()], &|_| true).0
+    config::catalog::parse("firmware-catalog", &families(), &|_| true).0
 }
 
 /// The profile of every sixth machine: an md mirror.
@@ -159,9 +167,22 @@ pub fn expected(id: MachineId, identity: Identity, host_key: Option<String>) -> 
     }
 }
 
+/// A baseboard's BMC as the inventory states it.
+pub fn controller(name: &str, serial: &str) -> Further {
+    Further {
+        name: name.into(),
+        kind: FurtherKind::Hgx,
+        url: "https://hgx.invalid".into(),
+        credential: "hgx".into(),
+        tls: "ca".into(),
+        serial: Some(serial.into()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sim::physics::BASEBOARD;
     use crate::steps::Step;
 
     #[test]
@@ -173,6 +194,11 @@ mod tests {
         let site = site();
         let set = &site.catalog.families[0].sets["2026.11"];
         assert_eq!(set.firmware.len(), 2);
+        let found = config::catalog::parse("firmware-catalog", &families(), &|_| true).1;
+        assert_eq!(config::render(&found), "");
+        let hgx = &site.catalog.families[1].sets["2026.11"].firmware;
+        let there = hgx.iter().filter(|fw| fw.controller() == Some(BASEBOARD)).count();
+        assert_eq!((hgx.len(), there), (4, 2));
         assert!(site.profiles.values().all(|p| site.workflows.contains_key(&p.workflow)));
     }
 }

@@ -49,6 +49,17 @@ impl Checker {
         {
             self.violate("cut-during-copy", e.at, id, || format!("by seq {seq}"));
         }
+        // A reset, too, whichever BMC it is of and whichever copies; and the power of a baseboard.
+        let cuts = matches!(what, What::PowerCut | What::BmcReset | What::BoardReset);
+        if cuts && e.scene.copying_since.is_some_and(|t| t + UNSEEN_MS <= note.at) {
+            self.violate("cut-during-copy", e.at, id, || format!("{name} by seq {seq}"));
+        }
+        // A controller that had not answered since before the last look may have been at work.
+        if (cuts || matches!(what, What::FlashStarted { .. }))
+            && e.scene.board_silent_since.is_some_and(|t| t + UNSEEN_MS <= note.at)
+        {
+            self.violate("unread-for-idle", e.at, id, || format!("{name} by seq {seq}"));
+        }
         let consequence = matches!(
             what,
             What::FlashEnded { .. }
@@ -108,8 +119,7 @@ impl Checker {
         // Only the firmware step reads the list of tasks: an update that a person has started by hand
         // does not keep other steps from changing the power, and is that person's to guard.
         let theirs = what == What::PowerCut && e.scene.by_hand_since.is_some();
-        if e.scene.flashing && !unseen && !theirs && matches!(what, What::PowerCut | What::BmcReset)
-        {
+        if e.scene.flashing && !unseen && !theirs && cuts {
             self.violate("write-during-flash", e.at, id, || format!("{name} by seq {seq}"));
         }
         if let What::FlashStarted { slot, already, staged, busy } = what {
@@ -169,7 +179,7 @@ impl Checker {
             .zip(&self.rack_of)
             .filter(|(vm, r)| {
                 **r == rack
-                    && vm.tasks.iter().any(|t| {
+                    && vm.all_tasks().any(|t| {
                         t.is_told_running() && t.ends > now && matches!(t.by, Cause::Farrier { .. })
                     })
             })

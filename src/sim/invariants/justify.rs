@@ -34,6 +34,7 @@ impl Checker {
                 | K::HumanFlash
                 | K::HumanTask
                 | K::HumanBoot
+                | K::BoardOutage
                 | K::FlashBricks => return false,
                 _ => {}
             }
@@ -73,7 +74,7 @@ impl Checker {
                 .any(|i| kinds.contains(&i.kind))
         };
         // A dead management network is never a reason.
-        let net = |k: K| matches!(k, K::Outage | K::CoreOutage);
+        let net = |k: K| matches!(k, K::Outage | K::CoreOutage | K::BmcPort);
         let last = log.iter().rev().find(|i| !net(i.kind));
         let something = last.is_some_and(|i| i.at >= since)
             || lasting(&[
@@ -87,6 +88,8 @@ impl Checker {
                 K::HumanTask,
                 K::HumanBoot,
                 K::FlashBricks,
+                // Of what nobody can read nothing is concluded, and no step goes on for ever.
+                K::BoardOutage,
                 K::RackPower,
                 K::OldDatabase,
                 K::HostOutage,
@@ -168,7 +171,9 @@ pub(super) fn not_true(
     }
     match kind {
         "firmware" => {
-            let old = vm.firmware.iter().any(|s| matches!(&*s.version, "2.0.0" | "7.10"));
+            let board = vm.baseboard.iter().flat_map(|b| &b.firmware);
+            let mut all = vm.firmware.iter().chain(board);
+            let old = all.any(|s| matches!(&*s.version, "2.0.0" | "7.10" | "24.06" | "96.00.01"));
             old.then_some("an old version runs")
         }
         "provision" => {

@@ -29,6 +29,7 @@ pub const RULES: &[&str] = &[
     "flash-while-staged",
     "flash-while-busy",
     "cut-during-copy",
+    "unread-for-idle",
     "wipe-while-wiping",
     "job-while-job",
     "wrong-machine",
@@ -381,7 +382,7 @@ impl Checker {
             self.violate("act-differs-from-intent", now, id, || format!("{kind}, seq {seq}"));
         }
         if kind.class().touches.contains(&Touch::Bmc)
-            && vm.tasks.iter().any(|t| {
+            && vm.all_tasks().any(|t| {
                 t.is_told_running() && t.ends > now && matches!(t.by, Cause::Farrier { .. })
             })
             && vm.bmc_up

@@ -1,8 +1,11 @@
 //! Writes: the expectation re-read on the same channel, then the effect.
 
+use super::baseboard::on_board;
 use super::host::Work;
 use super::probe::no_bmc;
-use super::{Attribute, Cause, Due, Installed, Making, Medium, Raid, VirtualMachine, What, Window};
+use super::{
+    Attribute, BASEBOARD, Cause, Due, Installed, Making, Medium, Raid, VirtualMachine, What, Window,
+};
 use crate::model::action::Touch;
 use crate::model::deploy::RAMDISK;
 use crate::model::facts::WindowFacts;
@@ -50,7 +53,34 @@ impl VirtualMachine {
                 return refused(format!("power {:?}", self.shown_power()));
             }
         }
+        let there = match action {
+            Action::UpdateFirmware { inventory_id, .. } => on_board(inventory_id).is_some(),
+            Action::BmcReset { controller: Some(name) } if **name != *BASEBOARD => {
+                return refused(format!("no controller `{name}`"));
+            }
+            Action::BmcReset { controller } => controller.is_some(),
+            _ => false,
+        };
+        if there && let Some(why) = self.baseboard_refusal(now) {
+            return match why {
+                Ok(saw) => stranger(saw),
+                Err(fault) => Some(Outcome::Failed { fault }),
+            };
+        }
         match action {
+            Action::UpdateFirmware { inventory_id, .. } if there => {
+                let id = on_board(inventory_id).unwrap_or_default();
+                let board = self.baseboard.as_ref();
+                let Some(slot) = board.and_then(|b| b.firmware.iter().find(|s| s.id == id)) else {
+                    return refused(format!("no component `{inventory_id}`"));
+                };
+                match &expect.from_version {
+                    Some(from) if **from != *slot.version => {
+                        refused(format!("version {}", slot.version))
+                    }
+                    _ => None,
+                }
+            }
             Action::UpdateFirmware { inventory_id, .. } => {
                 let Some(slot) = self.firmware.iter().find(|s| s.id == inventory_id) else {
                     return refused(format!("no component `{inventory_id}`"));
@@ -60,9 +90,6 @@ impl VirtualMachine {
                     Some(from) if *from != seen => refused(format!("version {seen}")),
                     _ => None,
                 }
-            }
-            Action::BmcReset { controller: Some(name) } => {
-                refused(format!("no controller `{name}`"))
             }
             Action::SetBios { attributes } => attributes
                 .iter()
@@ -117,8 +144,8 @@ impl VirtualMachine {
         let mut handle = None;
         match action {
             Action::Power { op } => self.order_power(now, *op, by),
-            // No virtual machine has a further controller: an order for one was refused before.
-            Action::BmcReset { .. } => self.restart_bmc(now, by),
+            Action::BmcReset { controller: None } => self.restart_bmc(now, by),
+            Action::BmcReset { controller: Some(_) } => self.restart_baseboard(now, by),
             Action::SetBoot { target } => self.set_boot(now, *target, by),
             Action::OpenBootWindow { image, run, allow_existing_data, .. } => {
                 self.effect(now, What::WindowOpened, by);
@@ -143,7 +170,9 @@ impl VirtualMachine {
                 }
             }
             Action::UpdateFirmware { inventory_id, to, .. } => {
-                if let Some(slot) = self.firmware.iter().position(|s| s.id == inventory_id) {
+                if let Some(id) = on_board(inventory_id) {
+                    handle = self.flash_baseboard(now, id, to, by);
+                } else if let Some(slot) = self.firmware.iter().position(|s| s.id == inventory_id) {
                     handle = Some(self.start_flash(now, slot, to, by));
                 }
             }

@@ -181,6 +181,7 @@ impl VirtualMachine {
                     self.cancel_power();
                     self.break_copies(at, by);
                     self.cut(at, by);
+                    self.break_baseboard(at, by);
                     self.power = PowerState::TurningOff;
                     let ms = self.durations.power_off.pick(&mut self.rng);
                     self.after(at + ms, Due::PowerDown(by));
@@ -195,6 +196,7 @@ impl VirtualMachine {
                     self.cancel_power();
                     self.break_copies(at, by);
                     self.cut(at, by);
+                    self.break_baseboard(at, by);
                     let ms = self.durations.shutdown.pick(&mut self.rng);
                     self.after(at + ms, Due::PowerDown(by));
                 }
@@ -205,6 +207,7 @@ impl VirtualMachine {
                     // From outside it is a cold one; what an operating system does by itself is warm.
                     self.break_copies(at, by);
                     self.reboot(at, by);
+                    self.break_baseboard(at, by);
                 }
             }
         }
@@ -248,6 +251,7 @@ impl VirtualMachine {
 
     pub(super) fn post_done(&mut self, at: EngineTime) {
         self.activate(at, Activation::HostReset);
+        self.activate_baseboard(at, Activation::HostReset);
         self.apply_settings(at);
         let (net, cd) = (self.boot.is_net(), self.boots_cd());
         if self.boot.mode == BootMode::Once {
@@ -311,6 +315,7 @@ impl VirtualMachine {
         self.break_copies(now, Cause::Itself);
         self.cut(now, Cause::Itself);
         self.restart_bmc(now, Cause::Itself);
+        self.darken_baseboard(now);
         self.pending.clear();
         self.mains = false;
         self.bmc_up = false;
@@ -327,6 +332,7 @@ impl VirtualMachine {
         self.mains = true;
         let ms = self.durations.bmc_reset.pick(&mut self.rng);
         self.after(now + ms, Due::BmcUp);
+        self.light_baseboard(now);
         if self.on_before && !self.stays_off {
             self.order_power(now, PowerOp::On, Cause::Itself);
         }
@@ -395,23 +401,12 @@ impl VirtualMachine {
             slot: u8::try_from(slot).unwrap_or(u8::MAX),
             already: &*now.version == to,
             staged: now.staged.as_deref() == Some(to),
-            busy: self.tasks.iter().any(BmcTask::is_told_running),
+            busy: self.all_tasks().any(BmcTask::is_told_running),
         };
         self.effect(at, what, by);
         self.spent.flashes();
         let ends = at + self.durations.flash.pick(&mut self.rng);
-        let mut flaw = Flaw::None;
-        if self.sick == Some(Sickness::Flash) || self.dice.throw(FaultKind::FlashFails, at) {
-            flaw = Flaw::Fails;
-        } else if self.dice.throw(FaultKind::FlashStuck, at) {
-            flaw = Flaw::Stuck;
-        } else if self.dice.throw(FaultKind::FlashUnchanged, at) {
-            flaw = Flaw::Unchanged;
-        } else if self.dice.throw(FaultKind::FlashEarly, at) {
-            flaw = Flaw::Early;
-        } else if self.dice.throw(FaultKind::FlashBricks, at) {
-            flaw = Flaw::Bricks;
-        }
+        let flaw = self.flaw(at);
         if flaw == Flaw::None && self.dice.throw(FaultKind::FlashVanishes, at) {
             let taken = self.rng.chance(500_000);
             self.after(ends, Due::TaskVanishes(id, taken));

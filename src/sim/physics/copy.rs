@@ -76,7 +76,8 @@ impl VirtualMachine {
 
     /// No component was broken by a cut in its copy.
     pub fn is_whole(&self) -> bool {
-        self.firmware.iter().all(|s| !s.corrupt)
+        let board = self.baseboard.iter().flat_map(|b| &b.firmware);
+        self.firmware.iter().chain(board).all(|s| !s.corrupt)
     }
 
     /// What the copies look like to who asks for tasks: as the chassis of their roots of trust say it.

@@ -11,6 +11,7 @@
 
 mod act;
 mod attribute;
+mod baseboard;
 mod bmc;
 mod board;
 mod copy;
@@ -25,6 +26,7 @@ mod volume;
 mod wire;
 
 pub use attribute::{ATTRIBUTES, Attribute, Kind};
+pub use baseboard::{BASEBOARD, Baseboard, serial as baseboard_serial};
 pub use bmc::{BmcTask, BootMode, BootOverride, Flaw, Slot};
 pub use board::{Board, Calendar, Chore, Making, Medium, Note, Raid, VirtualDrive, Volume};
 pub use copy::Copying;
@@ -125,6 +127,13 @@ enum Due {
     CopyEnds(usize),
     HostReboots,
     Late(Box<(u64, Action)>),
+    /// Of the baseboard's BMC.
+    BoardUp,
+    /// Its port has a link again.
+    BoardHeard,
+    BoardTaskEnds(u32),
+    BoardTaskVanishes(u32, bool),
+    BoardCopyEnds(usize),
 }
 
 impl Due {
@@ -140,6 +149,17 @@ impl Due {
                 | Due::RamdiskUp
                 | Due::JobEnds(_)
                 | Due::HostReboots
+        )
+    }
+
+    fn is_of_baseboard(&self) -> bool {
+        matches!(
+            self,
+            Due::BoardUp
+                | Due::BoardHeard
+                | Due::BoardTaskEnds(_)
+                | Due::BoardTaskVanishes(..)
+                | Due::BoardCopyEnds(_)
         )
     }
 }
@@ -175,6 +195,10 @@ pub struct VirtualMachine {
     to_copy: Vec<usize>,
     /// Copies begun so far.
     copied: u32,
+    /// The baseboard with a BMC of its own, where the machine has one.
+    pub baseboard: Option<Baseboard>,
+    /// The port of the host's BMC is dead until then; the baseboard's is not.
+    pub bmc_port_out: EngineTime,
     pub bmc_up: bool,
     /// The rack has power. Without it not even the BMC lives.
     pub mains: bool,
@@ -243,6 +267,8 @@ impl VirtualMachine {
             copies: Vec::new(),
             to_copy: Vec::new(),
             copied: 0,
+            baseboard: None,
+            bmc_port_out: EngineTime::ZERO,
             bmc_up: build.sick != Some(Sickness::DeadBmc),
             mains: true,
             bricked: false,
@@ -315,6 +341,11 @@ impl VirtualMachine {
             Due::JobEnds(id) => self.job_ends(at, id),
             Due::CopyEnds(slot) => self.copy_ends(at, slot),
             Due::HostReboots => self.reboot(at, Cause::Itself),
+            Due::BoardUp => self.baseboard_up(at),
+            Due::BoardHeard => self.baseboard_port_back(at),
+            Due::BoardTaskEnds(id) => self.baseboard_task_ends(at, id),
+            Due::BoardTaskVanishes(id, taken) => self.baseboard_task_vanishes(at, id, taken),
+            Due::BoardCopyEnds(slot) => self.baseboard_copy_ends(at, slot),
             Due::Late(act) => {
                 let (seq, action) = *act;
                 // The BMC took the call long ago; its answer interests nobody now.
@@ -367,15 +398,16 @@ impl VirtualMachine {
         let on_host = matches!(what, What::WipeStarted | What::SmokeStarted) || deploys;
         let right_machine =
             self.identity == self.delivered && (!on_host || self.other_host.is_none());
-        let told = || self.tasks.iter().filter(|t| t.is_told_running());
+        let told = || self.all_tasks().filter(|t| t.is_told_running());
         let by_hand = told().all(|t| t.by == Cause::Human);
         let scene = Scene {
             right_machine,
             by_hand_since: told().map(|t| t.started).max().filter(|_| by_hand),
             workloads: self.node.workloads(at),
             closed: !self.node.member || self.node.cordoned,
-            flashing: self.tasks.iter().any(BmcTask::is_told_running),
-            copying_since: self.copies.iter().map(|c| c.since).max(),
+            flashing: told().next().is_some(),
+            copying_since: self.all_copies().map(|c| c.since).max(),
+            board_silent_since: self.baseboard_silent_since(at),
             was_on: self.power == PowerState::On,
         };
         self.truth.push(Effect { at, what, by, scene });

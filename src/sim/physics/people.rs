@@ -28,11 +28,13 @@ impl VirtualMachine {
     pub fn swap(&mut self, now: EngineTime, other: Identity) {
         self.advance(now);
         self.break_copies(now, Cause::Human);
+        self.break_baseboard(now, Cause::Human);
         let taken = self.clone();
         self.to_copy.clear();
         self.pending.clear();
         self.crossed_at = now;
         self.away.get_or_insert_with(|| Box::new(taken));
+        self.renew_baseboard(now, Some(super::baseboard_serial(&other)));
         self.identity = other;
         self.bmc_up = self.mains;
         self.tasks.clear();
@@ -77,6 +79,12 @@ impl VirtualMachine {
         if self.tasks.iter().any(BmcTask::is_running) {
             self.restart_bmc(now, Cause::Human);
         }
+        let board = self.baseboard.as_ref();
+        if board.is_some_and(|b| b.bricked || b.firmware.iter().any(|s| s.corrupt)) {
+            self.renew_baseboard(now, None);
+        } else if board.is_some_and(|b| b.tasks.iter().any(BmcTask::is_running)) {
+            self.restart_baseboard(now, Cause::Human);
+        }
         if !self.is_whole() {
             // What a cut broke is beyond an update: another board for that too.
             self.firmware = Slot::factory();
@@ -99,6 +107,9 @@ impl VirtualMachine {
         self.firmware = own.firmware;
         self.to_copy = own.to_copy;
         self.tasks.clear();
+        self.baseboard = own.baseboard;
+        self.darken_baseboard(now);
+        self.light_baseboard(now);
         self.bricked = own.bricked;
         self.bmc_up = self.bmc_lives();
         self.installed = own.installed;
@@ -121,6 +132,7 @@ impl VirtualMachine {
         self.pending.retain(|(_, due)| matches!(due, Due::Late(_)));
         self.copies.clear();
         self.to_copy.clear();
+        self.renew_baseboard(now, None);
         self.power = PowerState::Off;
         self.host = HostState::Down;
         self.firmware = Slot::factory();

@@ -67,6 +67,7 @@ impl VirtualMachine {
                 report.storage = silent.map_or_else(|| Ok(self.storage(now)), Err).into();
             }
         }
+        self.read_baseboard(now, ask.set, ask.handle, &mut report);
         if ask.set.has(ProbeSet::HOST) {
             report.host = match self.host_fault(ask.host_key) {
                 Some(f) => Read::Failed(f),

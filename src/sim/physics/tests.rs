@@ -13,6 +13,7 @@ fn machine_with(rules: &[FaultKind]) -> VirtualMachine {
         rules: rules.iter().map(|k| Rule::new(*k, 1_000_000)).collect(),
         sick_per_million: 0,
         copies_per_million: 0,
+        boards_per_million: 0,
         breaker: (0, 0),
     };
     let identity = Identity::new(

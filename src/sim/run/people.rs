@@ -77,6 +77,13 @@ impl<D: Decide + Clone> Runner<D> {
                 let target = if disk { BootTarget::Disk } else { BootTarget::Pxe };
                 self.vms[machine.0 as usize].boot_order_by_hand(now, target);
             }
+            Deed::BoardOut { machine, until } => {
+                self.vms[machine.0 as usize].cut_off_baseboard(now, until);
+            }
+            Deed::BoardCrash { machine } => self.vms[machine.0 as usize].crash_baseboard(now),
+            Deed::BmcOut { machine, until } => {
+                self.vms[machine.0 as usize].cut_off_bmc(now, until);
+            }
             Deed::Outage { rack, until, hosts, bmcs } => self.outage(rack, until, hosts, bmcs),
             Deed::Dark { rack, until } => {
                 let i = rack as usize;
@@ -216,6 +223,9 @@ fn at_machine(deed: &Deed) -> Option<(MachineId, Option<FaultKind>)> {
         Deed::Flash { machine, .. } => (*machine, Some(FaultKind::HumanFlash)),
         Deed::Task { machine } => (*machine, Some(FaultKind::HumanTask)),
         Deed::BootOrder { machine, .. } => (*machine, Some(FaultKind::HumanBoot)),
+        Deed::BoardOut { machine, .. } => (*machine, Some(FaultKind::BoardOutage)),
+        Deed::BoardCrash { machine } => (*machine, Some(FaultKind::BoardCrash)),
+        Deed::BmcOut { machine, .. } => (*machine, Some(FaultKind::BmcPort)),
         Deed::Mend { machine } | Deed::Rebuild { machine } | Deed::Evict { machine } => {
             (*machine, None)
         }

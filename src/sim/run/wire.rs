@@ -107,6 +107,7 @@ impl<D: Decide + Clone> Runner<D> {
             (self.bmcs_cut_off(machine), self.hosts_cut_off(machine));
         let rng = &mut self.rngs[i];
         let vm = &mut self.vms[i];
+        let on_board = vm.is_on_baseboard(handle);
         let mut report =
             Box::new(vm.probe(self.now, &Ask { set, job, handle, run, host_key: key }));
         let mut ms = self.durations.read.pick(rng);
@@ -120,8 +121,19 @@ impl<D: Decide + Clone> Runner<D> {
         if bmcs_cut_off {
             silence(&mut report, "the management network is down");
             ms = 10_000;
+        } else if vm.bmc_port_out > self.now {
+            // A task that is followed on the baseboard is asked there.
+            let there = on_board.then(|| report.tasks.clone());
+            silence(&mut report, "connect timed out");
+            report.tasks = there.unwrap_or(report.tasks);
+            ms = 10_000;
         } else {
             ms += meddle(&mut vm.dice, rng, self.now, &mut report);
+        }
+        let asked = report.tasks.was_asked() || report.firmware.was_asked();
+        if vm.baseboard.is_some() && asked && vm.dice.throw(FaultKind::BoardNoAnswer, self.now) {
+            vm.hide_baseboard(handle, &mut report);
+            ms = ms.max(10_000);
         }
         if hosts_cut_off {
             silence_host(&mut report);
@@ -186,7 +198,8 @@ impl<D: Decide + Clone> Runner<D> {
             return;
         }
         let touches_bmc = a.action.kind().class().touches.contains(&Touch::Bmc);
-        let no_bmc = touches_bmc && self.bmcs_cut_off(a.machine);
+        let port_out = self.vms[i].bmc_port_out > self.now;
+        let no_bmc = touches_bmc && (port_out || self.bmcs_cut_off(a.machine));
         let no_host = matches!(a.action, Action::StartJob { .. }) && self.hosts_cut_off(a.machine);
         let deadline = a.action.kind().class().deadline_ms;
         let rest = 1 + self.rngs[i].below(1_000);
