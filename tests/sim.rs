@@ -155,7 +155,7 @@ fn controllers_of_their_own_are_never_cut_and_never_flashed_twice() {
     let (name, seeds) = (profile.name.clone(), 6);
     let summary =
         Campaign { machines: 20, days: 5, seeds, first_seed: 1, profile, threads: 2 }.run();
-    for failure in &summary.failures {
+    if let Some(failure) = summary.failures.first() {
         panic!(
             "profile {name} with boards everywhere, seed {}: {:#?}",
             failure.seed, failure.violations
