@@ -176,6 +176,7 @@ pub fn controller(name: &str, serial: &str) -> Further {
         credential: "hgx".into(),
         tls: "ca".into(),
         serial: Some(serial.into()),
+        barred: None,
     }
 }
 

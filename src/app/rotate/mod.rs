@@ -356,6 +356,8 @@ impl Rotator {
     pub async fn keep_fresh(self) {
         let mut tick = tokio::time::interval(self.tools.look_every);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        // Whose turn was last: BMCs that refuse each time keep nobody waiting who comes after them.
+        let mut last = String::new();
         loop {
             tick.tick().await;
             let policy = self.tools.current.get().daemon.rotation.clone();
@@ -369,11 +371,11 @@ impl Rotator {
             };
             let leave: BTreeSet<String> =
                 all.into_iter().filter(|r| fresh(r)).map(|r| r.machine).collect();
+            let after = last.clone();
             let due = self.tools.engine.ask(move |d, _| {
                 let able = d.machines().filter(|m| m.condition == crate::model::Condition::Ok);
-                let places: Vec<String> = able.flat_map(|m| written_to(d, m)).collect();
-                places
-                    .into_iter()
+                let places: BTreeSet<String> = able.flat_map(|m| written_to(d, m)).collect();
+                in_turn(places, &after)
                     .filter(|p| !leave.contains(p))
                     .filter(|p| standing(d, p).is_some_and(|s| s.refusal.is_none()))
                     .take(usize::try_from(policy.at_once).unwrap_or(1))
@@ -389,9 +391,16 @@ impl Rotator {
                 if let Err(why) = self.order(&place, &order).await {
                     tracing::warn!(machine = %place, %why, "its password is due, and not changed");
                 }
+                last = place;
             }
         }
     }
+}
+
+/// Those after the last one, then from the start.
+fn in_turn(places: BTreeSet<String>, last: &str) -> impl Iterator<Item = String> {
+    let (before, after): (Vec<_>, Vec<_>) = places.into_iter().partition(|p| p.as_str() <= last);
+    after.into_iter().chain(before)
 }
 
 /// The machine's BMCs that may be written to at all, its host's first: a controller without a serial is
@@ -415,4 +424,20 @@ fn new_password(rules: &AccountRules, user: &str) -> Result<Secret, String> {
         }
     }
     Err(format!("no password came about that does not hold `{user}`"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn those_that_refuse_each_time_keep_nobody_waiting() {
+        let all: BTreeSet<String> = ["n1", "n1/hgx", "n2", "n3"].map(String::from).into();
+        let turn = |last: &str| in_turn(all.clone(), last).take(2).collect::<Vec<_>>();
+        assert_eq!(turn(""), ["n1", "n1/hgx"]);
+        assert_eq!(turn("n1/hgx"), ["n2", "n3"]);
+        assert_eq!(turn("n3"), ["n1", "n1/hgx"]);
+        // One that has gone since.
+        assert_eq!(turn("n2/dpu"), ["n3", "n1"]);
+    }
 }
