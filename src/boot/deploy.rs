@@ -15,6 +15,9 @@ use serde::Deserialize;
 use std::path::Path;
 use std::sync::Arc;
 
+/// Bytes of an image, packed or not.
+const MOST: u64 = 1 << 60;
+
 /// `<images>/<id>/image.toml`, as `farrier image add` writes it.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -42,6 +45,12 @@ impl About {
         }
         if sha256.len() != 64 || !sha256.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
             return Err("`sha256` is not 64 hex digits in lower case".into());
+        }
+        // The ramdisk's shell adds to them, in 63 bits; a TOML of ours can't hold more either.
+        if about.size > MOST || about.raw_size > MOST {
+            return Err(
+                "`size` and `raw_size` are bytes, and no disk has more than an exbibyte".into()
+            );
         }
         Ok(about)
     }
