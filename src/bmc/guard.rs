@@ -102,6 +102,8 @@ pub(super) struct Action {
     pub(super) target: String,
     inline: Value,
     info: Option<Value>,
+    /// It names an ActionInfo that could not be read.
+    unread: bool,
 }
 
 impl Action {
@@ -112,16 +114,36 @@ impl Action {
     ) -> Result<Option<Action>, Fault> {
         let Some(action) = json::at(resource, &["Actions", name]) else { return Ok(None) };
         let Some(target) = json::text(action, &["target"]) else { return Ok(None) };
-        let info = match json::text(action, &["@Redfish.ActionInfo"]) {
+        let path = json::text(action, &["@Redfish.ActionInfo"]);
+        let info = match &path {
             None => None,
             // Optional help: without it the values are simply not known.
-            Some(path) => match bmc.get(&path).await {
+            Some(path) => match bmc.get(path).await {
                 Ok(v) => Some(v),
                 Err(f) if super::discover::is_fatal(&f) => return Err(f),
                 Err(_) => None,
             },
         };
-        Ok(Some(Action { target, inline: action.clone(), info }))
+        let unread = path.is_some() && info.is_none();
+        Ok(Some(Action { target, inline: action.clone(), info, unread }))
+    }
+
+    /// Posts it as [`post`] does. That a BMC turns down a value is no verdict where its list of them could
+    /// not be read, and the value was guessed: another attempt reads the list again.
+    pub(super) async fn post(
+        &self,
+        bmc: &Bmc<'_>,
+        body: &Value,
+    ) -> Result<Result<Answer, Outcome>, Stop> {
+        Ok(post(bmc, &self.target, body).await?.map_err(|outcome| match outcome {
+            Outcome::Failed { mut fault } if self.unread && fault.code == "rejected" => {
+                fault.class = FaultClass::Transient;
+                let hint =
+                    "the BMC's list of what it takes could not be read, so the usual was sent";
+                Outcome::Failed { fault: fault.hint(hint) }
+            }
+            other => other,
+        }))
     }
 
     /// The values that `parameter` may have; `None`: the BMC does not say.

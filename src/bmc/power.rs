@@ -61,7 +61,7 @@ pub(super) async fn power(bmc: &Bmc<'_>, expect: &Expect, op: PowerOp) -> Result
         Way::One(reset) => reset,
         way => return Ok(Outcome::Failed { fault: not_this_way(op, &way, allowed) }),
     };
-    match guard::post(bmc, &action.target, &json!({"ResetType": reset})).await? {
+    match action.post(bmc, &json!({"ResetType": reset})).await? {
         Ok(_) => Ok(DONE),
         // 409 and 400 also mean "already so" (R11): what the system shows decides.
         Err(Outcome::Failed { fault }) if fault.code == "conflict" => {
@@ -122,7 +122,7 @@ pub(super) async fn reset_manager(bmc: &Bmc<'_>, system: &Value) -> Result<Outco
         );
         return Ok(Outcome::Failed { fault: f });
     };
-    let outcome = guard::post(bmc, &action.target, &json!({"ResetType": reset})).await?;
+    let outcome = action.post(bmc, &json!({"ResetType": reset})).await?;
     // Whether or not it answered: sessions, links and tasks are not to be relied on (R4).
     bmc.conn.forget_links();
     if !matches!(outcome, Err(Outcome::Failed { .. } | Outcome::Refused { .. })) {
@@ -223,7 +223,7 @@ async fn by_setting(
     let waits = |f: Fault| {
         f.hint(format!("`{attribute}` waits in its BIOS: the host's next start cuts all power"))
     };
-    let posted = match guard::post(bmc, &action.target, &json!({"ResetType": reset})).await {
+    let posted = match action.post(bmc, &json!({"ResetType": reset})).await {
         Ok(posted) => posted,
         Err(Stop::Fault(f)) => return Err(waits(*f).into()),
         Err(stop) => return Err(stop),

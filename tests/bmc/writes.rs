@@ -206,6 +206,42 @@ async fn what_a_bmc_lacks_is_unsupported_with_a_hint() {
     assert_eq!(edge.power(&bmc, &expect(), PowerOp::ForceOff).await, APPLIED);
 }
 
+/// The list could not be read in this moment, and the usual value is none of it: no verdict.
+#[tokio::test]
+async fn a_guess_that_is_turned_down_is_tried_again_with_the_list() {
+    let server = Server::start(|r, seen| match calm(r) {
+        Reply::Json(200, h, mut v) if r.path == SYSTEM => {
+            let reset = &mut v["Actions"]["#ComputerSystem.Reset"];
+            reset["ResetType@Redfish.AllowableValues"] = json!(null);
+            reset["@Redfish.ActionInfo"] = json!("/redfish/v1/Systems/1/ResetActionInfo");
+            Reply::Json(200, h, v)
+        }
+        _ if r.path.ends_with("ResetActionInfo") => {
+            match seen.iter().any(|s| s.path.ends_with("ComputerSystem.Reset")) {
+                false => Reply::status(500),
+                true => Reply::ok(json!({"Parameters": [
+                    {"Name": "ResetType", "AllowableValues": ["PowerCycle", "On", "ForceOff"]}]})),
+            }
+        }
+        _ if r.method == "POST" && r.body["ResetType"] == "ForceRestart" => Reply::status(400),
+        other => other,
+    })
+    .await;
+    let (edge, bmc) = (edge(), target(&server.url));
+    match edge.power(&bmc, &expect(), PowerOp::ForceRestart).await {
+        Outcome::Failed { fault } => {
+            assert_eq!((fault.class, &*fault.code), (FaultClass::Transient, "rejected"));
+            assert!(fault.hint.as_deref().unwrap_or_default().contains("could not be read"));
+        }
+        o => panic!("{o:?}"),
+    }
+    // With the list it is clear.
+    match edge.power(&bmc, &expect(), PowerOp::ForceRestart).await {
+        Outcome::Failed { fault } => assert_eq!(fault.class, FaultClass::Unsupported, "{fault:?}"),
+        other => assert_eq!(other, APPLIED),
+    }
+}
+
 #[tokio::test]
 async fn the_boot_override_is_minimal_and_speaks_the_bmcs_etag() {
     // Takes only the bare spelling of its weak ETag.
