@@ -168,13 +168,21 @@ impl Conn {
 
     /// A link on this BMC as URL. Another origin is refused: credentials go nowhere else.
     pub(super) fn url(&self, link: &str) -> Result<Url, Fault> {
-        let mut url = self.base.join(link).map_err(|_| fault::foreign_link(link))?;
+        let mut url = self.base.join(link).map_err(|_| self.foreign(link))?;
         if url.origin() != self.base.origin() || !url.username().is_empty() {
-            return Err(fault::foreign_link(link));
+            return Err(self.foreign(link));
         }
         // A fragment names a part inside a document; the document is what is read.
         url.set_fragment(None);
         Ok(url)
+    }
+
+    /// A link that leads elsewhere. The BMC may have put anything into it, also what it was told in
+    /// confidence: the fault has none of that.
+    fn foreign(&self, link: &str) -> Fault {
+        // Someone logs in right now: rather no link than an unchecked one.
+        let link = self.without_secrets(link);
+        fault::foreign_link(link.as_deref().unwrap_or("(not shown while a login is under way)"))
     }
 
     /// The link as a path on this BMC, whatever authority it was given with: what a task is called.
@@ -271,7 +279,7 @@ impl Bmc<'_> {
             match answer {
                 Ok(a) if (300..400).contains(&a.status) && hops < MAX_HOPS => {
                     let Some(to) = &a.location else { return Ok(a) };
-                    let next = url.join(to).map_err(|_| fault::foreign_link(to))?;
+                    let next = url.join(to).map_err(|_| self.conn.foreign(to))?;
                     url = self.conn.url(next.as_str())?;
                     hops += 1;
                 }

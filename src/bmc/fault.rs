@@ -321,16 +321,18 @@ fn ends_with(id: &str, end: &str) -> bool {
 
 /// Takes every spelling of the secrets out of what is kept.
 pub(super) fn scrub(mut fault: Fault, secrets: &[&str]) -> Fault {
-    let clean = |text: &mut String| {
-        for s in secrets.iter().filter(|s| s.len() >= 4 && text.contains(**s)).collect::<Vec<_>>() {
-            *text = text.replace(*s, "…");
-        }
-    };
-    clean(&mut fault.message);
-    if let Some(e) = &mut fault.evidence {
-        clean(e);
-    }
+    fault.message = scrub_text(&fault.message, secrets);
+    fault.evidence = fault.evidence.map(|e| scrub_text(&e, secrets));
     fault
+}
+
+/// The text without these secrets.
+pub(super) fn scrub_text(text: &str, secrets: &[&str]) -> String {
+    let long = secrets.iter().filter(|s| s.len() >= 4);
+    long.fold(
+        text.to_string(),
+        |text, s| if text.contains(*s) { text.replace(*s, "…") } else { text },
+    )
 }
 
 #[cfg(test)]

@@ -406,6 +406,15 @@ impl Bmc<'_> {
     }
 }
 
+impl Conn {
+    /// The text without what this BMC was told in confidence; `None`: somebody logs in right now.
+    pub(super) fn without_secrets(&self, text: &str) -> Option<String> {
+        let auth = self.auth.try_lock().ok()?;
+        let secrets: Vec<&str> = auth.secrets.iter().map(Secret::expose).collect();
+        Some(fault::scrub_text(text, &secrets))
+    }
+}
+
 /// A BMC that gave sessions has none now: it is half up. Nothing falls back to Basic for that (R3),
 /// which would send the password with every request from then on.
 fn no_sessions_now(why: &str) -> Fault {
