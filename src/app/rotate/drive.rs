@@ -121,17 +121,22 @@ async fn end(t: &Tools, r: &Rotation, at: &At) {
             "the new password was taken back; the old one is in force"
         ),
     }
+    unseal(t, r).await;
+    t.access.open(at);
+}
+
+/// The copy of the new password that was for the way alone.
+pub(super) async fn unseal(t: &Tools, r: &Rotation) {
     if let Err(e) = t.secrets.remove(&pending(r)).await {
         tracing::warn!(machine = %r.machine, error = %e, "the sealed copy of it stays");
     }
-    t.access.open(at);
 }
 
 /// Longest wait until the journal has it.
 const NOTE: Duration = Duration::from_secs(10);
 
 /// Puts the end into the machine's journal, once, where people look; webhooks hear from there.
-async fn note(t: &Tools, r: &Rotation, id: MachineId) {
+pub(super) async fn note(t: &Tools, r: &Rotation, id: MachineId) {
     let (end, why) = match r.phase {
         Phase::Stuck => (
             PasswordEnd::Stuck,

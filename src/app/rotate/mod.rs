@@ -62,6 +62,8 @@ pub struct Rotator {
     /// BMCs whose rotation is being driven, in one word each: see [`Rotation::machine`].
     driven: Arc<Mutex<BTreeSet<String>>>,
     turns: Arc<Semaphore>,
+    /// Ended, and perhaps not in the journal yet.
+    ended: Arc<Mutex<Vec<Rotation>>>,
 }
 
 /// Why a password is to change.
@@ -134,10 +136,16 @@ impl Rotator {
     pub fn new(tools: Tools) -> Self {
         let at_once = tools.current.get().daemon.rotation.at_once.max(1);
         let turns = Semaphore::new(usize::try_from(at_once).unwrap_or(1));
-        Self { tools: Arc::new(tools), driven: Arc::default(), turns: Arc::new(turns) }
+        Self {
+            tools: Arc::new(tools),
+            driven: Arc::default(),
+            turns: Arc::new(turns),
+            ended: Arc::default(),
+        }
     }
 
-    /// Before the engine starts: BMCs of which nobody knows which password is in force are shut.
+    /// Before the engine starts: BMCs of which nobody knows which password is in force are shut. What a
+    /// process that died at the end of a rotation left sealed goes, while nobody can begin another one.
     ///
     /// # Errors
     /// The records can't be read.
@@ -148,12 +156,22 @@ impl Rotator {
                 let at = At { machine: *id, controller: controller.map(Into::into) };
                 self.tools.access.shut_at_once(&at, drive::words(&r));
             }
+            if !r.is_open() && self.tools.secrets.has(&drive::pending(&r)) {
+                drive::unseal(&self.tools, &r).await;
+                self.ended.lock().unwrap_or_else(PoisonError::into_inner).push(r);
+            }
         }
         Ok(())
     }
 
     /// Goes on with what the last process left.
     pub async fn resume(&self) {
+        let ended = std::mem::take(&mut *self.ended.lock().unwrap_or_else(PoisonError::into_inner));
+        for r in ended {
+            if let Some(found) = self.standing(&r.machine).await {
+                drive::note(&self.tools, &r, found.id).await;
+            }
+        }
         let open = match self.tools.store.rotations().await {
             Ok(all) => all.into_iter().filter(Rotation::is_open),
             Err(e) => return tracing::error!(error = %e, "rotations of passwords can't be read"),
