@@ -35,8 +35,17 @@ impl Place {
         self.dir.path().join(name)
     }
 
+    /// As soon as it is free: see [`Place::restore_when_free`].
     async fn open(&self) -> SqliteStore {
-        SqliteStore::open(&self.db, Settings::default()).await.unwrap()
+        let own = format!("another Farrier (pid {})", std::process::id());
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            match SqliteStore::open(&self.db, Settings::default()).await {
+                Ok(store) => return store,
+                Err(e) => assert!(e.to_string().contains(&own) && Instant::now() < deadline, "{e}"),
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// [`Place::restore`] once the store was closed: a process that another test begins holds our last lock until it
