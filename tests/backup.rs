@@ -19,6 +19,19 @@ use std::time::{Duration, Instant};
 
 const WALL: u64 = 1_700_000_000_000;
 
+/// A process that another test begins holds our last lock until it is another program.
+async fn when_free<T>(mut attempt: impl AsyncFnMut() -> Result<T, StoreError>) -> T {
+    let own = format!("another Farrier (pid {})", std::process::id());
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        match attempt().await {
+            Ok(done) => return done,
+            Err(e) => assert!(e.to_string().contains(&own) && Instant::now() < deadline, "{e}"),
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 struct Place {
     dir: tempfile::TempDir,
     db: PathBuf,
@@ -35,31 +48,13 @@ impl Place {
         self.dir.path().join(name)
     }
 
-    /// As soon as it is free: see [`Place::restore_when_free`].
     async fn open(&self) -> SqliteStore {
-        let own = format!("another Farrier (pid {})", std::process::id());
-        let deadline = Instant::now() + Duration::from_secs(20);
-        loop {
-            match SqliteStore::open(&self.db, Settings::default()).await {
-                Ok(store) => return store,
-                Err(e) => assert!(e.to_string().contains(&own) && Instant::now() < deadline, "{e}"),
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        when_free(async || SqliteStore::open(&self.db, Settings::default()).await).await
     }
 
-    /// [`Place::restore`] once the store was closed: a process that another test begins holds our last lock until it
-    /// is another program.
+    /// [`Place::restore`] once the store was closed.
     async fn restore_when_free(&self, from: &Path) -> Restoration {
-        let own = format!("another Farrier (pid {})", std::process::id());
-        let deadline = Instant::now() + Duration::from_secs(20);
-        loop {
-            match self.restore(from).await {
-                Ok(done) => return done,
-                Err(e) => assert!(e.to_string().contains(&own) && Instant::now() < deadline, "{e}"),
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        when_free(async || self.restore(from).await).await
     }
 
     /// As `farrier restore` does it, an hour after the last commit.
